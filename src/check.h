@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT
+ * check.h - one problem, two computations, element by element against the bound.
+ */
+#ifndef HEED_CHECK_H
+#define HEED_CHECK_H
+
+#include "internal.h"
+
+/* Compare the results that *got holds (host memory: o, lse, scores) with the reference over the same inputs, each element inside the
+ * bound of its row in got->plan (by kind of step). Where `other` is given, its outputs are compared instead of the reference's, inside the sum of both bounds. */
+heed_status check_call(const struct call *got, const struct call *other, heed_check_report *report);
+
+/* validate_every: after a run, compute again by the other wing or the reference and compare. `inputs` was saved before when o = q. */
+heed_status check_validate(struct heed_context *context, const struct call *call);
+
+#endif
