@@ -13,4 +13,7 @@ heed_status check_call(const struct call *got, const struct call *other, heed_ch
 /* validate_every: after a run, compute again by the other wing or the reference and compare. `inputs` was saved before when o = q. */
 heed_status check_validate(struct heed_context *context, const struct call *call);
 
+/* validate.c: the call's run, and with validate_every the comparison after it. */
+heed_status run_validated(const struct call *call);
+
 #endif

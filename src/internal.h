@@ -216,6 +216,7 @@ struct device {
     heed_device_info info;
     const struct backend *backend;
     struct heed_context *context;
+    bool automatic;           /* HEED_DEVICE_AUTO may choose it: a GPU or accelerator, no CPU in OpenCL's clothes */
     void *state;              /* the wing's */
 };
 
@@ -250,6 +251,7 @@ struct backend {
     void (*plan_release)(struct heed_plan *plan);
     heed_status (*batch_prepare)(struct heed_batch *batch); /* lists to the device; called again after an update */
     void (*batch_release)(struct heed_batch *batch);
+    size_t (*workspace)(const struct heed_batch *batch); /* bytes beside the partial results (scratch of the workers); NULL = 0 */
     heed_status (*run)(const struct call *call, const struct queue_args *queue);
     heed_status (*append)(const struct call *call, const struct queue_args *queue);
     heed_status (*rotate)(const struct call *call, const struct queue_args *queue);
@@ -267,6 +269,7 @@ struct backend {
 struct plan_entry; /* plan_cache.c */
 
 struct heed_context {
+    atomic_int refs;                /* plans and buffers hold their context */
     struct services services;
     pthread_mutex_t lock;           /* devices, plan cache */
     struct device **devices;        /* device 0 is the CPU */

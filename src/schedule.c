@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT
+ * schedule.c - lengths -> work items. Cut by the rows' fixed sizes and by positions alone: never by thread counts, never by what a mask
+ * happens to hide, so that the bits of a row do not depend on the machine or on its neighbours.
+ */
+#include "schedule.h"
+#include "mutant.h"
+#include "status.h"
+#include "view.h"
+
+enum kind sequence_kind(const struct heed_plan *plan, int32_t q_len)
+{
+    return q_len <= plan->decode_max_q_len ? KIND_DECODE : KIND_PREFILL;
+}
+
+/* Smallest and largest position of queries [q_begin, q_end). */
+static void position_span(const struct heed_batch *batch, const struct sequence *s, int32_t q_begin, int32_t q_end, int64_t *low,
+                          int64_t *high)
+{
+    *low = query_position(batch, s, q_begin);
+    *high = query_position(batch, s, q_end - 1);
+    if (!batch->q_positions) return;
+    for (int32_t i = q_begin; i < q_end; i++) {
+        int64_t p = query_position(batch, s, i);
+        if (p < *low) *low = p;
+        if (p > *high) *high = p;
+    }
+}
+
+/* Keys that some query at a position in [low, high] may see: [*begin, *end), empty as 0, 0. */
+static void visible_span(const struct problem *p, const struct sequence *s, int64_t low, int64_t high, int32_t *begin, int32_t *end)
+{
+    int64_t from = 0, to = s->kv_len;
+    low -= s->first; /* from positions to key indices */
+    high -= s->first;
+    if ((p->flags & HEED_CAUSAL) && high + 1 < to) to = high + 1;
+    if (p->window_right >= 0 && high + p->window_right + 1 < to) to = high + p->window_right + 1;
+    if (p->window_left >= 0 && low - p->window_left > from) from = low - p->window_left;
+    if (MUTANT(schedule_window_start)) from += 1;
+    if (from >= to) from = to = 0;
+    *begin = (int32_t)from;
+    *end = (int32_t)to;
+}
+
+/* A list being counted (items NULL) or filled. */
+struct builder {
+    const struct heed_plan *plan;
+    const struct heed_batch *batch;
+    const struct kernel_row *row;
+    struct work_item *items;
+    struct merge_item *merges;
+    int64_t count, merge_count, *part_rows;
+};
+
+static void add_item(struct builder *to, struct work_item item)
+{
+    if (to->items) to->items[to->count] = item;
+    to->count++;
+}
+
+/* One tile of queries of one head: an item, or one item per chunk of keys and a merge of them. */
+static void add_tile(struct builder *to, int32_t b, int32_t head, int32_t q_begin, int32_t q_end)
+{
+    const struct problem *p = &to->plan->problem;
+    const struct sequence *s = &to->batch->sequences[b];
+    struct work_item item = {.sequence = b, .head = head, .q_begin = q_begin, .q_end = q_end, .part = -1};
+    int64_t low, high;
+    position_span(to->batch, s, q_begin, q_end, &low, &high);
+    visible_span(p, s, low, high, &item.kv_begin, &item.kv_end);
+
+    const int32_t chunk = to->row->kv_chunk;
+    if (chunk > 0 && item.kv_end > 0) {
+        item.kv_begin = item.kv_begin / chunk * chunk;
+        int64_t end = ((int64_t)item.kv_end + chunk - 1) / chunk * chunk;
+        item.kv_end = end > s->kv_len ? s->kv_len : (int32_t)end;
+    }
+    if (chunk <= 0 || item.kv_end - item.kv_begin <= chunk) {
+        add_item(to, item);
+        return;
+    }
+    const int32_t rows = (q_end - q_begin) * (to->row->packs_group ? p->group : 1);
+    struct merge_item merge = {.sequence = b, .head = head, .q_begin = q_begin, .q_end = q_end, .rows = rows};
+    merge.part = (int32_t)*to->part_rows;
+    for (int64_t j = item.kv_begin; j < item.kv_end; j += chunk) {
+        struct work_item piece = item;
+        piece.kv_begin = (int32_t)j;
+        piece.kv_end = j + chunk > item.kv_end ? item.kv_end : (int32_t)(j + chunk);
+        piece.part = (int32_t)*to->part_rows;
+        *to->part_rows += rows;
+        merge.chunks++;
+        add_item(to, piece);
+    }
+    if (MUTANT(schedule_last_chunk)) merge.chunks--;
+    if (to->merges) to->merges[to->merge_count] = merge;
+    to->merge_count++;
+}
+
+/* All tiles of one kind of step. The last tile of a causal sequence costs most and comes first: the small ones fill the end. */
+static void build(struct builder *to, enum kind kind)
+{
+    const struct problem *p = &to->plan->problem;
+    const int32_t heads = to->row->packs_group ? p->kv_heads : p->q_heads;
+    for (int32_t b = 0; b < to->batch->batch; b++) {
+        const int32_t q_len = to->batch->sequences[b].q_len;
+        if (q_len == 0 || sequence_kind(to->plan, q_len) != kind) continue;
+        const int32_t tile = to->row->q_tile > 0 ? to->row->q_tile : q_len;
+        for (int32_t head = 0; head < heads; head++)
+            for (int32_t t = (q_len - 1) / tile; t >= 0; t--)
+                add_tile(to, b, head, t * tile, q_len - t * tile < tile ? q_len : t * tile + tile);
+    }
+}
+
+static heed_status build_list(const struct services *services, struct heed_batch *batch, enum kind kind)
+{
+    struct work_list *list = &batch->work[kind];
+    struct builder count = {.plan = batch->plan, .batch = batch, .row = batch->plan->row[kind]};
+    int64_t part_rows = batch->part_rows;
+    count.part_rows = &part_rows;
+    list->row = count.row;
+    build(&count, kind);
+    if (count.count == 0) return HEED_OK;
+    if (count.count > INT32_MAX || part_rows > INT32_MAX)
+        return fail(HEED_UNSUPPORTED, "the batch makes %lld work items and %lld partial rows, more than 2^31 - 1 in one call",
+                    (long long)count.count, (long long)part_rows);
+
+    struct builder fill = count;
+    fill.count = fill.merge_count = 0;
+    fill.part_rows = &batch->part_rows;
+    list->items = fill.items = memory_new(services, (size_t)count.count, sizeof *list->items);
+    if (!list->items) return out_of_memory((size_t)count.count * sizeof *list->items);
+    if (count.merge_count) {
+        list->merges = fill.merges = memory_new(services, (size_t)count.merge_count, sizeof *list->merges);
+        if (!list->merges) return out_of_memory((size_t)count.merge_count * sizeof *list->merges);
+    }
+    build(&fill, kind);
+    list->count = (int32_t)fill.count;
+    list->merge_count = (int32_t)fill.merge_count;
+    return HEED_OK;
+}
+
+heed_status schedule_batch(const struct services *services, struct heed_batch *batch)
+{
+    batch->part_rows = 0;
+    batch->workspace_bytes = 0;
+    heed_status status = build_list(services, batch, KIND_PREFILL);
+    if (status == HEED_OK) status = build_list(services, batch, KIND_DECODE);
+    if (status != HEED_OK) {
+        schedule_release(services, batch);
+        return status;
+    }
+    const size_t row_bytes = ((size_t)batch->plan->problem.v_head_dim + 2) * sizeof(float);
+    if (MUTANT(schedule_short_workspace) && batch->part_rows) batch->part_rows -= 1;
+    batch->workspace_bytes = ((size_t)batch->part_rows * row_bytes + 63) / 64 * 64; /* < 2^31 * 2^13: no overflow in 64 bits */
+    return HEED_OK;
+}
+
+void schedule_release(const struct services *services, struct heed_batch *batch)
+{
+    for (int kind = 0; kind < 2; kind++) {
+        memory_delete(services, batch->work[kind].items);
+        memory_delete(services, batch->work[kind].merges);
+        batch->work[kind] = (struct work_list){0};
+    }
+}
+
+double schedule_pairs(const struct heed_batch *batch)
+{
+    const struct problem *p = &batch->plan->problem;
+    double pairs = 0;
+    for (int32_t b = 0; b < batch->batch; b++) {
+        const struct sequence *s = &batch->sequences[b];
+        for (int32_t i = 0; i < s->q_len; i++) {
+            int32_t begin, end;
+            visible_by_position(p, s, query_position(batch, s, i), &begin, &end);
+            pairs += end - begin;
+        }
+    }
+    return pairs * p->q_heads;
+}
