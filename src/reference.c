@@ -114,8 +114,16 @@ static double in_range(double x)
     return x;
 }
 
-/* Rule 1: raw = scale * sum_d q[d] k[d]; beside it the sums of magnitudes that the bound needs. */
-static void score_key(const struct call *call, int32_t b, int32_t g, int32_t j, struct reference_row *row)
+/* In base 2, or with the scale applied after the sum, an intermediate may leave the range of f32 though the score does not. */
+bool reference_may_overflow(const struct problem *problem, double magnitude)
+{
+    double scale = fabs((double)problem->scale);
+    return magnitude * 1.4427 * (scale < 1 ? 1 / scale : 1) > 0.999 * (double)FLT_MAX;
+}
+
+/* Rule 1: raw = scale * sum_d q[d] k[d]; beside it the sums of magnitudes that the bound needs. True if the score is not finite
+ * in whatever order it is summed. */
+static bool score_key(const struct call *call, int32_t b, int32_t g, int32_t j, struct reference_row *row)
 {
     const struct problem *p = &call->plan->problem;
     const double *q = row->q_row, *k = row->k_row;
@@ -130,6 +138,7 @@ static void score_key(const struct call *call, int32_t b, int32_t g, int32_t j, 
     row->raw[j] = in_range((double)p->scale * dot);
     row->magnitude[j] = fabs((double)p->scale) * size;
     row->key_size[j] = key_size;
+    return isnan(dot) || (isinf(row->raw[j]) && fabs(dot) == size);
 }
 
 /* Rules 1 to 5 for all keys: row->raw, capped, logit. */
@@ -145,6 +154,7 @@ static void compute_logits(const struct call *call, int32_t b, int32_t h, int32_
     visible_range(call, b, i, &begin, &end);
 
     row->visible = row->begin = row->end = 0;
+    row->order_matters = false;
     for (int32_t j = 0; j < row->kv_len; j++) {
         row->logit[j] = -INFINITY;
         bool visible = j >= begin && j < end && mask_shows(call, s, b, h, i, j);
@@ -153,7 +163,8 @@ static void compute_logits(const struct call *call, int32_t b, int32_t h, int32_
         if (bias == -INFINITY) visible = false;
         if (!visible && !show_all) continue;
 
-        score_key(call, b, g, j, row);
+        bool never_finite = score_key(call, b, g, j, row);
+        if (visible && !never_finite && reference_may_overflow(p, row->magnitude[j])) row->order_matters = true;
         double x = row->raw[j];
         if (first) x = in_range(x + bias);
         if (p->softcap > 0) x = (double)p->softcap * tanh(x / (double)p->softcap);
@@ -173,33 +184,32 @@ static void compute_logits(const struct call *call, int32_t b, int32_t h, int32_
 
 /* ---- rules 6 and 8: softmax and output ---------------------------------- */
 
-/* log(sum e^(s - m)) + m over the visible keys, and over the sink where with_sink. -infinity for nothing. */
+/* The maximum of the visible logits and the sink; NaN if one of them is; -infinity for nothing. */
+static double largest(const struct reference_row *row, double sink)
+{
+    double m = sink;
+    for (int32_t j = row->begin; j < row->end && !isnan(m); j++)
+        if (!(row->logit[j] <= m)) m = row->logit[j];
+    return m;
+}
+
+/* log(sum e^(s - m)) + m over the visible keys and the sink. -infinity for nothing. */
 static double log_sum(const struct reference_row *row, double sink)
 {
-    double m = sink, l;
-    for (int32_t j = row->begin; j < row->end; j++)
-        if (!(row->logit[j] <= m)) m = row->logit[j]; /* NaN is taken, and stays: nothing compares with it */
-    if (isnan(m)) return NAN;
-    if (m == -INFINITY) return -INFINITY;
+    double m = largest(row, sink), l;
+    if (m == -INFINITY || isnan(m)) return m;
+    if (row->visible == 0) return sink; /* rule 8, without the detour */
     l = sink == -INFINITY ? 0 : exp(sink - m);
     for (int32_t j = row->begin; j < row->end; j++)
         if (row->logit[j] != -INFINITY) l += exp(row->logit[j] - m);
     return m + log(l); /* m = +infinity: exp(NaN) */
 }
 
-static double largest(const struct reference_row *row)
-{
-    double m = row->sink;
-    for (int32_t j = row->begin; j < row->end; j++)
-        if (!(row->logit[j] <= m)) m = row->logit[j];
-    return m;
-}
-
 /* m = max, l = sum e^(s - m), weight = e^(s - m) / l, o = sum weight v. */
 static void compute_output(const struct call *call, int32_t b, int32_t g, struct reference_row *row)
 {
     const struct problem *p = &call->plan->problem;
-    double m = largest(row), l = 0;
+    double m = largest(row, row->sink), l = 0;
     row->maximum = m;
     for (int32_t d = 0; d < p->v_head_dim; d++) row->o[d] = 0;
     for (int32_t j = 0; j < row->kv_len; j++) row->weight[j] = 0;

@@ -13,6 +13,7 @@
 struct reference_row {
     int32_t kv_len, visible;   /* keys of the sequence; how many are visible */
     int32_t begin, end;        /* first visible key, and one past the last; begin = end where there is none */
+    bool order_matters;        /* an f32 sum of a visible key may overflow in one order and not in another: nothing is promised */
     double *raw;               /* [kv_len] scale * q.k           (stage 0) */
     double *capped;            /* [kv_len] after the softcap     (stage 1) */
     double *logit;             /* [kv_len] with ALiBi and bias, hidden = -infinity (stage 2) */
@@ -42,6 +43,9 @@ void reference_compute(const struct call *call, int32_t b, int32_t h, int32_t i,
 
 /* Row j of v (b, g) in double, for bound.c. */
 void reference_value_row(const struct call *call, int32_t b, int32_t g, int32_t j, double *to);
+
+/* Can the f32 score of a key whose sum of |products| is `magnitude` overflow on the way? */
+bool reference_may_overflow(const struct problem *problem, double magnitude);
 
 /* The score that is written for key j, by the problem's stage. */
 double reference_score(const struct problem *problem, const struct reference_row *row, int32_t j);

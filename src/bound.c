@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: MIT
+ * bound.c - how far a correct kernel's output may lie from the definition's: doc/accuracy.md, step by step, for one output row. Every number
+ * comes from the data, the types and the row's declared arithmetic; there is no tolerance here, and no knowledge of any kernel.
+ */
+#include "bound.h"
+#include "dtype.h"
+#include "view.h"
+
+#include <float.h>
+#include <math.h>
+
+#define U 0x1p-24            /* unit roundoff of f32 */
+#define LN2 0.69314718055994530942
+
+/* Any order, exp wrong by 4 ulp with 4 roundings of its argument, tiles of 16 keys: data/README.md, 1.3. */
+const struct arithmetic bound_wall = {.dot_lanes = 1, .key_block = 0, .rescale_block = 16, .exp_ulp = 4, .exp_roundings = 4,
+                                      .tanh_ulp = 5, .log_ulp = 3, .div_roundings = 6, .weight_type = HEED_F32};
+
+bool bound_holds(double got, double want, double bound)
+{
+    if (got == want || bound == INFINITY) return true;
+    if (isnan(want)) return isnan(got);
+    return fabs(got - want) <= bound;
+}
+
+/* A product of k factors (1 + d)^(+1 or -1), |d| <= u, is 1 + t with |t| <= gamma(k). */
+static double gamma_of(double k)
+{
+    return k * U / (1 - k * U);
+}
+
+static double max_of(double a, double b) { return a > b ? a : b; }
+static double min_of(double a, double b) { return a < b ? a : b; }
+
+/* What the derivation needs of a row's arithmetic for this problem and this number of keys. */
+struct terms {
+    double dot;          /* gamma(h_d + 3 ...): relative to the magnitude of a score */
+    double tanh_error;   /* relative error of the softcap */
+    double exp_error;    /* (T + 1) exps, each 2au / (1 - 2au) */
+    double roundings;    /* r u */
+    double chain;        /* h_n + T */
+    double division;     /* e_div */
+    double log_error;    /* 2 a_l + 2 */
+    double weight;       /* u_P, 0 for f32 */
+    double tiny_weight;  /* what may be lost of a weight that underflows */
+    double tiny;         /* what may be lost of a product that underflows */
+    double tiny_input;   /* the same for an input or a scaled q */
+};
+
+static bool is_float(heed_type type)
+{
+    return type == HEED_F32 || type == HEED_F16 || type == HEED_BF16;
+}
+
+static struct terms terms_of(const struct problem *p, const struct arithmetic *a, const struct reference_row *row)
+{
+    /* Hidden keys add exact zeros, so a chain meets at most n roundings; but the blocks are counted over the span of the visible keys. */
+    double n = row->visible, span = (double)row->end - row->begin;
+    double lanes = a->dot_lanes > 0 ? a->dot_lanes : 1;
+    double h_d = ceil(p->head_dim / lanes) + a->dot_extra + (is_float(p->k_type) ? 0 : 1);
+    double h_n = n;
+    if (a->key_block > 0) h_n = min_of(n, a->key_block + ceil(span / a->key_block) + 1);
+    h_n += a->sum_extra + (is_float(p->v_type) ? 0 : 1);
+    double block = a->rescale_block > 0 ? a->rescale_block : 1;
+    double rescales = min_of(ceil(span / block) + 2, n + 1);
+    double exp_once = 2 * (double)a->exp_ulp * U / (1 - 2 * (double)a->exp_ulp * U);
+    bool half = a->weight_type == HEED_F16;
+    return (struct terms){
+        .dot = gamma_of(h_d + 3),
+        .tanh_error = (2 * (double)a->tanh_ulp + 4) * U,
+        .exp_error = (rescales + 1) * exp_once,
+        .roundings = (double)a->exp_roundings * U,
+        .chain = h_n + rescales,
+        .division = (double)a->div_roundings,
+        .log_error = 2 * (double)a->log_ulp + 2,
+        .weight = half ? 0x1p-11 : a->weight_type == HEED_BF16 ? 0x1p-8 : 0,
+        .tiny_weight = half ? (a->flushes ? 0x1p-14 : 0x1p-25) : 0x1p-126,
+        .tiny = a->flushes ? 0x1p-126 : 0x1p-150,
+        .tiny_input = a->flushes ? 0x1p-126 : 0x1p-150,
+    };
+}
+
+/* ---- steps 1 to 3: the logit -------------------------------------------- */
+
+/* e_j of stage 0: |error of scale * q.k|. */
+static double score_error(const struct problem *p, const struct terms *t, const struct reference_row *row, int32_t j)
+{
+    double scale = fabs((double)p->scale);
+    return t->dot * row->magnitude[j] +
+           t->tiny_input * (row->key_size[j] * max_of(scale, 1) + row->query_size * scale + p->head_dim * max_of(scale, 1));
+}
+
+/* The rounding of a sum of k terms of total size b added to x, slope times distance and a change to base 2 included. */
+static double added_error(double b, double k, double x)
+{
+    return k > 0 ? U * (4 * b + k * fabs(x)) : 0;
+}
+
+/* e_j of stage 1: the softcap's derivative is between 0 and 1, so earlier errors are not enlarged. */
+static double capped_error(const struct problem *p, const struct terms *t, const struct reference_row *row, int32_t j)
+{
+    double e = score_error(p, t, row, j);
+    if (p->flags & HEED_BIAS_FIRST) e += added_error(row->added[j], row->terms, fabs(row->raw[j]) + row->added[j]);
+    if (p->softcap > 0) {
+        e += t->tanh_error * fabs(row->capped[j]);
+        e = min_of(e, 2 * (double)p->softcap);
+    }
+    return e;
+}
+
+/* e_j of stage 2, visible keys only. */
+static double logit_error(const struct problem *p, const struct terms *t, const struct reference_row *row, int32_t j)
+{
+    double terms = (p->flags & HEED_BIAS_FIRST) ? (p->flags & HEED_ALIBI) != 0 : row->terms;
+    return capped_error(p, t, row, j) + added_error(row->added[j], terms, row->logit[j]);
+}
+
+/* ---- step 4: the weights ------------------------------------------------ */
+
+/* Errors of all weights in the exponent: row->error[j] = d_j, *d_0 of the sink. Returns the error of the maximum. */
+static double weight_errors(const struct problem *p, const struct terms *t, struct reference_row *row, double *d_0)
+{
+    double m = row->maximum, top = row->sink, own = 0;
+    for (int32_t j = row->begin; j < row->end; j++) {
+        if (row->logit[j] == -INFINITY) continue;
+        double e = row->error[j] = logit_error(p, t, row, j);
+        top = max_of(top, row->logit[j] + e);
+        if (row->logit[j] == m) own = max_of(own, e);
+    }
+    double e_max = max_of(top - m, own); /* the computed maximum lies in [m - own, top] */
+    for (int32_t j = row->begin; j < row->end; j++) {
+        if (row->logit[j] == -INFINITY) continue;
+        double distance = m - row->logit[j] + row->error[j] + e_max; /* all arguments of exp together; exp(0) is exactly 1 */
+        row->error[j] += t->roundings * distance + (distance > 0 ? t->exp_error : 0);
+    }
+    *d_0 = 0;
+    if (row->sink != -INFINITY) {
+        double distance = m - row->sink + e_max;
+        *d_0 = t->roundings * distance + (distance > 0 ? t->exp_error : 0);
+    }
+    return e_max;
+}
+
+/* L = log sum p_i e^(d_i), of all weights or (with_sink false) of the keys' alone. */
+static double log_of_errors(const struct reference_row *row, double d_0, bool with_sink)
+{
+    double largest = with_sink ? d_0 : 0, sum = with_sink ? row->sink_weight : 0, total = sum;
+    for (int32_t j = row->begin; j < row->end; j++)
+        if (row->logit[j] != -INFINITY) largest = max_of(largest, row->error[j]);
+    if (with_sink) sum *= exp(d_0 - largest);
+    for (int32_t j = row->begin; j < row->end; j++) {
+        if (row->logit[j] == -INFINITY) continue;
+        sum += row->weight[j] * exp(row->error[j] - largest);
+        total += row->weight[j];
+    }
+    if (!(total > 0) || !(sum > 0)) return largest;
+    return max_of(largest + log(sum / total), 0);
+}
+
+/* p e^x, from log p, without overflow to infinity (which times 0 would be NaN). */
+static double grown(double log_p, double x)
+{
+    return exp(min_of(log_p + x, 660));
+}
+
+/* p (e^x - 1). */
+static double growth(double p, double log_p, double x)
+{
+    return x < 1 ? p * expm1(x) : grown(log_p, x);
+}
+
+/* ---- steps 5 to 7: the output ------------------------------------------- */
+
+/* What the output's type adds: its rounding, its smallest step; infinite where it overflows. */
+static double stored(heed_type type, double value, double bound, bool flushes)
+{
+    double u = type == HEED_F16 ? 0x1p-11 : type == HEED_BF16 ? 0x1p-8 : U;
+    double step = type == HEED_F16 ? 0x1p-25 : flushes ? 0x1p-126 : type == HEED_BF16 ? 0x1p-134 : 0x1p-150;
+    double limit = type == HEED_F16 ? 65504 : type == HEED_BF16 ? 0x1.fep127 : (double)FLT_MAX;
+    double size = fabs(value) + bound;
+    return size * (1 + u) >= limit ? INFINITY : bound + u * size + step;
+}
+
+/* Sums over the visible keys, per component c; each array has v_head_dim elements. */
+struct columns {
+    double *moved;     /* sum f_j |v - o|,  f_j = p_j (e^(d_j + L) - 1) */
+    double *weighted;  /* sum g_j |v|,      g_j = p_j e^(d_j + L) */
+    double *spread;    /* max |v - o| */
+    double *largest;   /* max |v| */
+    double *sum;       /* sum |v|; NaN where an infinite v has so small a weight that f32 may have lost it */
+};
+
+static void sum_columns(const struct call *call, int32_t b, int32_t g, struct reference_row *row, double l, struct columns *to)
+{
+    int32_t n = call->plan->problem.v_head_dim;
+    for (int32_t c = 0; c < 5 * n; c++) row->scratch[c] = 0;
+    for (int32_t j = row->begin; j < row->end; j++) {
+        if (row->logit[j] == -INFINITY) continue;
+        double x = row->error[j] + l, log_p = row->logit[j] - row->lse;
+        double f = growth(row->weight[j], log_p, x), w = grown(log_p, x);
+        double lost = row->weight[j] < 0x1p-100 ? NAN : INFINITY;
+        reference_value_row(call, b, g, j, row->v_row);
+        for (int32_t c = 0; c < n; c++) {
+            double v = fabs(row->v_row[c]), away = fabs(row->v_row[c] - row->o[c]);
+            to->moved[c] += f * away;
+            to->weighted[c] += w * v;
+            to->spread[c] = max_of(away, to->spread[c]);
+            to->largest[c] = max_of(v, to->largest[c]);
+            to->sum[c] += v < INFINITY ? v : lost;
+        }
+    }
+}
+
+static double output_bound(const struct problem *p, const struct arithmetic *a, const struct terms *t, const struct reference_row *row,
+                           const struct columns *s, double sink_growth, int32_t c)
+{
+    double o = fabs(row->o[c]), n = row->visible;
+    if (isnan(row->o[c])) return isnan(s->sum[c]) && s->largest[c] == INFINITY ? INFINITY : 0;
+    if (isnan(s->sum[c])) return INFINITY;
+    if (isinf(row->o[c]) || s->sum[c] == 0) return 0; /* an infinite value demands itself; zeros weigh nothing */
+    double overflow = s->weighted[c] * exp(row->lse - row->maximum); /* the sum before it is divided */
+    if (!(overflow < 0.999 * (double)FLT_MAX) && s->largest[c] * n > 0.999 * (double)FLT_MAX) return INFINITY;
+
+    double spread = row->sink == -INFINITY ? s->spread[c] : max_of(s->spread[c], o);
+    double moved = min_of(s->moved[c] + sink_growth * o, spread);
+    double weighted = min_of(s->weighted[c], s->largest[c]);
+    double numerator = moved + gamma_of(t->chain) * weighted + t->weight * (weighted + o);
+    double w = numerator + gamma_of(t->chain + t->division) * (o + numerator);
+    w += t->tiny_weight * (s->sum[c] + n * o) + (n + 2) * t->tiny;
+    return stored(p->o_type, o, w, a->flushes);
+}
+
+/* ---- lse and scores ------------------------------------------------------ */
+
+static double lse_bound_of(const struct problem *p, const struct arithmetic *a, const struct terms *t, const struct reference_row *row,
+                           double l, double e_max)
+{
+    double lse = (p->flags & HEED_LSE_BASE2) ? row->lse_out * LN2 : row->lse_out;
+    double g = gamma_of(t->chain);
+    double x = l + g / (1 - g) + (row->visible + 1.0) * t->tiny_weight;
+    double m = row->maximum;
+    if (p->flags & HEED_LSE_WITHOUT_SINK) m = min_of(m, lse); /* the keys' own maximum is near: between lse - log n and lse */
+    double spread = max_of(fabs(lse - m), log(row->visible + 1.0));
+    double bound = x + U * (t->log_error * (spread + x) + 2 * (fabs(m) + e_max) + 2 * (fabs(lse) + x)) + t->tiny;
+    if (p->flags & HEED_LSE_BASE2) bound = bound / LN2 + 2 * U * fabs(row->lse_out);
+    return a->flushes ? bound + 0x1p-126 : bound;
+}
+
+/* An infinite or NaN score demands itself, except where an f32 sum may overflow on the way. */
+static double stage_bound(const struct problem *p, const struct arithmetic *a, double magnitude, double score, double e)
+{
+    if (isnan(score)) return 0;
+    if (reference_may_overflow(p, magnitude)) return isinf(magnitude) ? 0 : INFINITY;
+    return stored(HEED_F32, fabs(score), e + 3 * U * fabs(score), a->flushes);
+}
+
+static void score_bounds(const struct problem *p, const struct arithmetic *a, const struct terms *t, const struct reference_row *row,
+                         double l, double *bound)
+{
+    for (int32_t j = 0; j < row->kv_len; j++) {
+        if (p->scores_stage == 0) {
+            bound[j] = stage_bound(p, a, row->magnitude[j], row->raw[j], score_error(p, t, row, j));
+        } else if (p->scores_stage == 1) {
+            bound[j] = stage_bound(p, a, row->magnitude[j], row->capped[j], capped_error(p, t, row, j));
+        } else if (row->logit[j] == -INFINITY) {
+            bound[j] = 0; /* hidden: exactly -infinity, or 0 */
+        } else if (p->scores_stage == 2) {
+            bound[j] = row->order_matters ? INFINITY : stage_bound(p, a, 0, row->logit[j], logit_error(p, t, row, j));
+        } else {
+            double weight = row->weight[j], x = row->error[j] + l;
+            double e = growth(weight, row->logit[j] - row->lse, x);
+            e = min_of(e + gamma_of(t->chain + t->division) * (weight + e) + t->weight * weight, 1);
+            bound[j] = row->order_matters ? INFINITY : stored(HEED_F32, weight, e + t->tiny_weight * 2, a->flushes);
+        }
+    }
+}
+
+/* ---- one row ------------------------------------------------------------ */
+
+static void set_all(double *bound, int32_t n, double value)
+{
+    for (int32_t c = 0; c < n; c++) bound[c] = value;
+}
+
+/* The reference as a row: its own error is far below one rounding of the output. */
+static double rounding_alone(heed_type type, double value)
+{
+    return isfinite(value) && value != 0 ? stored(type, fabs(value), 0x1p-45 * fabs(value), false) : 0;
+}
+
+static void exact_bounds(const struct problem *p, const struct reference_row *row, double *o_bound, double *lse_bound, double *score_bound)
+{
+    double size = 0x1p-45; /* room for another order of the same double sums */
+    for (int32_t c = 0; c < p->v_head_dim; c++) o_bound[c] = rounding_alone(p->o_type, row->o[c]);
+    *lse_bound = rounding_alone(HEED_F32, row->lse_out) + (isfinite(row->lse_out) ? size : 0);
+    for (int32_t j = 0; score_bound && j < row->kv_len; j++) score_bound[j] = rounding_alone(HEED_F32, reference_score(p, row, j));
+}
+
+void bound_row(const struct call *call, int32_t b, int32_t h, int32_t i, const struct reference_row *row,
+               const struct arithmetic *arithmetic, double *o_bound, double *lse_bound, double *score_bound)
+{
+    const struct problem *p = &call->plan->problem;
+    struct reference_row *scratch = (struct reference_row *)row; /* its error, v_row and scratch alone are written */
+    int32_t n = p->v_head_dim;
+    (void)i;
+    if (arithmetic->exact_double) {
+        exact_bounds(p, row, o_bound, lse_bound, score_bound);
+        return;
+    }
+    struct terms t = terms_of(p, arithmetic, row);
+    bool not_a_number = isnan(row->lse);
+    if (row->visible == 0 || not_a_number) {
+        /* Rule 8: 0 and the sink, exactly. A NaN row demands NaN, except that a sum may have overflowed to it or not. */
+        double nothing = row->order_matters || (row->visible == 0 && not_a_number) ? INFINITY : 0;
+        set_all(o_bound, n, nothing);
+        *lse_bound = (p->flags & HEED_LSE_BASE2) && isfinite(row->lse_out) ? 2 * U * fabs(row->lse_out) : nothing;
+        if (score_bound) {
+            for (int32_t j = row->begin; j < row->end; j++) scratch->error[j] = 0;
+            score_bounds(p, arithmetic, &t, row, 0, score_bound);
+        }
+        return;
+    }
+    double d_0, e_max = weight_errors(p, &t, scratch, &d_0);
+    double l = log_of_errors(row, d_0, true);
+    if (score_bound) score_bounds(p, arithmetic, &t, row, l, score_bound);
+    if (row->order_matters) {
+        set_all(o_bound, n, INFINITY);
+        *lse_bound = INFINITY;
+        return;
+    }
+    struct columns s = {scratch->scratch, scratch->scratch + n, scratch->scratch + 2 * n, scratch->scratch + 3 * n, scratch->scratch + 4 * n};
+    sum_columns(call, b, h / p->group, scratch, l, &s);
+    double sink_growth = row->sink == -INFINITY ? 0 : growth(row->sink_weight, row->sink - row->lse, d_0 + l);
+    for (int32_t c = 0; c < n; c++) o_bound[c] = output_bound(p, arithmetic, &t, row, &s, sink_growth, c);
+    double l_out = (p->flags & HEED_LSE_WITHOUT_SINK) ? log_of_errors(row, d_0, false) : l;
+    *lse_bound = lse_bound_of(p, arithmetic, &t, row, l_out, e_max);
+}
