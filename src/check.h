@@ -11,11 +11,8 @@
  * HEED_OK or HEED_MISMATCH with *report filled, or HEED_OUT_OF_MEMORY. */
 heed_status check_call(const struct call *got, const struct call *other, heed_check_report *report);
 
-/* validate_every, before the run: host copies of every input that the run may overwrite (o = q) or that lies on a device. */
-struct check_saved;
-heed_status check_save(struct heed_context *context, const struct call *call, struct check_saved **saved);
-/* After the run: compute again by the other wing or the reference and compare. On HEED_MISMATCH a case is stored below report_dir. */
-heed_status check_validate(struct heed_context *context, const struct call *call, const struct check_saved *saved);
-void check_saved_delete(struct heed_context *context, struct check_saved *saved); /* NULL is fine */
+/* validate_every: after a run, compute again by the other wing or the reference and compare. In *call the inputs are as they were before the
+ * run (a host copy of q where o = q), the outputs as it left them. On HEED_MISMATCH a case is stored below context->report_dir. */
+heed_status check_validate(struct heed_context *context, const struct call *call);
 
 #endif
