@@ -127,6 +127,7 @@ struct heed_batch {
     int32_t q_len_max, kv_len_max;
     bool q_packed, kv_packed;
     int32_t page_max;                 /* largest page number in use, -1 if none */
+    int32_t page_max_tokens;          /* tokens in use of that page */
     struct sequence *sequences;       /* [batch] */
     int32_t *q_positions;             /* [q_total] or NULL */
     int32_t *page_table;              /* [batch * page_table_stride] or NULL */
