@@ -48,12 +48,21 @@ enum instance_variant {
     INSTANCE_PLAIN         /* dense strides, 64-byte aligned, no guards and no poison: for timing */
 };
 
-/* Memory of one tensor. [data, data + bytes) is what the tensor may touch; the pages around it belong to us. */
+/* Memory of one tensor: [data, data + bytes) is what the tensor may touch, [open, open + open_bytes) what does not trap. */
 struct block {
-    unsigned char *map, *data;
-    size_t map_bytes, first, bytes; /* first: data - map */
-    unsigned char *copy;            /* of all accessible bytes, as made: what may not change */
-    size_t guard_before, guard_after;
+    unsigned char *map, *open, *data;
+    size_t map_bytes, open_bytes, bytes;
+    unsigned char *owner; /* [open_bytes] outputs: 1 where a result belongs. NULL for inputs and in plain instances */
+    unsigned char *copy;  /* [open_bytes] inputs as they were made. NULL for outputs and in plain instances */
+};
+
+/* Rows of one tensor in its block, in bytes: row (n, h, t) at data + start + n * batch + h * head + t * token. */
+struct shape {
+    heed_type type;
+    int32_t batches, heads, tokens; /* extents; batches are pages where KV is paged, 1 where packed */
+    int64_t row_bytes, batch, head, token, start;
+    enum role home;                 /* whose block: its own role, or ROLE_Q with layout=qkv */
+    bool given;
 };
 
 struct instance {
@@ -62,8 +71,8 @@ struct instance {
     enum instance_variant variant;
     heed_lengths lengths;
     heed_tensors tensors;           /* host memory */
+    struct shape shape[ROLE_COUNT];
     struct block block[ROLE_COUNT]; /* by role; with layout=qkv k and v lie in q's */
-    unsigned char *writable[ROLE_COUNT]; /* one byte per byte of an output's block: 1 where a result belongs; NULL for inputs */
     int32_t *q_lens, *kv_lens;      /* [batch], always */
     int32_t *q_start, *kv_start, *q_position, *q_positions, *kv_first, *page_table; /* NULL where not given */
     int64_t q_total;
@@ -106,6 +115,7 @@ struct prepared {
 heed_status prepared_make(heed_context *context, int32_t device, const char *kernel, const struct instance *instance, bool in_host,
                           struct prepared *prepared);
 heed_status prepared_run(struct prepared *prepared);   /* heed_run() */
+heed_status prepared_reset(struct prepared *prepared); /* instance_reset(), and the same on the device */
 heed_status prepared_fetch(struct prepared *prepared); /* device outputs (whole blocks) into the instance's memory */
 void prepared_release(struct prepared *prepared);
 
@@ -129,7 +139,10 @@ void instance_check(heed_context *context, int32_t device, const char *kernel, s
 void line_check(heed_context *context, int32_t device, const char *kernel, const struct problem_line *line, struct outcome *outcome);
 
 /* Compare what the instance's outputs hold (host memory) with the reference, inside the bounds of the plan's rows. */
-heed_status instance_compare(const struct instance *instance, heed_plan *plan, heed_check_report *report);
+heed_status prepared_compare(const struct prepared *prepared, heed_check_report *report);
+
+/* The n-th attention row (prefill or decode) of a device's table, NULL behind the last: the names that instance_check() takes. */
+const char *device_row(heed_context *context, int32_t device, int32_t n);
 
 /* ---- stored cases (tests/golden, heed-case/2 reports, ONNX) ------------------- */
 
