@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT
+ * simd_avx512.h - the vector language with 16 lanes (AVX-512 F, BW, DQ, VL). The words are explained in simd_scalar.h.
+ */
+#ifndef HEED_SIMD_AVX512_H
+#define HEED_SIMD_AVX512_H
+#include "simd_common.h"
+#include <immintrin.h>
+
+#define VEC_NAME "avx512"
+#define VW 16
+#define VEC_REGISTERS 32
+typedef __m512 vf;
+typedef __mmask16 vm;
+
+INLINE vm vfirst(int n) { return (vm)((1u << n) - 1); }
+
+INLINE vf vload(const float *p) { return _mm512_loadu_ps(p); }
+INLINE vf vload_n(const float *p, int n) { return _mm512_maskz_loadu_ps(vfirst(n), p); }
+INLINE void vstore(float *p, vf a) { _mm512_storeu_ps(p, a); }
+INLINE void vstore_n(float *p, vf a, int n) { _mm512_mask_storeu_ps(p, vfirst(n), a); }
+INLINE vf vset1(float x) { return _mm512_set1_ps(x); }
+
+INLINE vf vwiden_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
+INLINE vf vload_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE vf vload_f16_n(const uint16_t *p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vfirst(n), p)); }
+INLINE vf vload_bf16(const uint16_t *p) { return vwiden_bf16(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE vf vload_bf16_n(const uint16_t *p, int n) { return vwiden_bf16(_mm256_maskz_loadu_epi16(vfirst(n), p)); }
+INLINE vf vload_i8(const int8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+INLINE vf vload_i8_n(const int8_t *p, int n) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(vfirst(n), p))); }
+INLINE vf vload_u8_n(const uint8_t *p, int n) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(vfirst(n), p))); }
+INLINE vf vload_bits_n(const uint8_t *p, int32_t bit, int n)
+{
+    uint32_t bits = 0;
+    if (n > 0) bits = p[bit / 8];
+    if (n > 8) bits |= (uint32_t)p[bit / 8 + 1] << 8;
+    return _mm512_maskz_mov_ps((vm)(bits & vfirst(n)), vset1(1.0f));
+}
+
+/* Rounding is stated, so MXCSR does not matter; vcvtps2ph never flushes. */
+INLINE void vstore_f16_n(uint16_t *p, vf a, int n)
+{
+    _mm256_mask_storeu_epi16(p, vfirst(n), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+/* In integers: vcvtneps2bf16 would flush denormals. */
+INLINE void vstore_bf16_n(uint16_t *p, vf a, int n)
+{
+    __m512i u = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000)); /* NaN: quiet, kept */
+    _mm256_mask_storeu_epi16(p, vfirst(n), _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+}
+
+INLINE vf vadd(vf a, vf b) { return _mm512_add_ps(a, b); }
+INLINE vf vsub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+INLINE vf vmul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+INLINE vf vdiv(vf a, vf b) { return _mm512_div_ps(a, b); }
+INLINE vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
+INLINE vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
+INLINE vf vabs(vf a) { return _mm512_abs_ps(a); }
+INLINE vf vcopysign(vf a, vf sign)
+{
+    const __m512 bit = _mm512_castsi512_ps(_mm512_set1_epi32((int)0x80000000u));
+    return _mm512_or_ps(_mm512_andnot_ps(bit, a), _mm512_and_ps(bit, sign));
+}
+
+INLINE vm vlt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+INLINE vm vge(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+INLINE vm veq(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+INLINE vm vne(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }
+INLINE vm vis_minus_zero(vf a) { return _mm512_cmpeq_epi32_mask(_mm512_castps_si512(a), _mm512_set1_epi32((int)0x80000000u)); }
+INLINE vm vand(vm a, vm b) { return a & b; }
+INLINE vm vor(vm a, vm b) { return a | b; }
+INLINE int vany(vm a) { return a != 0; }
+INLINE vf vselect(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
+
+INLINE vf vscale_or_zero(vf p, vf z, vf x)
+{
+    const vm keep = _mm512_cmp_ps_mask(x, vset1(-126.0f), _CMP_NLT_UQ), number = _mm512_cmp_ps_mask(x, vset1(-126.0f), _CMP_GE_OQ);
+    __m512i n = _mm512_maskz_slli_epi32(number, _mm512_castps_si512(z), 23);
+    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(keep, _mm512_castps_si512(p), n));
+}
+
+/* 64 shuffles. */
+INLINE void vtranspose(vf *r)
+{
+    vf t[16];
+    UNROLL for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 16; i += 4) {
+        __m512d a = _mm512_castps_pd(t[i]), b = _mm512_castps_pd(t[i + 1]), c = _mm512_castps_pd(t[i + 2]), d = _mm512_castps_pd(t[i + 3]);
+        r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88);
+        t[4 + i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xdd);
+        t[8 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88);
+        t[12 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        r[i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0x88);
+        r[8 + i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0xdd);
+        r[4 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0x88);
+        r[12 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0xdd);
+    }
+}
+
+#include "simd_functions.h"
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT
+ * simd_functions.h - exp2 and tanh in the words of a simd_*.h, which includes this file at its end: the same bits at every width. No libm.
+ */
+#ifndef HEED_SIMD_FUNCTIONS_H
+#define HEED_SIMD_FUNCTIONS_H
+
+#define LOG2_E 1.44269504088896340736f
+#define EXP2_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer and leaves that in the low bits */
+
+/* 2^x for x <= 0:  n = round(x), r = x - n in [-1/2, 1/2], 2^x = 2^n * polynomial(r).
+ * Minimax of degree 6, largest error 0.94 ulp over [-126, 0]. The constant term is exactly 1, so 2^0 = 1 exactly: equal logits get equal
+ * weights. Exactly 0 below -126. NaN stays NaN, whatever its payload. */
+INLINE vf vexp2(vf x)
+{
+    vf z = vadd(x, vset1(EXP2_MAGIC)), r = vsub(x, vsub(z, vset1(EXP2_MAGIC)));
+    vf p = vset1(1.53533619e-4f);
+    p = vfma(p, r, vset1(1.33988744e-3f));
+    p = vfma(p, r, vset1(9.61843736e-3f));
+    p = vfma(p, r, vset1(5.55033247e-2f));
+    p = vfma(p, r, vset1(2.40226479e-1f));
+    p = vfma(p, r, vset1(6.93147203e-1f));
+    p = vfma(p, r, vset1(1.0f));
+    return vscale_or_zero(p, z, x);
+}
+
+/* e^x for x <= 0: two roundings of the argument (product, constant) on top of the caller's subtraction. */
+INLINE vf vexp(vf x) { return vexp2(vmul(x, vset1(LOG2_E))); }
+
+/* tanh x:  |x| < 0.625: x + x^3 P(x^2); else with e = exp(-2|x|): sign * (1 - 2e / (1 + e)). Odd, 1 exactly from about 9.1, NaN stays NaN. */
+INLINE vf vtanh(vf x)
+{
+    vf a = vabs(x), z = vmul(x, x);
+    vf p = vset1(-5.70498872745e-3f);
+    p = vfma(p, z, vset1(2.06390887954e-2f));
+    p = vfma(p, z, vset1(-5.37397155531e-2f));
+    p = vfma(p, z, vset1(1.33314422036e-1f));
+    p = vfma(p, z, vset1(-3.33332819422e-1f));
+    vf small = vfma(vmul(p, z), x, x);
+    vf e = vexp2(vmul(a, vset1(-2.0f * LOG2_E)));
+    vf large = vsub(vset1(1.0f), vdiv(vadd(e, e), vadd(vset1(1.0f), e)));
+    return vselect(vlt(a, vset1(0.625f)), small, vcopysign(large, x));
+}
+
+#endif
