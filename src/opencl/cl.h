@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT
+ * cl.h - internal types of the OpenCL wing: device, kernel spec of a row, program, checked calls. Seen by src/opencl and opencl_api.c only.
+ * Not the public face (heed_opencl.h) and not the wing's face to the upper floors (opencl.h).
+ */
+#ifndef HEED_CL_H
+#define HEED_CL_H
+
+#include "../internal.h"
+#include "../status.h"
+#define CL_USE_DEPRECATED_OPENCL_1_2_APIS
+#include <CL/cl.h>
+
+/* ---- checked calls ------------------------------------------------------- */
+
+const char *cl_error_name(cl_int code); /* "CL_OUT_OF_RESOURCES", or "error -9999" */
+
+/* Leaves "clFoo(...): CL_NAME" as the message; marks the device lost where the code says so. Allocation codes of calls that create
+ * objects become OUT_OF_MEMORY, everything else DEVICE_FAILED. device may be NULL. */
+struct cl_device;
+heed_status cl_failed(struct cl_device *device, const char *call, cl_int code);
+
+/* status = CL(device, clFinish(queue)): HEED_OK, or a message that holds the call's own text. */
+#define CL(device, call) cl_check((device), #call, (call))
+static inline heed_status cl_check(struct cl_device *device, const char *text, cl_int code)
+{
+    return code == CL_SUCCESS ? HEED_OK : cl_failed(device, text, code);
+}
+
+/* ---- families: facts about devices are in device.c and tuning.c alone ---- */
+
+enum cl_family { FAMILY_POCL_CPU, FAMILY_GENERIC_CPU, FAMILY_GENERIC_GPU, FAMILY_NVIDIA, FAMILY_AMD, FAMILY_INTEL, FAMILY_ADRENO, FAMILY_MALI,
+                 FAMILY_COUNT };
+
+/* One line of tuning.c: tile sizes of a family. They choose how registers and lanes are used, never the order of arithmetic: keys per block,
+ * chunks and query tiles that bits depend on are columns of the row. */
+struct cl_tuning {
+    const char *family;       /* "pocl-cpu" */
+    int32_t vector;           /* VW: floats per vector of prefill_cpu.cl and decode.cl; 0 = the device's native width, at least 4 */
+    int32_t tile_rows, tile_vectors; /* MR x NV: register tile of prefill_cpu.cl; 0 = by the number of registers */
+    int32_t wg_x, wg_y;       /* WGX x WGY work-items of prefill_tile.cl */
+    int32_t lane_rows, lane_columns; /* TR x TC: register tile of one work-item there */
+    int32_t lane_vector;      /* VW there */
+    int32_t lanes;            /* work-items per group of decode.cl, merge.cl, naive.cl, append.cl; 1 on CPUs */
+    bool loop_guard;          /* -DGUARD: see opencl.md, the implicit loop barrier of PoCL */
+    bool own_cache;           /* the driver keeps compiled programs itself: we keep none */
+};
+
+/* What a row may need of a device: column `needs` of struct kernel_row. */
+enum {
+    CL_NEEDS_CPU = 1u << 0,       /* a device of type CPU: big private arrays, no barriers */
+    CL_NEEDS_GPU = 1u << 1,       /* not of type CPU */
+    CL_NEEDS_HALF = 1u << 2,      /* cl_khr_fp16 */
+    CL_NEEDS_SUBGROUPS = 1u << 3,
+    CL_NEEDS_FP64 = 1u << 4,
+    CL_NEEDS_LOCAL = 1u << 5,     /* local memory of its own: local_bytes() of the spec is checked in any case */
+    CL_NEEDS_NV = 1u << 6         /* NVIDIA's inline assembly: the vendor gate */
+};
+
+/* ---- a row's kernels ------------------------------------------------------- */
+
+enum { CL_PARTS = 6, CL_OPTIONS = 4096 };
+
+/* NDRange of every attention and merge-of-parts launch: work_dim 2, local size local[0] x local[1], one work-group per item:
+ *
+ *     index = item_first + get_group_id(0) + get_group_id(1) * get_num_groups(0);  index >= item_first + item_count: return at once
+ *
+ * A launch with item_count 0 (one group) is the warm-up that makes drivers finish compiling. The same for append, rotate and merge of two
+ * with row_first, row_count and one work-ITEM per row: row = row_first + get_global_id(0) + get_global_id(1) * get_global_size(0). */
+struct cl_kernel_spec {
+    const char *parts[CL_PARTS];  /* names of files in kernels/, in order, "common.cl" first; the rest NULL */
+    const char *kernel;           /* the kernel of the row's kinds */
+    const char *merge;            /* kernel in the same program that merges this row's partial results; NULL where kv_chunk is 0 */
+    /* The row's own -D options, numbers only, e.g. " -DVW=16 -DNV=4"; appended to the common ones. NULL = none. Returns the length. */
+    size_t (*options)(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity);
+    /* Work-items per group; NULL = 1 x 1. The kernels say reqd_work_group_size with the same numbers (also LOCAL_X, LOCAL_Y by -D). */
+    void (*local)(const struct cl_device *device, const struct problem *problem, size_t local[2]);
+    size_t (*local_bytes)(const struct cl_device *device, const struct problem *problem); /* local memory wanted; NULL = 0 */
+};
+
+/* Work-items per group of the kernels that tuning->lanes rules (merge, append, rotate): local = {lanes, 1}. */
+
+/* ---- device ---------------------------------------------------------------- */
+
+struct cl_program;   /* program.c */
+struct cl_verdict;   /* probe.c */
+
+struct cl_device {
+    struct device *device;
+    cl_platform_id platform;
+    cl_device_id id;
+    cl_context context;           /* made at first use (device_open), or the caller's */
+    cl_command_queue queue;       /* in-order, ours */
+    cl_mem dummy;                 /* 64 bytes for absent tensors */
+    bool opened;
+    enum cl_family family;
+    const struct cl_tuning *tuning;
+    cl_device_type type;
+    uint32_t provides;            /* CL_NEEDS_ bits */
+    bool unified;                 /* works on the caller's memory without copies */
+    int version;                  /* 120, 200, 300 */
+    bool svm;
+    cl_uint compute_units, native_width, registers, address_bits, base_align;
+    size_t max_group, max_sizes[3];
+    cl_ulong max_alloc, global_bytes, local_bytes;
+    char driver[128], version_text[128];
+    atomic_int lost;              /* a cl_int code, 0 = alive */
+    atomic_int probing;           /* probe threads that have not ended */
+    pthread_mutex_t lock;         /* context, programs, verdicts, warm */
+    pthread_mutex_t admission;    /* one probe at a time */
+    struct cl_program *programs;
+    struct cl_verdict *verdicts;
+    struct cl_pending *pending;   /* memory that a device may still write after a failed wait */
+};
+
+static inline struct cl_device *cl_device_of(const struct device *device) { return (struct cl_device *)device->state; }
+
+heed_status cl_device_open(struct cl_device *device);    /* context, queue, dummy; idempotent; checks fork and loss */
+heed_status cl_device_alive(struct cl_device *device);   /* HEED_FORKED, DEVICE_FAILED once lost, or HEED_OK */
+bool cl_device_forked(const struct cl_device *device);
+const struct cl_tuning *cl_tuning_of(enum cl_family family); /* tuning.c */
+
+/* Filled in sizes, tuning zeros replaced by what the device says: for options() of rows.c. */
+int32_t cl_vector_width(const struct cl_device *device); /* 4, 8 or 16 */
+int32_t cl_lanes(const struct cl_device *device);        /* tuning->lanes, at most the device's largest group */
+
+/* ---- programs (program.c) -------------------------------------------------- */
+
+struct kernel_text { const char *name, *text; size_t length; };
+extern const struct kernel_text kernel_texts[]; /* kernels/, made by script/embed.cmake; ended by name NULL */
+
+struct cl_program {
+    struct cl_program *next;
+    atomic_int refs;
+    uint64_t hash[2];             /* of source parts, options, device, driver, library version */
+    cl_program program;
+    bool from_disk;               /* a binary of our cache: must be probed again */
+};
+
+/* Options of a row for a problem: the common ones of the brief (HEAD_DIM, ...) and the row's own. */
+heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, char *text,
+                       size_t capacity);
+heed_status cl_program_hash(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, uint64_t hash[2]);
+/* From memory, else from disk, else built. Held by the caller. BUILD_FAILED with the log. */
+heed_status cl_program_get(struct cl_device *device, const struct kernel_row *row, const struct problem *problem,
+                           struct cl_program **program);
+void cl_program_drop(struct cl_device *device, struct cl_program *program);
+void cl_programs_release(struct cl_device *device);
+
+/* ---- files on disk (cache.c) ------------------------------------------------- */
+
+/* Payload of a checked file: magic, version, key, length, checksum. NULL: absent, damaged or not ours. Freed with free(). */
+void *cl_cache_load(const struct services *services, const uint64_t key[2], const char *suffix, size_t *length);
+void cl_cache_store(const struct services *services, const uint64_t key[2], const char *suffix, const void *payload, size_t length);
+
+/* ---- admission (probe.c) ------------------------------------------------------- */
+
+heed_status cl_admit(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, char *reason,
+                     size_t capacity);
+/* Seconds per visible (query, key) pair that the probe measured; a guess where it is not known. */
+double cl_pair_seconds(struct cl_device *device, const uint64_t hash[2]);
+void cl_verdicts_release(struct cl_device *device);
+
+/* ---- launches (launch.c, memory.c) ---------------------------------------------- */
+
+struct cl_plan {                  /* plan->state */
+    struct {
+        struct cl_program *program;
+        const struct kernel_row *row;
+        size_t local[2];
+        uint64_t hash[2];
+        _Atomic double pair_seconds;
+    } kind[KIND_COUNT];
+};
+
+struct cl_batch {                 /* batch->state */
+    cl_mem sequences, q_positions, page_table;
+    cl_mem items[2], merges[2];
+    double pairs[2];              /* cost of the items */
+};
+
+heed_status cl_plan_prepare(struct heed_plan *plan);
+void cl_plan_release(struct heed_plan *plan);
+heed_status cl_batch_prepare(struct heed_batch *batch);
+void cl_batch_release(struct heed_batch *batch);
+heed_status cl_run(const struct call *call, const struct queue_args *queue);
+heed_status cl_append(const struct call *call, const struct queue_args *queue);
+heed_status cl_rotate(const struct call *call, const struct queue_args *queue);
+heed_status cl_merge(const struct call *call, const struct queue_args *queue);
+
+extern const struct kernel_row cl_rows[]; /* rows.c */
+
+/* ---- argument lists of the row kernels beside attention --------------------------------------------------------
+ * (attention and the merge of partial results: kernels/common.cl.) All tensors are uchar pointers, strides in bytes by value in
+ * struct strides { long offset, batch, head, token; } x n, in the order of the tensors. t counts queries over all sequences
+ * (sequences[b].q_index + i); a kernel finds b by binary search over q_index (skipping sequences with q_len 0). p_i by q_positions[t] if
+ * sequences[b].reserved & 1, else position + i.
+ *
+ *   append(new_k, new_v, k, v, k_scale, v_scale, rope_cos, rope_sin, sequences, q_positions, page_table,
+ *          int sequence_count, int heads, int new_type, int given, int row_first, int row_count, struct { struct strides t[8]; } st)
+ *          row = t * heads + g; given: bit 0 new_k, 1 new_v, 2 k_scale, 3 v_scale. Key kv_len - q_len + i; rope by -DROPE_DIM, ROPE_OFFSET,
+ *          ROPE_INTERLEAVED.
+ *   rotate(x, rope_cos, rope_sin, sequences, q_positions, int sequence_count, int heads, int row_first, int row_count, st[3])
+ *          row = t * heads + h
+ *   merge_two(o_a, lse_a, o_b, lse_b, o, lse, sequences, int sequence_count, int heads, int row_first, int row_count, st[6])
+ *          row = t * heads + h
+ *
+ * One work-item per row, row >= row_first + row_count: return. */
+
+#endif
