@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT
+ * show.c - `heed show`: which key does each query attend to? Of arrays from files, or of a lesson of six words. The weights come from the
+ * library itself (HEED_WRITE_SCORES, stage 3).
+ */
+#include "arrays.h"
+#include "heatmap.h"
+#include "tool.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* The lesson. Four dimensions with meanings that one can follow by hand: thing, deed, link, self. A word's key says what it is, its
+ * query what it looks for: `it` looks for a thing, `purred` for who did it, `and` for a deed, articles for themselves. */
+enum { WORDS = 6, DIM = 4 };
+static char *const lesson_words[WORDS] = {"the", "cat", "slept", "and", "it", "purred"};
+static const float lesson_k[WORDS][DIM] = {{0, 0, 0, 2}, {3, 0, 0, 0}, {0, 3, 0, 0}, {0, 0, 3, 0}, {1, 0, 0, 1}, {0, 3, 0, 1}};
+static const float lesson_q[WORDS][DIM] = {{0, 0, 0, 2}, {1, 0, 0, 1}, {2, 0, 0, 0}, {0, 2, 0, 0}, {3, 0, 0, 0}, {2, 0, 1, 0}};
+static const float lesson_v[WORDS][DIM] = {{0, 0, 0, 1}, {1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}, {0, 1, 0, 0}};
+
+static void place(const float rows[WORDS][DIM], const heed_tensor *tensor)
+{
+    for (int n = 0; n < WORDS; n++) memcpy((float *)tensor->data + tensor->offset + n * tensor->token_stride, rows[n], sizeof rows[n]);
+}
+
+static bool lesson(const struct options *options, struct arrays *arrays)
+{
+    struct problem_line line;
+    char text[LINE_BYTES] = "hq1 d4 q6 kv6 causal scores=3", message[256];
+    memset(arrays, 0, sizeof *arrays);
+    for (int n = 0; n < options->problem_count; n++) {
+        const size_t length = strlen(text);
+        snprintf(text + length, sizeof text - length, " %s", options->problems[n]);
+    }
+    const bool read = line_parse(text, &line, message, sizeof message);
+    const heed_desc *d = &line.desc;
+    if (!read || line.batch != 1 || d->q_heads != 1 || d->head_dim != DIM || line.q_len != WORDS || line.kv_len != WORDS ||
+        (d->q_type != HEED_F32 && d->q_type != HEED_TYPE_DEFAULT) || (d->v_head_dim && d->v_head_dim != DIM) || d->scores_stage != 3 || d->page_size || line.ragged || line.kvlens) {
+        fprintf(stderr, "heed show: %s\n", read ? "the lesson has one head, six words and d4; only words like causal, wl=1, scale=2 may be added" : message);
+        return false;
+    }
+    arrays->instance = instance_new(&line, INSTANCE_PLAIN, message, sizeof message);
+    if (!arrays->instance) {
+        fprintf(stderr, "heed show: %s\n", message);
+        return false;
+    }
+    place(lesson_q, &arrays->instance->tensors.q);
+    place(lesson_k, &arrays->instance->tensors.k);
+    place(lesson_v, &arrays->instance->tensors.v);
+    return true;
+}
+
+static heed_status compute(struct tool *tool, struct instance *instance)
+{
+    struct prepared prepared;
+    heed_status status = prepared_make(tool->context, tool->devices[0], NULL, instance, false, &prepared);
+    if (status != HEED_OK) return status;
+    status = prepared_run(&prepared);
+    if (status == HEED_OK) status = prepared_fetch(&prepared);
+    prepared_release(&prepared);
+    return status;
+}
+
+/* Weights [i][j] of sequence 0: of one head, or the mean of all. */
+static float *weights_of(const struct instance *instance, int32_t head, bool mean)
+{
+    const int32_t rows = instance->line.q_len, columns = instance->line.kv_len, heads = mean ? instance->problem.q_heads : 1;
+    float *weights = calloc((size_t)rows * (size_t)columns + 1, sizeof *weights);
+    for (int32_t h = 0; weights && h < heads; h++)
+        for (int32_t i = 0; i < rows; i++)
+            for (int32_t j = 0; j < columns; j++)
+                weights[(int64_t)i * columns + j] +=
+                    arrays_value(&instance->tensors.scores, 0, mean ? h : head, i, j) / (float)heads;
+    return weights;
+}
+
+static int terminal_width(void)
+{
+    struct winsize size;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+    return 120;
+}
+
+/* Labels of a file fit rows and columns where the counts agree: with a cache the last q_len tokens are the queries. */
+static bool labels_fit(struct heatmap *map, char **labels, int32_t count)
+{
+    if (!labels) return true;
+    if (count == map->columns) map->column_labels = labels;
+    if (count >= map->rows && count == map->columns) map->row_labels = labels + (count - map->rows);
+    if (map->column_labels) return true;
+    fprintf(stderr, "heed show: %d labels for %d keys\n", (int)count, (int)map->columns);
+    return false;
+}
+
+static int draw(const struct options *options, const struct instance *instance, char **labels, int32_t count)
+{
+    const int32_t head = options->head < 0 ? 0 : options->head;
+    enum color color;
+    if (!color_from(options->color, &color)) {
+        fprintf(stderr, "heed show: --color %s: there are auto, 24bit, 256, 16 and never\n", options->color);
+        return EXIT_USAGE;
+    }
+    if (head >= instance->problem.q_heads) {
+        fprintf(stderr, "heed show: --head %d: there are heads 0 to %d\n", (int)head, (int)instance->problem.q_heads - 1);
+        return EXIT_USAGE;
+    }
+    float *weights = weights_of(instance, head, options->mean);
+    if (!weights) return out_of_room();
+    struct heatmap map = {.weights = weights, .rows = instance->line.q_len, .columns = instance->line.kv_len};
+    int code = EXIT_OK;
+    if (map.rows == 0 || map.columns == 0) {
+        fputs("heed show: nothing to draw: no query or no key\n", stderr);
+        code = EXIT_USAGE;
+    } else if (!labels_fit(&map, labels, count)) {
+        code = EXIT_USAGE;
+    } else if (options->output) {
+        code = heatmap_png(&map, options->zoom, options->output) ? EXIT_OK : EXIT_USAGE;
+        if (code == EXIT_OK) printf("%s: %d x %d elements\n", options->output, (int)map.columns, (int)map.rows);
+    } else {
+        if (options->mean) printf("mean of %d heads; a row is a query, a column a key\n", (int)instance->problem.q_heads);
+        else printf("head %d of %d; a row is a query, a column a key\n", (int)head, (int)instance->problem.q_heads);
+        heatmap_print(&map, color, terminal_width());
+    }
+    free(weights);
+    return code;
+}
+
+int run_show(const struct options *options)
+{
+    struct tool tool;
+    struct arrays arrays;
+    const bool files = options->q || options->k || options->v;
+    int32_t count = WORDS;
+    char **labels = NULL, *words[WORDS];
+    memcpy(words, lesson_words, sizeof words);
+    if (options->tokens && !(labels = labels_read(options->tokens, &count))) return EXIT_USAGE;
+    int code = (files ? arrays_read(options, " scores=3", &arrays) : lesson(options, &arrays)) ? EXIT_OK : EXIT_USAGE;
+    if (code == EXIT_OK) {
+        code = tool_open(&tool, options, "cpu");
+        if (code == EXIT_OK) {
+            const heed_status status = compute(&tool, arrays.instance);
+            if (status != HEED_OK) code = tool_fail(status, "show");
+            else code = draw(options, arrays.instance, labels ? labels : files ? NULL : words, count);
+            tool_close(&tool);
+        }
+        arrays_free(&arrays);
+    }
+    labels_free(labels, count);
+    return code;
+}
