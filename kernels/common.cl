@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: MIT
+ * common.cl - first part of every OpenCL program: nouns, addresses, loads and stores of all storage types, visibility, logits, exp2.
+ *
+ * The same arithmetic in the same order on every device: no contraction (each fma is written), no native_ functions, own exp2, tanh and log.
+ * OpenCL C 1.2, no extension. This file has no kernel. Sizes, types and features are -D constants (numbers of heed.h), so that the
+ * compiler sees them; lengths, strides and offsets (all in bytes) are arguments.
+ */
+#pragma OPENCL FP_CONTRACT OFF
+
+/* ---- constants of the problem ---------------------------------------------- */
+
+#define TYPE_F32 1
+#define TYPE_F16 2
+#define TYPE_BF16 3
+#define TYPE_I8 4
+#define TYPE_Q8_0 5
+#define TYPE_Q4_0 6
+#define TYPE_F8_E4M3 7
+#define TYPE_F8_E5M2 8
+
+#ifndef PAGE_SIZE
+#define PAGE_SIZE 0
+#endif
+#ifndef CAUSAL
+#define CAUSAL 0
+#endif
+#ifndef WINDOW_LEFT
+#define WINDOW_LEFT -1
+#endif
+#ifndef WINDOW_RIGHT
+#define WINDOW_RIGHT -1
+#endif
+#ifndef SCALE_BITS
+#define SCALE_BITS 0x3f800000u
+#endif
+#ifndef SOFTCAP_BITS
+#define SOFTCAP_BITS 0u
+#endif
+#ifndef BIAS_TYPE
+#define BIAS_TYPE TYPE_F32
+#endif
+#ifndef SCORES_STAGE
+#define SCORES_STAGE 0
+#endif
+/* ALIBI SINKS MASK_BOOL MASK_BITS BIAS BIAS_FIRST KEY_RANGE WRITE_LSE LSE_BASE2 LSE_WITHOUT_SINK SCORES: absent counts as 0 in #if */
+
+#define SCALE as_float(SCALE_BITS)
+#define SOFTCAP as_float(SOFTCAP_BITS)
+#define PAGED (PAGE_SIZE > 0)
+#define MASKED (MASK_BOOL || MASK_BITS)
+/* Does a logit differ from scale * q.k, beyond which keys are visible by position? */
+#define ALTERED (SOFTCAP_BITS || ALIBI || BIAS)
+#define HAS_SCALE(type) ((type) == TYPE_I8 || (type) == TYPE_F8_E4M3 || (type) == TYPE_F8_E5M2)
+#define IS_BLOCK(type) ((type) == TYPE_Q8_0 || (type) == TYPE_Q4_0)
+
+#define GLUE_(a, b) a##b
+#define GLUE(a, b) GLUE_(a, b)
+#define LOG2E 1.44269504088896f
+#define LN2 0.693147180559945f
+#define ALIGNED __attribute__((aligned(64)))
+#define ONE_ITEM __attribute__((reqd_work_group_size(1, 1, 1)))
+
+/* `for (i = 0; i < n + LOOP_GUARD; i++)` runs n times. In a kernel with barriers PoCL would otherwise pull the loop over work-items inside
+ * this loop and keep every accumulator in memory. -DGUARD=1 comes from the device's tuning row. */
+#if GUARD
+#define LOOP_GUARD ((int)(get_local_id(0) >> 20))
+#else
+#define LOOP_GUARD 0
+#endif
+
+/* ---- nouns: the layouts of src/internal.h ----------------------------------- */
+
+struct view {
+    long offset, batch, head, token;
+};
+
+struct strides {
+    struct view q, k, v, o, lse, mask, bias, alibi, sinks, k_scale, v_scale, key_range, scores;
+};
+
+struct sequence {
+    int q_len, kv_len;
+    int first_page;
+    int flags;      /* bit 0: positions come from q_positions */
+    long q_token, kv_token, q_index, position, first;
+};
+
+struct work_item {
+    int sequence, head, q_begin, q_end, kv_begin, kv_end, part, reserved;
+};
+
+struct merge_item {
+    int sequence, head, q_begin, q_end, part, chunks, rows, reserved;
+};
+
+/* Every attention kernel has this list; src/opencl/launch.c sets it. Absent tensors are a dummy buffer of 64 bytes that holds 1.0f, with strides
+ * of 0, so that an absent scale reads as 1. For merge_parts, `items` are merge items. */
+#define ATTENTION_ARGUMENTS                                                                                                     \
+    global const uchar *q, global const uchar *k, global const uchar *v, global uchar *o, global uchar *lse,                     \
+        global const uchar *mask, global const uchar *bias, global const uchar *alibi, global const uchar *sinks,                \
+        global const uchar *k_scale, global const uchar *v_scale, global const uchar *key_range, global uchar *scores,           \
+        global float *work, global const struct sequence *sequences, global const int *q_positions,                              \
+        global const int *page_table, global const uchar *items, int item_first, int item_count, struct strides st, long part_rows
+
+/* ---- where a row lies (src/view.h) ------------------------------------------ */
+
+/* Query-like row (b, h, i), in bytes. */
+static inline long query_offset(struct view view, struct sequence s, int b, int h, int i)
+{
+    return view.offset + b * view.batch + (s.q_token + i) * view.token + h * view.head;
+}
+
+/* Key-like row (b, g, j), in bytes. */
+static inline long key_offset(struct view view, struct sequence s, global const int *page_table, int b, int g, int j)
+{
+#if PAGED
+    int page = page_table[s.first_page + j / PAGE_SIZE], slot = j % PAGE_SIZE;
+#ifdef MUTANT_cl_page_slot
+    slot = PAGE_SIZE - 1 - slot;
+#endif
+    return view.offset + page * view.batch + slot * view.token + g * view.head;
+#else
+    return view.offset + b * view.batch + (s.kv_token + j) * view.token + g * view.head;
+#endif
+}
+
+/* ---- storage types: one, 4 or 16 elements of a row to f32 ----------------------
+ * load1_T(row, d, scale), load4_T (d a multiple of 4), load16_T (d a multiple of 16): elements d ... of the row at byte address row. T is the
+ * number of the type, so that GLUE(load4_, K_TYPE) is the loader of K. No byte beside the elements asked for is read, but the block's own. */
+
+#define F8_DECODERS(I, F, N)                                                                                                     \
+    /* sign, 4 bits of exponent (bias 7), 3 of mantissa; 0x7f is NaN */                                                          \
+    static inline F from_e4m3_##N(I x)                                                                                           \
+    {                                                                                                                            \
+        I code = x & 0x7f, sign = (x & 0x80) << 24;                                                                              \
+        F small = GLUE(convert_, F)(code) * 0x1p-9f;                                                                             \
+        F value = code < 8 ? small : GLUE(as_, F)((code << 20) + (120 << 23));                                                   \
+        value = code == 0x7f ? (F)NAN : value;                                                                                   \
+        return GLUE(as_, F)(GLUE(as_, I)(value) | sign);                                                                         \
+    }                                                                                                                            \
+    /* the upper half of an f16: 5 bits of exponent (bias 15), 2 of mantissa */                                                  \
+    static inline F from_e5m2_##N(I x)                                                                                           \
+    {                                                                                                                            \
+        I code = x & 0x7f, sign = (x & 0x80) << 24;                                                                              \
+        F small = GLUE(convert_, F)(code) * 0x1p-16f;                                                                            \
+        F value = code < 4 ? small : GLUE(as_, F)((code << 21) + (112 << 23));                                                   \
+        value = code >= 0x7c ? GLUE(as_, F)(((code & 3) << 21) | 0x7f800000) : value;                                            \
+        return GLUE(as_, F)(GLUE(as_, I)(value) | sign);                                                                         \
+    }
+F8_DECODERS(int, float, 1)
+F8_DECODERS(int4, float4, 4)
+F8_DECODERS(int16, float16, 16)
+
+#define AT(type, row) ((global const type *)(row))
+
+static inline float load1_1(global const uchar *row, int d, float scale) { return AT(float, row)[d]; }
+static inline float load1_2(global const uchar *row, int d, float scale) { return vload_half(d, AT(half, row)); }
+static inline float load1_3(global const uchar *row, int d, float scale) { return as_float((uint)AT(ushort, row)[d] << 16); }
+static inline float load1_4(global const uchar *row, int d, float scale) { return scale * (float)AT(char, row)[d]; }
+static inline float load1_7(global const uchar *row, int d, float scale) { return scale * from_e4m3_1(row[d]); }
+static inline float load1_8(global const uchar *row, int d, float scale) { return scale * from_e5m2_1(row[d]); }
+static inline float load1_5(global const uchar *row, int d, float scale)
+{
+    global const uchar *block = row + d / 32 * 34;
+    return vload_half(0, AT(half, block)) * (float)AT(char, block)[2 + d % 32];
+}
+static inline float load1_6(global const uchar *row, int d, float scale)
+{
+    global const uchar *block = row + d / 32 * 18;
+    int code = block[2 + d % 16] >> (d % 32 / 16 * 4) & 15; /* byte e holds element e low, element e + 16 high */
+#ifdef MUTANT_cl_q4_zero
+    return vload_half(0, AT(half, block)) * (float)(code - 7);
+#endif
+    return vload_half(0, AT(half, block)) * (float)(code - 8);
+}
+
+#define LOADERS(N)                                                                                                               \
+    static inline float##N load##N##_1(global const uchar *row, int d, float scale) { return vload##N(0, AT(float, row) + d); }  \
+    static inline float##N load##N##_2(global const uchar *row, int d, float scale)                                              \
+    {                                                                                                                            \
+        return vload_half##N(0, AT(half, row) + d);                                                                              \
+    }                                                                                                                            \
+    static inline float##N load##N##_3(global const uchar *row, int d, float scale)                                              \
+    {                                                                                                                            \
+        return as_float##N(convert_uint##N(vload##N(0, AT(ushort, row) + d)) << 16);                                             \
+    }                                                                                                                            \
+    static inline float##N load##N##_4(global const uchar *row, int d, float scale)                                              \
+    {                                                                                                                            \
+        return scale * convert_float##N(vload##N(0, AT(char, row) + d));                                                         \
+    }                                                                                                                            \
+    static inline float##N load##N##_5(global const uchar *row, int d, float scale)                                              \
+    {                                                                                                                            \
+        global const uchar *block = row + d / 32 * 34;                                                                           \
+        return vload_half(0, AT(half, block)) * convert_float##N(vload##N(0, AT(char, block) + 2 + d % 32));                     \
+    }                                                                                                                            \
+    static inline float##N load##N##_6(global const uchar *row, int d, float scale)                                              \
+    {                                                                                                                            \
+        global const uchar *block = row + d / 32 * 18;                                                                           \
+        int##N codes = convert_int##N(vload##N(0, block + 2 + d % 16)) >> (d % 32 / 16 * 4) & 15;                                \
+        return vload_half(0, AT(half, block)) * convert_float##N(codes - 8);                                                     \
+    }                                                                                                                            \
+    static inline float##N load##N##_7(global const uchar *row, int d, float scale)                                              \
+    {                                                                                                                            \
+        return scale * from_e4m3_##N(convert_int##N(vload##N(0, row + d)));                                                      \
+    }                                                                                                                            \
+    static inline float##N load##N##_8(global const uchar *row, int d, float scale)                                              \
+    {                                                                                                                            \
+        return scale * from_e5m2_##N(convert_int##N(vload##N(0, row + d)));                                                      \
+    }
+LOADERS(4)
+LOADERS(16)
+
+/* Outputs: f32, f16, bf16, rounded to nearest even. */
+#define BF16_ROUNDER(U, S, N)                                                                                                    \
+    static inline S to_bf16_##N(U bits)                                                                                          \
+    {                                                                                                                            \
+        U nan = (bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;               \
+        return GLUE(convert_, S)(nan & 0xffff);                                                                                  \
+    }
+BF16_ROUNDER(uint, ushort, 1)
+BF16_ROUNDER(uint16, ushort16, 16)
+
+static inline void store1_1(global uchar *row, int d, float x) { ((global float *)row)[d] = x; }
+static inline void store1_2(global uchar *row, int d, float x) { vstore_half_rte(x, d, (global half *)row); }
+static inline void store1_3(global uchar *row, int d, float x) { ((global ushort *)row)[d] = to_bf16_1(as_uint(x)); }
+static inline void store16_1(global uchar *row, int d, float16 x) { vstore16(x, 0, (global float *)row + d); }
+static inline void store16_2(global uchar *row, int d, float16 x) { vstore_half16_rte(x, 0, (global half *)row + d); }
+static inline void store16_3(global uchar *row, int d, float16 x) { vstore16(to_bf16_16(as_uint16(x)), 0, (global ushort *)row + d); }
+
+/* ---- functions ----------------------------------------------------------------
+ * exp2 for x <= 0: at most 0.992 ulp, exactly 0 from -127 down, NaN stays NaN (a select: fmax would swallow it). Adding 1.5 * 2^23 rounds to the
+ * nearest integer and leaves it in the low bits. tanh: below 0.625 a polynomial, beyond it (1 - e) / (1 + e) with e = exp2(-2 |x| log2 e). */
+#define ROUNDER 12582912.0f
+#define ROUNDER_BITS 0x4b400000
+#define MATH(F, I, N)                                                                                                            \
+    static inline F exp2_##N(F x)                                                                                                \
+    {                                                                                                                            \
+        x = x < (F)-127.0f ? (F)-127.0f : x;                                                                                     \
+        F shifted = x + (F)ROUNDER, f = x - (shifted - (F)ROUNDER);                                                              \
+        F y = fma((F)0.00015461444854736328f, f, (F)0.0013400427997112274f);                                                     \
+        y = fma(y, f, (F)0.009618056938052177f);                                                                                 \
+        y = fma(y, f, (F)0.05550327152013779f);                                                                                  \
+        y = fma(y, f, (F)0.24022650718688965f);                                                                                  \
+        y = fma(y, f, (F)0.6931471824645996f);                                                                                   \
+        y = fma(y, f, (F)1.0f);                                                                                                  \
+        return GLUE(as_, F)((GLUE(as_, I)(shifted) - ROUNDER_BITS + 127) << 23) * y;                                             \
+    }                                                                                                                            \
+    static inline F tanh_##N(F x)                                                                                                \
+    {                                                                                                                            \
+        F a = fabs(x), z = x * x;                                                                                                \
+        F y = fma((F)-5.70498872745e-3f, z, (F)2.06390887954e-2f);                                                               \
+        y = fma(y, z, (F)-5.37397155531e-2f);                                                                                    \
+        y = fma(y, z, (F)1.33314422036e-1f);                                                                                     \
+        y = fma(y, z, (F)-3.33332819422e-1f);                                                                                    \
+        y = fma(y * z, a, a);                                                                                                    \
+        F e = exp2_##N(a * (F)-2.88539008177792f), big = ((F)1.0f - e) / ((F)1.0f + e);                                          \
+        y = a < (F)0.625f ? y : big;                                                                                             \
+        return copysign(y, x);                                                                                                   \
+    }
+MATH(float, int, 1)
+MATH(float4, int4, 4)
+MATH(float16, int16, 16)
+
+/* ln x for x > 0, at most 2 ulp; 0 gives -infinity, NaN and infinity pass. x = 2^e * (1 + f), 1 + f in [sqrt(1/2), sqrt(2)). */
+static inline float log_1(float x)
+{
+    int bits = as_int(x), up = (bits & 0x007fffff) > 0x3504f3; /* mantissa above sqrt(2) */
+    float e = (float)((bits >> 23) - 127 + up), f = as_float((bits & 0x007fffff) | ((127 - up) << 23)) - 1.0f, z = f * f;
+    float y = fma(7.0376836292e-2f, f, -1.1514610310e-1f);
+    y = fma(y, f, 1.1676998740e-1f);
+    y = fma(y, f, -1.2420140846e-1f);
+    y = fma(y, f, 1.4249322787e-1f);
+    y = fma(y, f, -1.6668057665e-1f);
+    y = fma(y, f, 2.0000714765e-1f);
+    y = fma(y, f, -2.4999993993e-1f);
+    y = fma(y, f, 3.3333331174e-1f);
+    y = y * f * z;
+    y = fma(e, -2.12194440e-4f, y);
+    y = fma(z, -0.5f, y);
+    y = fma(e, 0.693359375f, f + y);
+    y = x < INFINITY ? y : x;
+    return x == 0 ? -INFINITY : y;
+}
+
+/* The larger of two, one instruction; a NaN in a is dropped, one in b too: exp2(NaN - m) brings it back. */
+#define LARGER(a, b) ((b) > (a) ? (b) : (a))
+
+static inline float total16(float16 x)
+{
+    float8 y = x.lo + x.hi;
+    float4 z = y.lo + y.hi;
+    return (z.s0 + z.s1) + (z.s2 + z.s3);
+}
+
+static inline float largest16(float16 x)
+{
+    float8 y = fmax(x.lo, x.hi);
+    float4 z = fmax(y.lo, y.hi);
+    return fmax(fmax(z.s0, z.s1), fmax(z.s2, z.s3));
+}
+
+#define LANES16 ((int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
+
+/* ---- what a query sees -------------------------------------------------------- */
+
+/* All that decides a row's logits beside q and k. */
+struct row {
+    int begin, end;     /* keys visible by position, length and key range; 0, 0 for none */
+    int kv_len;
+    long own;           /* index of the key at the query's own position: distance to key j is own - j */
+    long mask, bias;    /* byte offset of the row of mask and bias */
+    float slope;
+};
+
+static inline struct row row_of(struct strides st, struct sequence s, int b, int h, int i, global const int *q_positions,
+                                global const uchar *key_range, global const uchar *alibi)
+{
+    struct row row;
+    long position = s.flags & 1 ? (long)q_positions[s.q_index + i] : s.position + i;
+    long own = position - s.first, from = 0, to = s.kv_len;
+#if CAUSAL
+#ifdef MUTANT_cl_causal_off_by_one
+    to = min(to, own + 2);
+#else
+    to = min(to, own + 1);
+#endif
+#endif
+#if WINDOW_RIGHT >= 0
+    to = min(to, own + WINDOW_RIGHT + 1);
+#endif
+#if WINDOW_LEFT >= 0
+#ifdef MUTANT_cl_window_off_by_one
+    from = max(from, own - WINDOW_LEFT + 1);
+#else
+    from = max(from, own - WINDOW_LEFT);
+#endif
+#endif
+#if KEY_RANGE
+    global const int *range = AT(int, key_range + query_offset(st.key_range, s, b, 0, i));
+    from = max(from, (long)range[0]);
+    to = min(to, (long)range[1]);
+#endif
+    row.begin = from < to ? (int)from : 0;
+    row.end = from < to ? (int)to : 0;
+    row.kv_len = s.kv_len;
+    row.own = own;
+    row.mask = query_offset(st.mask, s, b, h, i);
+    row.bias = query_offset(st.bias, s, b, h, i);
+    row.slope = 0;
+#if ALIBI
+    row.slope = AT(float, alibi + st.alibi.offset)[h];
+#endif
+    return row;
+}
+
+/* Is key j let through by the mask? */
+static inline bool mask_shows(global const uchar *mask, struct row row, int j)
+{
+#if MASK_BITS
+    return mask[row.mask + j / 8] >> (j % 8) & 1;
+#elif MASK_BOOL
+    return mask[row.mask + j] != 0;
+#else
+    return true;
+#endif
+}
+
+/* Rules 2 to 5 of doc/semantics.md for key j: x = scale * q.k comes in, the natural logit goes out, -infinity where hidden. *capped is stage 1. */
+static inline float logit1(float x, int j, struct row row, global const uchar *mask, global const uchar *bias, float *capped)
+{
+    bool visible = j >= row.begin && j < row.end && mask_shows(mask, row, j);
+#if BIAS
+    float added = GLUE(load1_, BIAS_TYPE)(bias + row.bias, j, 1.0f);
+    visible = visible && added != -INFINITY;
+#if BIAS_FIRST
+    x += added;
+#endif
+#endif
+#if SOFTCAP_BITS
+    x = SOFTCAP * tanh_1(x / SOFTCAP);
+#endif
+    *capped = x;
+#if ALIBI
+    x = fma(-row.slope, fabs((float)(row.own - j)), x);
+#endif
+#if BIAS && !BIAS_FIRST
+    x += added;
+#endif
+    return visible ? x : -INFINITY;
+}
+
+/* The same for keys j ... j + 15, j a multiple of 16. Rows of mask and bias end at kv_len: nothing behind is read. */
+static inline float16 logits16(float16 x, int j, struct row row, global const uchar *mask, global const uchar *bias)
+{
+    int16 key = j + LANES16, visible = (key >= row.begin) & (key < row.end);
+    bool whole = j + 16 <= row.kv_len;
+#if MASK_BITS
+    uint bits = mask[row.mask + j / 8];
+    if (j + 8 < row.kv_len) bits |= (uint)mask[row.mask + j / 8 + 1] << 8;
+    visible &= ((int16)(int)bits >> LANES16 & 1) != 0;
+#elif MASK_BOOL
+    uchar16 shows = 0;
+    if (whole) shows = vload16(0, mask + row.mask + j);
+    else {
+        uchar one[16] ALIGNED;
+        for (int c = 0; c < 16; c++) one[c] = j + c < row.kv_len ? mask[row.mask + j + c] : 0;
+        shows = vload16(0, one);
+    }
+    visible &= convert_int16(shows) != 0;
+#endif
+#if BIAS
+    float16 added;
+    if (whole) added = GLUE(load16_, BIAS_TYPE)(bias + row.bias, j, 1.0f);
+    else {
+        float one[16] ALIGNED;
+        for (int c = 0; c < 16; c++) one[c] = j + c < row.kv_len ? GLUE(load1_, BIAS_TYPE)(bias + row.bias, j + c, 1.0f) : 0;
+        added = vload16(0, one);
+    }
+    visible &= added != (float16)-INFINITY;
+#if BIAS_FIRST
+    x += added;
+#endif
+#endif
+#if SOFTCAP_BITS
+    x = (float16)SOFTCAP * tanh_16(x / (float16)SOFTCAP);
+#endif
+#if ALIBI
+    /* own - key fits into an int wherever the key is visible: both lie in the sequence, but for queries without a key of their own */
+    float16 distance = fabs(convert_float16(key) - (float16)(float)row.own);
+    if (row.own < 0x400000 && row.own > -0x400000) distance = convert_float16(abs((int16)(int)row.own - key));
+    x = fma((float16)-row.slope, distance, x);
+#endif
+#if BIAS && !BIAS_FIRST
+    x += added;
+#endif
+    return visible ? x : (float16)-INFINITY;
+}
+
+/* ---- the end of a row ---------------------------------------------------------- */
+
+/* m (base 2) and l of all keys of row (b, h, i): takes the sink in, writes lse, and gives what its accumulators are to be multiplied with and then
+ * divided by. l = 0: the row saw nothing, o is +0. writes: one of the work-items that share the row. */
+static inline float2 end_row(float m, float l, struct strides st, struct sequence s, int b, int h, int i, global uchar *lse,
+                             global const uchar *sinks, bool writes)
+{
+    float keep = 1.0f, written = -INFINITY, all_m = m, all_l = l;
+#if SINKS
+    float sink = AT(float, sinks + st.sinks.offset)[h], sink2 = sink * LOG2E;
+    if (l != 0) {
+        all_m = LARGER(m, sink2);
+        keep = exp2_1(m - all_m);
+        all_l = fma(l, keep, exp2_1(sink2 - all_m));
+#ifdef MUTANT_cl_sink_lost
+        all_l = l * keep;
+#endif
+    }
+#endif
+#if WRITE_LSE
+#if LSE_WITHOUT_SINK
+    float lse_m = m, lse_l = l;
+#else
+    float lse_m = all_m, lse_l = all_l;
+#if SINKS
+    written = LSE_BASE2 ? fma(sink, LOG2E, sink * 1.92596299e-8f) : sink; /* log2 e is LOG2E + 1.9e-8 */
+#endif
+#endif
+#if LSE_BASE2
+    if (l != 0) written = fma(log_1(lse_l), LOG2E, lse_m);
+#else
+    if (l != 0) written = fma(lse_m, LN2, log_1(lse_l));
+#ifdef MUTANT_cl_lse_base
+    if (l != 0) written = lse_m + log_1(lse_l);
+#endif
+#endif
+    if (writes) ((global float *)(lse + query_offset(st.lse, s, b, h, i)))[0] = written;
+#endif
+    return (float2)(keep, all_l);
+}
+
+/* A partial result's (m, l), behind all accumulators. */
+static inline global float *part_sums(global float *work, long part_rows, long r)
+{
+    return work + part_rows * V_HEAD_DIM + 2 * r;
+}
