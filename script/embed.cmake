@@ -12,7 +12,7 @@ foreach(file ${FILES})
   string(APPEND arrays "static const unsigned char ${symbol}[] = {\n${hex}0x00};\n")
   string(APPEND table "    {\"${name}\", (const char *)${symbol}, sizeof ${symbol} - 1},\n")
 endforeach()
-file(WRITE "${OUT}" "/* Made by script/embed.cmake from kernels/*.cl; do not edit. */
+file(WRITE "${OUT}" "/* Made by script/embed.cmake from the kernels folder; do not edit. */
 #include <stddef.h>
 struct kernel_text {
     const char *name, *text;

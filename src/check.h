@@ -15,4 +15,7 @@ heed_status check_call(const struct call *got, const struct call *other, heed_ch
  * run (a host copy of q where o = q), the outputs as it left them. On HEED_MISMATCH a case is stored below context->report_dir. */
 heed_status check_validate(struct heed_context *context, const struct call *call);
 
+/* validate.c: the call's run, and with validate_every the comparison after it. */
+heed_status run_validated(const struct call *call);
+
 #endif
