@@ -41,14 +41,6 @@ static inline float *part_sums(const struct call *call, int64_t r)
     return (float *)call->workspace.data + call->batch->part_rows * call->plan->problem.v_head_dim + 2 * r;
 }
 
-/* An instruction set is a file isa_X.c that includes simd_X.h, then the templates, and exports one list of rows, best first. Each
- * template gives a macro with the rows it makes: PREFILL_ROWS("avx2", ISA_AVX2), DECODE_ROWS, MERGE_ROWS, APPEND_ROWS(isa, needs). */
-extern const struct kernel_row cpu_rows_scalar[];
-#if defined(__x86_64__)
-extern const struct kernel_row cpu_rows_avx2[];
-extern const struct kernel_row cpu_rows_avx512[];
-#endif
-
 /* Sets of storage types for the columns of a row. */
 #define TYPE_BIT(type) (1u << (type))
 enum {

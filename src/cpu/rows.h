@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ * rows.h - the row lists of the CPU wing, one per instruction set: the one symbol that each isa_*.o exports.
+ *
+ * An instruction set is a file isa_X.c that includes simd_X.h, then the templates, and lists their rows, best first. Each template gives a
+ * macro with the rows it makes: DECODE_ROWS("avx2", ISA_AVX2), PREFILL_ROWS, MERGE_ROWS, APPEND_ROWS(isa, needs).
+ */
+#ifndef HEED_CPU_ROWS_H
+#define HEED_CPU_ROWS_H
+
+#include "../internal.h"
+
+extern const struct kernel_row cpu_rows_scalar[];
+#if defined(__x86_64__)
+extern const struct kernel_row cpu_rows_avx2[];
+extern const struct kernel_row cpu_rows_avx512[];
+#endif
+extern const struct kernel_row cpu_rows_reference[];
+
+#endif
