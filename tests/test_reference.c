@@ -1,0 +1,769 @@
+/* SPDX-License-Identifier: MIT
+ * test_reference.c - the definition against values computed by hand and against a second, even plainer reading of doc/semantics.md. What
+ * is wrong here is wrong everywhere.
+ */
+#include "rig.h"
+#include "view.h"
+
+#include <criterion/criterion.h>
+#include <float.h>
+
+#define NEAR(got, want) cr_assert(fabs((double)(got) - (double)(want)) <= 1e-12 * (1 + fabs((double)(want))), "%s is %.17g, not %.17g", #got, (double)(got), (double)(want))
+#define SAME(got, want) cr_assert((got) == (want), "%s is %.17g, not %.17g", #got, (double)(got), (double)(want))
+#define PLUS_ZERO(got) cr_assert((got) == 0 && !signbit(got), "%s is %g, not +0", #got, (double)(got))
+
+/* Three keys with logits 0, 1, 2 (q = 1, k = j) and values 1, 10, 100: every visibility has its own output. */
+static const float three_q[4] = {1, 1, 1, 1}, three_k[4] = {0, 1, 2, 3}, three_v[4] = {1, 10, 100, 1000};
+
+/* Output of a softmax over the keys of `visible` (bits) and a sink. */
+static double three_want(unsigned visible, double sink)
+{
+    double l = exp(sink), o = 0;
+    for (int j = 0; j < 4; j++)
+        if (visible >> j & 1) l += exp((double)j), o += exp((double)j) * (double)three_v[j];
+    return o / l;
+}
+
+static void three_init(struct rig *r, int32_t q_len, int32_t kv_len)
+{
+    rig_init(r, 1, 1, q_len, kv_len, 1, 1);
+    rig_tensors(r, three_q, three_k, three_v, NULL, NULL);
+}
+
+/* ---- rules 1 and 6 ---------------------------------------------------------- */
+
+Test(reference, one_key_is_its_value)
+{
+    struct rig r;
+    const float q[2] = {2, 3}, k[2] = {5, 7}, v[2] = {-4, 0.5f};
+    rig_init(&r, 1, 1, 1, 1, 2, 2);
+    r.plan.problem.scale = 0.5f;
+    rig_tensors(&r, q, k, v, NULL, NULL);
+    struct reference_row *row = rig_row(&r, 0, 0, 0);
+    SAME(row->o[0], -4);
+    SAME(row->o[1], 0.5);
+    SAME(row->lse, 15.5);
+    SAME(row->raw[0], 15.5);
+    SAME(row->magnitude[0], 15.5);
+    cr_assert_eq(row->visible, 1);
+    rig_done(&r);
+}
+
+Test(reference, softmax_of_three)
+{
+    struct rig r;
+    three_init(&r, 1, 3);
+    struct reference_row *row = rig_row(&r, 0, 0, 0);
+    NEAR(row->o[0], three_want(7, -INFINITY));
+    NEAR(row->lse, 2 + log(1 + exp(-1) + exp(-2)));
+    NEAR(row->weight[1], exp(1) / (1 + exp(1) + exp(2)));
+    SAME(row->maximum, 2);
+    rig_done(&r);
+}
+
+Test(reference, negative_scale)
+{
+    struct rig r;
+    three_init(&r, 1, 3);
+    r.plan.problem.scale = -1;
+    NEAR(rig_row(&r, 0, 0, 0)->o[0], (1 + 10 * exp(-1) + 100 * exp(-2)) / (1 + exp(-1) + exp(-2)));
+    rig_done(&r);
+}
+
+/* ---- rules 5 and section 2: who sees what ------------------------------------ */
+
+static void expect_visible(struct rig *r, int32_t i, unsigned visible, const char *what)
+{
+    struct reference_row *row = rig_row(r, 0, 0, i);
+    unsigned seen = 0;
+    for (int32_t j = 0; j < row->kv_len; j++)
+        if (row->logit[j] != -INFINITY) seen |= 1u << j;
+    cr_assert_eq(seen, visible, "%s, query %d: sees %x, not %x", what, i, seen, visible);
+    if (visible) NEAR(row->o[0], three_want(visible, -INFINITY));
+}
+
+Test(reference, causal_and_positions)
+{
+    struct rig r;
+    three_init(&r, 2, 4);
+    r.plan.problem.flags = HEED_CAUSAL; /* the last query stands at the last key */
+    expect_visible(&r, 0, 7, "bottom right");
+    expect_visible(&r, 1, 15, "bottom right");
+    r.sequences[0].position = 0;
+    expect_visible(&r, 0, 1, "top left");
+    expect_visible(&r, 1, 3, "top left");
+    r.sequences[0].position = -1;
+    expect_visible(&r, 0, 0, "negative position");
+    expect_visible(&r, 1, 1, "negative position");
+    r.sequences[0].position = 100;
+    expect_visible(&r, 0, 15, "beyond the keys");
+    r.sequences[0].first = 99; /* keys at 99 ... 102 */
+    expect_visible(&r, 0, 3, "kv_first");
+    int32_t tree[2] = {101, 99};
+    r.batch.q_positions = tree;
+    expect_visible(&r, 0, 7, "q_positions");
+    expect_visible(&r, 1, 1, "q_positions");
+    rig_done(&r);
+}
+
+Test(reference, windows_and_key_range)
+{
+    struct rig r;
+    three_init(&r, 2, 4);
+    r.sequences[0].position = 1;
+    r.plan.problem.flags = HEED_WINDOW;
+    r.plan.problem.window_left = 1;
+    r.plan.problem.window_right = 0;
+    expect_visible(&r, 0, 3, "left 1, right 0");
+    expect_visible(&r, 1, 6, "left 1, right 0");
+    r.plan.problem.window_left = -1;
+    r.plan.problem.window_right = 1;
+    expect_visible(&r, 0, 7, "right 1");
+    r.plan.problem.window_left = 0;
+    r.plan.problem.window_right = -1;
+    expect_visible(&r, 1, 12, "left 0");
+    r.plan.problem.window_left = -1;
+    const int32_t ranges[4] = {1, 3, 2, 2};
+    r.plan.problem.flags = HEED_KEY_RANGE;
+    r.call.key_range = rig_view(ranges, 1, 2, 8);
+    expect_visible(&r, 0, 6, "key range");
+    expect_visible(&r, 1, 0, "empty key range");
+    const int32_t wide[4] = {-5, 100, 3, 1};
+    r.call.key_range = rig_view(wide, 1, 2, 8);
+    expect_visible(&r, 0, 15, "clipped key range");
+    expect_visible(&r, 1, 0, "reversed key range");
+    r.plan.problem.flags |= HEED_CAUSAL; /* all conditions compose */
+    expect_visible(&r, 0, 3, "key range and causal");
+    rig_done(&r);
+}
+
+Test(reference, masks_and_bias)
+{
+    struct rig r;
+    three_init(&r, 2, 4);
+    const unsigned char shows[8] = {1, 0, 255, 0, 0, 0, 0, 0}, bits[2] = {0xf0 | 10, 0};
+    r.plan.problem.flags = HEED_MASK_BOOL;
+    r.call.mask = rig_view(shows, 1, 2, 4);
+    expect_visible(&r, 0, 5, "mask");
+    expect_visible(&r, 1, 0, "mask");
+    r.plan.problem.flags = HEED_MASK_BITS;
+    r.call.mask = rig_view(bits, 1, 2, 1);
+    expect_visible(&r, 0, 10, "bits");
+    expect_visible(&r, 1, 0, "bits");
+    const float bias[8] = {0, -INFINITY, 0, -INFINITY, -FLT_MAX, -FLT_MAX, -FLT_MAX, -FLT_MAX};
+    r.plan.problem.flags = HEED_BIAS;
+    r.call.bias = rig_view(bias, 1, 2, 16);
+    expect_visible(&r, 0, 5, "bias");
+    struct reference_row *row = rig_row(&r, 0, 0, 1); /* finite is not hidden; what is added to it is lost in f32, not in double */
+    cr_assert_eq(row->visible, 4);
+    r.plan.problem.flags = HEED_BIAS | HEED_MASK_BOOL;
+    r.call.mask = rig_view(shows, 0, 2, 4);
+    r.call.mask.token = 0; /* repeated for every query */
+    expect_visible(&r, 0, 5, "mask and bias");
+    rig_done(&r);
+}
+
+Test(reference, wide_bit_masks)
+{
+    struct rig r;
+    float k[11] = {0}, v[11], q[1] = {1};
+    const unsigned char bits[2] = {0x00, 0x04};
+    for (int j = 0; j < 11; j++) v[j] = (float)j;
+    rig_init(&r, 1, 1, 1, 11, 1, 1);
+    r.plan.problem.flags = HEED_MASK_BITS;
+    rig_tensors(&r, q, k, v, NULL, NULL);
+    r.call.mask = rig_view(bits, 1, 1, 2);
+    struct reference_row *row = rig_row(&r, 0, 0, 0);
+    cr_assert_eq(row->visible, 1);
+    SAME(row->o[0], 10);
+    cr_assert_eq(row->begin, 10);
+    cr_assert_eq(row->end, 11);
+    rig_done(&r);
+}
+
+/* ---- rules 2 to 4: softcap, ALiBi, bias ---------------------------------------- */
+
+Test(reference, softcap_bias_alibi_in_their_order)
+{
+    struct rig r;
+    const float bias[3] = {0.5f, -1, 0.25f}, slope[1] = {0.75f};
+    three_init(&r, 1, 3);
+    r.plan.problem.scale = 3;
+    r.plan.problem.softcap = 2;
+    r.plan.problem.flags = HEED_BIAS | HEED_ALIBI;
+    r.call.bias = rig_view(bias, 1, 1, 12);
+    r.call.alibi = rig_view(slope, 1, 1, 4);
+    r.sequences[0].position = 1;
+    struct reference_row *row = rig_row(&r, 0, 0, 0);
+    for (int j = 0; j < 3; j++) {
+        NEAR(row->raw[j], 3.0 * j);
+        NEAR(row->capped[j], 2 * tanh(3.0 * j / 2));
+        NEAR(row->logit[j], 2 * tanh(3.0 * j / 2) - 0.75 * abs(1 - j) + (double)bias[j]);
+        NEAR(row->added[j], 0.75 * abs(1 - j) + fabs((double)bias[j]));
+    }
+    cr_assert_eq(row->terms, 2);
+    r.plan.problem.flags |= HEED_BIAS_FIRST; /* under the cap, and not again */
+    row = rig_row(&r, 0, 0, 0);
+    for (int j = 0; j < 3; j++) {
+        NEAR(row->raw[j], 3.0 * j);
+        NEAR(row->capped[j], 2 * tanh((3.0 * j + (double)bias[j]) / 2));
+        NEAR(row->logit[j], 2 * tanh((3.0 * j + (double)bias[j]) / 2) - 0.75 * abs(1 - j));
+    }
+    r.plan.problem.softcap = 0;
+    NEAR(rig_row(&r, 0, 0, 0)->capped[1], 2);
+    rig_done(&r);
+}
+
+Test(reference, alibi_counts_positions)
+{
+    struct rig r;
+    const float slopes[2] = {1, 2};
+    const float q[2] = {0, 0};
+    rig_init(&r, 2, 1, 1, 4, 1, 1);
+    rig_tensors(&r, q, three_k, three_v, NULL, NULL);
+    r.plan.problem.flags = HEED_ALIBI;
+    r.call.alibi = rig_view(slopes, 2, 1, 4);
+    r.sequences[0].first = 10;
+    r.sequences[0].position = 12;
+    struct reference_row *row = rig_row(&r, 0, 1, 0);
+    SAME(row->logit[0], -4);
+    SAME(row->logit[2], 0);
+    SAME(row->logit[3], -2);
+    SAME(rig_row(&r, 0, 0, 0)->logit[0], -2);
+    rig_done(&r);
+}
+
+/* ---- sinks, empty rows, lse ------------------------------------------------------ */
+
+Test(reference, sinks_and_lse_flags)
+{
+    struct rig r;
+    const float sinks[1] = {1.5f};
+    three_init(&r, 1, 3);
+    r.plan.problem.flags = HEED_SINKS;
+    r.call.sinks = rig_view(sinks, 1, 1, 4);
+    double keys = 1 + exp(1) + exp(2);
+    struct reference_row *row = rig_row(&r, 0, 0, 0);
+    NEAR(row->o[0], three_want(7, 1.5));
+    NEAR(row->lse, log(keys + exp(1.5)));
+    NEAR(row->lse_out, log(keys + exp(1.5)));
+    NEAR(row->sink_weight, exp(1.5) / (keys + exp(1.5)));
+    r.plan.problem.flags |= HEED_LSE_WITHOUT_SINK;
+    row = rig_row(&r, 0, 0, 0);
+    NEAR(row->o[0], three_want(7, 1.5));
+    NEAR(row->lse_out, log(keys));
+    r.plan.problem.flags |= HEED_LSE_BASE2;
+    NEAR(rig_row(&r, 0, 0, 0)->lse_out, log2(keys));
+    NEAR(rig_row(&r, 0, 0, 0)->lse, log(keys + exp(1.5)));
+    const float none[1] = {-INFINITY}, high[1] = {800};
+    r.plan.problem.flags = HEED_SINKS;
+    r.call.sinks.data = (unsigned char *)none;
+    NEAR(rig_row(&r, 0, 0, 0)->o[0], three_want(7, -INFINITY));
+    r.call.sinks.data = (unsigned char *)high; /* in the maximum, too */
+    row = rig_row(&r, 0, 0, 0);
+    cr_assert(row->o[0] < 1e-300);
+    SAME(row->lse, 800);
+    r.plan.problem.flags |= HEED_LSE_WITHOUT_SINK;
+    NEAR(rig_row(&r, 0, 0, 0)->lse_out, log(keys));
+    rig_done(&r);
+}
+
+Test(reference, rows_that_see_nothing)
+{
+    struct rig r;
+    const float sinks[1] = {-3.25f};
+    three_init(&r, 1, 3);
+    r.plan.problem.flags = HEED_CAUSAL;
+    r.sequences[0].position = -1;
+    struct reference_row *row = rig_row(&r, 0, 0, 0);
+    PLUS_ZERO(row->o[0]);
+    SAME(row->lse, -INFINITY);
+    SAME(row->lse_out, -INFINITY);
+    cr_assert_eq(row->visible, 0);
+    r.plan.problem.flags |= HEED_SINKS;
+    r.call.sinks = rig_view(sinks, 1, 1, 4);
+    row = rig_row(&r, 0, 0, 0);
+    PLUS_ZERO(row->o[0]);
+    SAME(row->lse, -3.25);
+    r.plan.problem.flags |= HEED_LSE_WITHOUT_SINK;
+    SAME(rig_row(&r, 0, 0, 0)->lse_out, -INFINITY);
+    r.plan.problem.flags = 0;
+    r.sequences[0].kv_len = 0;
+    row = rig_row(&r, 0, 0, 0);
+    PLUS_ZERO(row->o[0]);
+    SAME(row->lse, -INFINITY);
+    rig_done(&r);
+}
+
+/* ---- section 4, and what is not finite ---------------------------------------------- */
+
+Test(reference, hidden_keys_do_not_exist)
+{
+    struct rig r;
+    const float k[4] = {0, NAN, INFINITY, 3}, v[4] = {1, NAN, -INFINITY, 1000};
+    const unsigned char shows[4] = {1, 0, 0, 1};
+    three_init(&r, 1, 4);
+    r.call.k.data = (unsigned char *)k;
+    r.call.v.data = (unsigned char *)v;
+    r.plan.problem.flags = HEED_MASK_BOOL;
+    r.call.mask = rig_view(shows, 1, 1, 4);
+    NEAR(rig_row(&r, 0, 0, 0)->o[0], three_want(9, -INFINITY));
+    const float bias[4] = {0, -INFINITY, -INFINITY, 0};
+    r.plan.problem.flags = HEED_BIAS;
+    r.call.bias = rig_view(bias, 1, 1, 16);
+    NEAR(rig_row(&r, 0, 0, 0)->o[0], three_want(9, -INFINITY));
+    const float nan_bias[4] = {0, NAN, NAN, 0};
+    r.plan.problem.flags = HEED_BIAS | HEED_MASK_BOOL; /* a bias that the mask hides is hidden, too */
+    r.call.bias = rig_view(nan_bias, 1, 1, 16);
+    NEAR(rig_row(&r, 0, 0, 0)->o[0], three_want(9, -INFINITY));
+    rig_done(&r);
+}
+
+Test(reference, visible_nan_and_infinity)
+{
+    struct rig r;
+    const float k[3] = {0, NAN, 2}, v[6] = {1, 2, 3, NAN, 5, 6}, q[1] = {1};
+    rig_init(&r, 1, 1, 1, 3, 1, 2);
+    rig_tensors(&r, q, three_k, v, NULL, NULL);
+    struct reference_row *row = rig_row(&r, 0, 0, 0);
+    cr_assert(isfinite(row->o[0]) && isnan(row->o[1]) && isfinite(row->lse), "NaN in v: that column alone");
+    r.call.k.data = (unsigned char *)k;
+    row = rig_row(&r, 0, 0, 0);
+    cr_assert(isnan(row->o[0]) && isnan(row->o[1]) && isnan(row->lse), "NaN in k: the row");
+    cr_assert(isnan(row->logit[1]) && row->logit[2] == 2);
+    const float bias[3] = {0, INFINITY, 0};
+    r.call.k.data = (unsigned char *)three_k;
+    r.plan.problem.flags = HEED_BIAS;
+    r.call.bias = rig_view(bias, 1, 1, 12);
+    row = rig_row(&r, 0, 0, 0);
+    cr_assert(isnan(row->o[0]) && isnan(row->lse), "+infinity in a visible bias: the row");
+    const float sinks[1] = {NAN};
+    r.plan.problem.flags = HEED_SINKS;
+    r.call.sinks = rig_view(sinks, 1, 1, 4);
+    row = rig_row(&r, 0, 0, 0);
+    cr_assert(isnan(row->o[0]) && isnan(row->lse), "a NaN sink: the row");
+    rig_done(&r);
+}
+
+Test(reference, overflowing_logits)
+{
+    struct rig r;
+    const float q[2] = {1e30f, 1e30f}, k[6] = {1, 1, -1e30f, -1e30f, 2, -2}, v[3] = {1, 10, 100};
+    rig_init(&r, 1, 1, 1, 3, 2, 1);
+    rig_tensors(&r, q, k, v, NULL, NULL);
+    struct reference_row *row = rig_row(&r, 0, 0, 0); /* 2e30, -2e60, 0 */
+    cr_assert_eq(row->visible, 2, "a logit that overflows downwards hides its key");
+    SAME(row->o[0], 1);
+    cr_assert_not(row->order_matters);
+    const float up[6] = {1e30f, 1e30f, 0, 0, 0, 0};
+    r.call.k.data = (unsigned char *)up;
+    row = rig_row(&r, 0, 0, 0);
+    cr_assert(isnan(row->o[0]) && isnan(row->lse) && !row->order_matters, "one that overflows upwards makes the row NaN");
+    const float mixed[6] = {1e30f, -1e30f, 0, 0, 0, 0};
+    r.call.k.data = (unsigned char *)mixed;
+    cr_assert(rig_row(&r, 0, 0, 0)->order_matters, "sums that overflow in one order and not in another");
+    rig_done(&r);
+}
+
+/* ---- layouts ------------------------------------------------------------------------------ */
+
+Test(reference, groups_share_kv_heads)
+{
+    struct rig r;
+    const float q[4] = {1, 1, 1, 1}, k[2] = {5, 7}, v[2] = {-1, -2};
+    rig_init(&r, 4, 2, 1, 1, 1, 1);
+    rig_tensors(&r, q, k, v, NULL, NULL);
+    for (int32_t h = 0; h < 4; h++) {
+        struct reference_row *row = rig_row(&r, 0, h, 0);
+        SAME(row->lse, h < 2 ? 5 : 7);
+        SAME(row->o[0], h < 2 ? -1 : -2);
+    }
+    rig_done(&r);
+}
+
+Test(reference, pages_and_packed_sequences)
+{
+    struct rig r;
+    const float k[8] = {NAN, NAN, 2, 3, 0, 1, NAN, NAN}, v[8] = {NAN, NAN, 100, 1000, 1, 10, NAN, NAN};
+    int32_t table[4] = {-1, -1, 2, 1};
+    three_init(&r, 1, 4);
+    r.plan.problem.page_size = 2;
+    r.batch.page_table = table;
+    r.sequences[0].first_page = 2;
+    r.call.k = (struct view){.data = (unsigned char *)k, .batch = 8, .token = 4, .given = true};
+    r.call.v = (struct view){.data = (unsigned char *)v, .batch = 8, .token = 4, .given = true};
+    NEAR(rig_row(&r, 0, 0, 0)->o[0], three_want(15, -INFINITY));
+    r.sequences[0].kv_len = 3;
+    NEAR(rig_row(&r, 0, 0, 0)->o[0], three_want(7, -INFINITY));
+
+    r.plan.problem.page_size = 0; /* packed: sequence 1 begins at query 1 and key 4 */
+    r.batch.batch = 2;
+    const float q[2] = {9, 1};
+    r.sequences[1] = (struct sequence){.q_len = 1, .kv_len = 2, .q_token = 1, .kv_token = 4, .q_index = 1, .position = 1};
+    r.call.q = (struct view){.data = (unsigned char *)q, .token = 4, .given = true};
+    r.call.k.batch = r.call.v.batch = 0;
+    NEAR(rig_row(&r, 1, 0, 0)->o[0], three_want(3, -INFINITY));
+    rig_done(&r);
+}
+
+Test(reference, strides_batches_and_heads)
+{
+    /* [2, 3 tokens, 2 heads, 1] for q, k; v reversed by a negative token stride. */
+    struct rig r;
+    float q[12], k[12], v[12];
+    for (int n = 0; n < 12; n++) q[n] = (float)(n + 1) * 0.1f, k[n] = (float)(n % 5), v[n] = (float)(n * n);
+    rig_init(&r, 2, 2, 3, 3, 1, 1);
+    r.batch.batch = 2;
+    r.call.q = r.call.k = (struct view){.data = (unsigned char *)q, .batch = 24, .token = 8, .head = 4, .given = true};
+    r.call.k.data = (unsigned char *)k;
+    r.call.v = (struct view){.data = (unsigned char *)(v + 4), .batch = 24, .token = -8, .head = 4, .given = true};
+    for (int b = 0; b < 2; b++)
+        for (int h = 0; h < 2; h++)
+            for (int i = 0; i < 3; i++) {
+                double l = 0, o = 0;
+                for (int j = 0; j < 3; j++) {
+                    double w = exp((double)q[b * 6 + i * 2 + h] * (double)k[b * 6 + j * 2 + h]);
+                    l += w, o += w * (double)v[b * 6 + (2 - j) * 2 + h];
+                }
+                NEAR(rig_row(&r, b, h, i)->o[0], o / l);
+            }
+    rig_done(&r);
+}
+
+Test(reference, every_storage_type)
+{
+    static const heed_type types[] = {HEED_F32, HEED_F16, HEED_BF16, HEED_I8, HEED_Q8_0, HEED_Q4_0, HEED_F8_E4M3, HEED_F8_E5M2};
+    float q[32], x[64], y[64];
+    rig_fill(q, 32, 1);
+    rig_fill(x, 64, 2);
+    rig_fill(y, 64, 3);
+    for (int t = 0; t < 8; t++) {
+        struct rig r;
+        unsigned char k[256], v[256];
+        float k_scale[2] = {1, 1}, v_scale[2] = {1, 1};
+        double want_k[2][32], want_v[2][32];
+        heed_type type = types[t];
+        rig_init(&r, 1, 1, 1, 2, 32, 32);
+        r.plan.problem.k_type = r.plan.problem.v_type = type;
+        bool scaled = type == HEED_I8 || type == HEED_F8_E4M3;
+        for (int j = 0; j < 2; j++) {
+            row_from_f32(type, x + 32 * j, k + j * type_row_bytes(type, 32), scaled ? k_scale + j : NULL, 32);
+            row_from_f32(type, y + 32 * j, v + j * type_row_bytes(type, 32), scaled ? v_scale + j : NULL, 32);
+            row_to_f64(type, k + j * type_row_bytes(type, 32), k_scale[j], want_k[j], 32);
+            row_to_f64(type, v + j * type_row_bytes(type, 32), v_scale[j], want_v[j], 32);
+        }
+        rig_tensors(&r, q, k, v, NULL, NULL);
+        if (scaled) r.call.k_scale = rig_view(k_scale, 1, 2, 4), r.call.v_scale = rig_view(v_scale, 1, 2, 4);
+        double s[2] = {0, 0};
+        for (int j = 0; j < 2; j++)
+            for (int d = 0; d < 32; d++) s[j] += (double)q[d] * want_k[j][d];
+        struct reference_row *row = rig_row(&r, 0, 0, 0);
+        for (int d = 0; d < 32; d++) NEAR(row->o[d], (exp(s[0]) * want_v[0][d] + exp(s[1]) * want_v[1][d]) / (exp(s[0]) + exp(s[1])));
+        for (int d = 0; d < 32; d++) cr_assert(fabs(want_k[0][d] - (double)x[d]) < 0.3, "%s does not store what it was given", type_name(type));
+        rig_done(&r);
+    }
+}
+
+/* ---- a second reading of the rules, for random problems with everything at once -------------- */
+
+struct plain {
+    int32_t q_heads, kv_heads, q_len, kv_len, dim, v_dim;
+    float *q, *k, *v, *bias, *slopes, *sinks;
+    unsigned char *mask;
+    double scale, cap, position;
+    int32_t left, right;
+    bool causal;
+};
+
+/* One output of the plain softmax, without a maximum: for logits of ordinary size. */
+static double plain_output(const struct plain *p, int32_t h, int32_t i, int32_t c, double *sum)
+{
+    int32_t g = h / (p->q_heads / p->kv_heads);
+    double l = exp((double)p->sinks[h]), o = 0;
+    for (int32_t j = 0; j < p->kv_len; j++) {
+        double at = p->position + i, s = 0;
+        if (p->causal && j > at) continue;
+        if (p->left >= 0 && j < at - p->left) continue;
+        if (p->right >= 0 && j > at + p->right) continue;
+        if (!p->mask[i * p->kv_len + j]) continue;
+        for (int32_t d = 0; d < p->dim; d++) s += (double)p->q[(h * p->q_len + i) * p->dim + d] * (double)p->k[(g * p->kv_len + j) * p->dim + d];
+        s = p->cap * tanh(s * p->scale / p->cap) + (double)p->bias[(h * p->q_len + i) * p->kv_len + j] - (double)p->slopes[h] * fabs(at - j);
+        l += exp(s);
+        o += exp(s) * (double)p->v[(g * p->kv_len + j) * p->v_dim + c];
+    }
+    *sum = l;
+    return o / l;
+}
+
+Test(reference, everything_at_once)
+{
+    enum { HQ = 6, HK = 2, Q = 5, KV = 37, D = 9, DV = 4 };
+    static float q[HQ * Q * D], k[HK * KV * D], v[HK * KV * DV], bias[HQ * Q * KV], slopes[HQ], sinks[HQ], o[HQ * Q * DV], lse[HQ * Q];
+    static unsigned char mask[Q * KV];
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct rig r;
+        uint64_t state = seed * 77;
+        rig_fill(q, HQ * Q * D, seed), rig_fill(k, HK * KV * D, seed + 100), rig_fill(v, HK * KV * DV, seed + 200);
+        rig_fill(bias, HQ * Q * KV, seed + 300), rig_fill(slopes, HQ, seed + 400), rig_fill(sinks, HQ, seed + 500);
+        for (int n = 0; n < Q * KV; n++) mask[n] = rig_unit(&state) < 0.7;
+        rig_init(&r, HQ, HK, Q, KV, D, DV);
+        struct problem *p = &r.plan.problem;
+        p->scale = 0.37f;
+        p->softcap = 1.5f;
+        p->flags = HEED_BIAS | HEED_ALIBI | HEED_SINKS | HEED_MASK_BOOL | (seed % 2 ? HEED_CAUSAL : 0);
+        p->window_left = seed % 3 ? 7 + (int32_t)seed : -1;
+        p->window_right = seed % 5 ? (int32_t)seed % 4 : -1;
+        r.sequences[0].position = (int32_t)(seed * 2) - 3;
+        rig_tensors(&r, q, k, v, o, lse);
+        r.call.bias = rig_view(bias, HQ, Q, KV * 4);
+        r.call.mask = rig_view(mask, 0, Q, KV);
+        r.call.mask.head = 0;
+        r.call.alibi = rig_view(slopes, 1, 1, 4);
+        r.call.sinks = rig_view(sinks, 1, 1, 4);
+        struct plain plain = {HQ, HK, Q, KV, D, DV, q, k, v, bias, slopes, sinks, mask, (double)p->scale, (double)p->softcap,
+                              (double)r.sequences[0].position, p->window_left, p->window_right, seed % 2};
+        for (int32_t h = 0; h < HQ; h++) {
+            struct work_item item = {.head = h, .q_end = Q, .kv_end = KV, .part = -1};
+            reference_item(&r.call, &item, r.scratch);
+            for (int32_t i = 0; i < Q; i++)
+                for (int32_t c = 0; c < DV; c++) {
+                    double sum, want = plain_output(&plain, h, i, c, &sum);
+                    cr_assert_float_eq(o[(h * Q + i) * DV + c], want, 1e-7 * (1 + fabs(want)), "seed %d, head %d, query %d: %.9g, not %.9g", (int)seed, h, i,
+                                       (double)o[(h * Q + i) * DV + c], want);
+                    cr_assert_float_eq(lse[h * Q + i], log(sum), 1e-7 * (1 + fabs(log(sum))));
+                }
+        }
+        rig_done(&r);
+    }
+}
+
+/* ---- rule 7: scores ------------------------------------------------------------------------------ */
+
+Test(reference, scores_at_every_stage)
+{
+    struct rig r;
+    const float k[4] = {0, NAN, 2, 3}, bias[4] = {0, 0, 0.5f, -INFINITY}, slope[1] = {0};
+    const unsigned char shows[4] = {1, 0, 1, 1};
+    float o, lse, scores[5];
+    three_init(&r, 1, 4);
+    rig_tensors(&r, three_q, k, three_v, &o, &lse);
+    r.plan.problem.softcap = 2;
+    r.plan.problem.flags = HEED_WRITE_SCORES | HEED_MASK_BOOL | HEED_BIAS | HEED_ALIBI;
+    r.call.mask = rig_view(shows, 1, 1, 4);
+    r.call.bias = rig_view(bias, 1, 1, 16);
+    r.call.alibi = rig_view(slope, 1, 1, 4);
+    r.call.scores = rig_view(scores, 1, 1, 16);
+    struct work_item item = {.q_end = 1, .kv_end = 4, .part = -1};
+    double capped = 2 * tanh(1), w = exp(capped + 0.5);
+    const double want[4][4] = {{0, NAN, 2, 3}, {0, NAN, capped, 2 * tanh(1.5)}, {0, -INFINITY, capped + 0.5, -INFINITY}, {1 / (1 + w), 0, w / (1 + w), 0}};
+    for (int32_t stage = 0; stage < 4; stage++) {
+        r.plan.problem.scores_stage = stage;
+        for (int j = 0; j < 5; j++) scores[j] = 77;
+        reference_item(&r.call, &item, r.scratch);
+        for (int j = 0; j < 4; j++)
+            cr_assert(scores[j] == (float)want[stage][j] || (isnan(scores[j]) && isnan(want[stage][j])), "stage %d, key %d: %g, not %g", stage, j,
+                      (double)scores[j], want[stage][j]);
+        cr_assert_float_eq(o, (1 + 100 * w) / (1 + w), 1e-4, "a hidden NaN shows in the scores and only there");
+        SAME(scores[4], 77);
+    }
+    rig_done(&r);
+}
+
+Test(reference, output_types_and_in_place)
+{
+    struct rig r;
+    uint16_t half[1];
+    float same[1] = {1};
+    three_init(&r, 1, 3);
+    r.plan.problem.o_type = HEED_F16;
+    r.call.o = rig_view(half, 1, 1, 2);
+    struct work_item item = {.q_end = 1, .kv_end = 3, .part = -1};
+    reference_item(&r.call, &item, r.scratch);
+    SAME(f16_to_f32(half[0]), f16_to_f32(f32_to_f16((float)three_want(7, -INFINITY))));
+    r.plan.problem.o_type = HEED_F32;
+    r.call.q = r.call.o = rig_view(same, 1, 1, 4);
+    reference_item(&r.call, &item, r.scratch);
+    SAME(same[0], (float)three_want(7, -INFINITY));
+    rig_done(&r);
+}
+
+/* ---- merging ----------------------------------------------------------------------------------------- */
+
+struct merge_rig {
+    struct rig r;
+    float o_a[2], o_b[2], o[2], lse_a, lse_b, lse;
+};
+
+static void merge_init(struct merge_rig *m)
+{
+    memset(m, 0, sizeof *m);
+    rig_init(&m->r, 1, 1, 1, 1, 1, 2);
+    m->r.call.o_a = rig_view(m->o_a, 1, 1, 8);
+    m->r.call.o_b = rig_view(m->o_b, 1, 1, 8);
+    m->r.call.o = rig_view(m->o, 1, 1, 8);
+    m->r.call.lse_a = rig_view(&m->lse_a, 1, 1, 4);
+    m->r.call.lse_b = rig_view(&m->lse_b, 1, 1, 4);
+    m->r.call.lse = rig_view(&m->lse, 1, 1, 4);
+}
+
+static void merge_run(struct merge_rig *m, float lse_a, float a, float lse_b, float b)
+{
+    m->lse_a = lse_a, m->lse_b = lse_b;
+    m->o_a[0] = a, m->o_a[1] = a + 1, m->o_b[0] = b, m->o_b[1] = b + 1;
+    reference_merge(&m->r.call, 0, 0, 0);
+}
+
+Test(reference, merge_weighs_by_lse)
+{
+    struct merge_rig m;
+    merge_init(&m);
+    merge_run(&m, 2, 1, 1, 5);
+    cr_assert_float_eq(m.o[0], (exp(2) + 5 * exp(1)) / (exp(2) + exp(1)), 1e-6);
+    cr_assert_float_eq(m.o[1], (2 * exp(2) + 6 * exp(1)) / (exp(2) + exp(1)), 1e-6);
+    cr_assert_float_eq(m.lse, log(exp(2) + exp(1)), 1e-6);
+    m.r.plan.problem.flags = HEED_LSE_BASE2;
+    merge_run(&m, 2, 1, 1, 5); /* weights 4 and 2 */
+    cr_assert_float_eq(m.o[0], 14.0 / 6, 1e-6);
+    cr_assert_float_eq(m.lse, log2(6), 1e-6);
+    rig_done(&m.r);
+}
+
+Test(reference, merge_identities)
+{
+    struct merge_rig m;
+    merge_init(&m);
+    merge_run(&m, 0.1f, 0.3f, -INFINITY, NAN);
+    cr_assert(m.o[0] == 0.3f && m.o[1] == 1.3f && m.lse == 0.1f, "an empty part b changes no bit");
+    merge_run(&m, -INFINITY, NAN, 0.1f, 0.3f);
+    cr_assert(m.o[0] == 0.3f && m.o[1] == 1.3f && m.lse == 0.1f, "an empty part a changes no bit");
+    merge_run(&m, 500, 0.3f, 0.1f, NAN);
+    cr_assert(m.o[0] == 0.3f && m.lse == 500, "a part of weight 0 is not read");
+    merge_run(&m, 0, 1, -1, NAN);
+    cr_assert(isnan(m.o[0]), "a part that weighs is");
+    merge_run(&m, -INFINITY, NAN, -INFINITY, NAN);
+    PLUS_ZERO(m.o[0]);
+    SAME(m.lse, -INFINITY);
+    merge_run(&m, NAN, 1, 0, 1);
+    cr_assert(isnan(m.lse) && isnan(m.o[0]));
+    merge_run(&m, 0, 1, NAN, 1);
+    cr_assert(isnan(m.lse) && isnan(m.o[0]));
+    m.r.call.o = m.r.call.o_a; /* o may be o_a */
+    m.r.call.lse = m.r.call.lse_a;
+    merge_run(&m, 0, 1, 0, 3);
+    cr_assert(m.o_a[0] == 2 && m.o_a[1] == 3);
+    rig_done(&m.r);
+}
+
+Test(reference, split_and_merged_is_whole)
+{
+    enum { KV = 50, D = 8 };
+    float q[D], k[KV * D], v[KV * 2];
+    rig_fill(q, D, 11), rig_fill(k, KV * D, 12), rig_fill(v, KV * 2, 13);
+    struct rig whole;
+    rig_init(&whole, 1, 1, 1, KV, D, 2);
+    rig_tensors(&whole, q, k, v, NULL, NULL);
+    struct reference_row *want = rig_row(&whole, 0, 0, 0);
+    for (int32_t cut = 0; cut <= KV; cut += 5) {
+        struct merge_rig m;
+        merge_init(&m);
+        int32_t range[2][2] = {{0, cut}, {cut, KV}};
+        float *o[2] = {m.o_a, m.o_b}, *lse[2] = {&m.lse_a, &m.lse_b};
+        for (int side = 0; side < 2; side++) {
+            struct rig part;
+            rig_init(&part, 1, 1, 1, KV, D, 2);
+            rig_tensors(&part, q, k, v, o[side], lse[side]);
+            part.plan.problem.flags |= HEED_KEY_RANGE;
+            part.call.key_range = rig_view(range[side], 1, 1, 8);
+            struct work_item item = {.q_end = 1, .kv_end = KV, .part = -1};
+            reference_item(&part.call, &item, part.scratch);
+            rig_done(&part);
+        }
+        reference_merge(&m.r.call, 0, 0, 0);
+        for (int d = 0; d < 2; d++) cr_assert_float_eq(m.o[d], want->o[d], 1e-6);
+        cr_assert_float_eq(m.lse, want->lse, 1e-6);
+        rig_done(&m.r);
+    }
+    rig_done(&whole);
+}
+
+/* ---- append and rotate ---------------------------------------------------------------------------------- */
+
+/* Quarter turns at position 1 (cos 0, sin 1), half turns at 2: results are exact. */
+static const float turn_cos[3][2] = {{1, 1}, {0, 0}, {-1, -1}}, turn_sin[3][2] = {{0, 0}, {1, 1}, {0, 0}};
+
+Test(reference, rotation_pairs)
+{
+    struct rig r;
+    float x[12] = {9, 1, 2, 3, 4, 8, 9, 1, 2, 3, 4, 8};
+    rig_init(&r, 1, 1, 2, 2, 6, 6);
+    r.plan.problem.rope_dim = 4;
+    r.plan.problem.rope_offset = 1;
+    r.sequences[0].position = 1;
+    r.call.rope_cos = rig_view(turn_cos, 1, 3, 8);
+    r.call.rope_sin = rig_view(turn_sin, 1, 3, 8);
+    r.call.x = rig_view(x, 1, 2, 24);
+    reference_rotate(&r.call, 0, 0, 0); /* (1, 3), (2, 4) -> (-3, 1), (-4, 2) */
+    reference_rotate(&r.call, 0, 0, 1);
+    const float want[12] = {9, -3, -4, 1, 2, 8, 9, -1, -2, -3, -4, 8};
+    for (int d = 0; d < 12; d++) SAME(x[d], want[d]);
+    r.plan.problem.flags = HEED_ROPE_INTERLEAVED; /* (a, b), (c, d) -> (-b, a), (-d, c) */
+    reference_rotate(&r.call, 0, 0, 0);
+    const float turned[6] = {9, 4, -3, -2, 1, 8};
+    for (int d = 0; d < 6; d++) SAME(x[d], turned[d]);
+    rig_done(&r);
+}
+
+Test(reference, append_puts_rotates_and_converts)
+{
+    struct rig r;
+    /* 5 keys in all, the last 2 are new; new tokens stand at positions 1 and 2 whatever their slots. */
+    const uint16_t new_k[4] = {0x3c00, 0x4000, 0x4200, 0x4400}; /* f16 1 2, 3 4 */
+    const uint16_t new_v[4] = {0x3c00, 0x4000, 0x4200, 0x4400};
+    float k[10];
+    int8_t v[10];
+    float v_scale[5] = {7, 7, 7, 7, 7};
+    for (int n = 0; n < 10; n++) k[n] = 55, v[n] = 99;
+    rig_init(&r, 1, 1, 2, 5, 2, 2);
+    r.plan.problem.v_type = HEED_I8;
+    r.plan.problem.rope_dim = 2;
+    r.sequences[0].position = 1;
+    r.call.new_type = HEED_F16;
+    r.call.new_k = rig_view(new_k, 1, 2, 4);
+    r.call.new_v = rig_view(new_v, 1, 2, 4);
+    r.call.k = rig_view(k, 1, 5, 8);
+    r.call.v = rig_view(v, 1, 5, 2);
+    r.call.v_scale = rig_view(v_scale, 1, 5, 4);
+    r.call.rope_cos = rig_view(turn_cos, 1, 3, 8);
+    r.call.rope_sin = rig_view(turn_sin, 1, 3, 8);
+    for (int32_t i = 0; i < 2; i++) reference_append(&r.call, 0, 0, i);
+    const float want_k[10] = {55, 55, 55, 55, 55, 55, -2, 1, -3, -4};
+    for (int n = 0; n < 10; n++) SAME(k[n], want_k[n]);
+    cr_assert(v[5] == 99 && v[7] == 127 && v[9] == 127, "i8 with the row's own scale");
+    cr_assert(v[6] == 64 && v[8] == 95, "quotients are rounded half to even");
+    SAME(v_scale[3], 2.0f / 127);
+    SAME(v_scale[4], 4.0f / 127);
+    SAME(v_scale[2], 7);
+    r.call.new_v.given = false; /* either may be absent */
+    v[6] = 0;
+    reference_append(&r.call, 0, 0, 0);
+    cr_assert_eq(v[6], 0);
+    rig_done(&r);
+}
+
+Test(reference, append_to_pages)
+{
+    struct rig r;
+    const float new_v[2] = {5, 6};
+    float v[6] = {0};
+    int32_t table[2] = {2, 0};
+    rig_init(&r, 1, 1, 2, 3, 1, 1);
+    r.plan.problem.page_size = 2;
+    r.batch.page_table = table;
+    r.call.new_type = HEED_F32;
+    r.call.new_v = rig_view(new_v, 1, 2, 4);
+    r.call.v = (struct view){.data = (unsigned char *)v, .batch = 8, .token = 4, .given = true};
+    for (int32_t i = 0; i < 2; i++) reference_append(&r.call, 0, 0, i); /* keys 1 and 2: page 2 slot 1, page 0 slot 0 */
+    const float want[6] = {6, 0, 0, 0, 0, 5};
+    for (int n = 0; n < 6; n++) SAME(v[n], want[n]);
+    rig_done(&r);
+}
