@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT
+ * harness_lengths.c - lengths, positions and pages of a problem, from its words and its seed. No tensors.
+ */
+#include "harness_parts.h"
+#include <stdlib.h>
+#include <string.h>
+
+static int32_t *ints_new(int64_t count) { return calloc((size_t)(count > 0 ? count : 1), sizeof(int32_t)); }
+
+/* A length that varies by sequence: the largest for one of them, sometimes 0, else anything. */
+static int32_t varied(struct random *random, int32_t b, int32_t full_at, int32_t largest)
+{
+    int32_t any = largest > 0 ? random_below(random, largest + 1) : 0;
+    if (b == full_at) return largest;
+    return random_below(random, 7) == 0 ? 0 : any;
+}
+
+static void sequence_lengths(struct instance *in)
+{
+    const struct problem_line *line = &in->line;
+    struct random random = {hash_of(line->seed, 1001, 0, 0, 0)};
+    for (int32_t b = 0; b < line->batch; b++) {
+        int32_t q = varied(&random, b, 0, line->q_len), kv = varied(&random, b, line->batch - 1, line->kv_len);
+        in->q_lens[b] = line->ragged ? q : line->q_len;
+        in->kv_lens[b] = line->ragged || line->kvlens ? kv : line->kv_len;
+        if (line->layout == LAYOUT_QKV) in->kv_lens[b] = in->q_lens[b];
+    }
+}
+
+static int32_t *running_sum(const int32_t *lens, int32_t batch)
+{
+    int32_t *sum = ints_new(batch + 1);
+    for (int32_t b = 0; sum && b < batch; b++) sum[b + 1] = sum[b] + lens[b];
+    return sum;
+}
+
+/* Positions of a draft tree behind the cache: query i hangs on some earlier query, its position is its depth. */
+static void tree_positions(struct instance *in)
+{
+    struct random random = {hash_of(in->line.seed, 1002, 0, 0, 0)};
+    int32_t *next = in->q_positions;
+    for (int32_t b = 0; b < in->line.batch; b++, next += in->q_lens[b - 1]) {
+        int32_t root = instance_first(in, b) + in->kv_lens[b] - in->q_lens[b];
+        for (int32_t i = 0; i < in->q_lens[b]; i++) next[i] = i ? next[random_below(&random, i)] + 1 : root;
+    }
+}
+
+/* ---- pages ------------------------------------------------------------------- */
+
+static int32_t pages_of(const struct instance *in, int32_t b)
+{
+    const int32_t size = in->problem.page_size;
+    return in->kv_lens[b] / size + (in->kv_lens[b] % size != 0);
+}
+
+/* Shuffled pages; two belong to nobody. Entries behind a sequence's last page hold what must not matter: -1, a far number, a used page. */
+static bool make_pages(struct instance *in)
+{
+    const int32_t batch = in->line.batch;
+    struct random random = {hash_of(in->line.seed, 1003, 0, 0, 0)};
+    int32_t total = 2, columns = 2;
+    for (int32_t b = 0; b < batch; b++) {
+        int32_t n = pages_of(in, b);
+        total += n;
+        if (n + 2 > columns) columns = n + 2;
+    }
+    int32_t *order = ints_new(total);
+    in->page_table = ints_new((int64_t)batch * columns);
+    if (!order || !in->page_table) {
+        free(order);
+        return false;
+    }
+    for (int32_t n = 0; n < total; n++) order[n] = n;
+    for (int32_t n = total - 1; n > 0; n--) {
+        int32_t other = random_below(&random, n + 1), kept = order[n];
+        order[n] = order[other];
+        order[other] = kept;
+    }
+    for (int32_t b = 0, used = 0; b < batch; b++)
+        for (int32_t n = 0; n < columns; n++) {
+            const int32_t unused[3] = {-1, INT32_MAX, order[0]};
+            in->page_table[(int64_t)b * columns + n] = n < pages_of(in, b) ? order[used++] : unused[n % 3];
+        }
+    free(order);
+    in->lengths.page_table = in->page_table;
+    in->lengths.page_table_stride = columns;
+    in->shape[ROLE_K].batches = total;
+    return true;
+}
+
+/* ---- all of it ---------------------------------------------------------------- */
+
+static bool line_makes_sense(const struct instance *in, char *message, size_t capacity)
+{
+    const struct problem_line *line = &in->line;
+    const struct problem *p = &in->problem;
+    const char *why = NULL;
+    if (line->layout == LAYOUT_QKV) {
+        if (p->page_size) why = "a paged cache has no packed q";
+        if (line->kvlens || line->kv_len != line->q_len) why = "packed q, k and v have one length";
+        if (p->head_dim != p->v_head_dim) why = "packed q, k and v have one head dimension";
+        if (p->q_type != p->k_type || p->k_type != p->v_type || p->q_type > HEED_BF16) why = "packed q, k and v have one float type";
+    }
+    if (line->tree && line->pos_given) why = "tree and pos= both say where queries stand";
+    if (line->bcast_b && line->ragged) why = "masks of packed queries have no batch axis";
+    if (why) message_set(message, capacity, "%s: %s", line->text, why);
+    return !why;
+}
+
+bool instance_lengths(struct instance *in, char *message, size_t capacity)
+{
+    const struct problem_line *line = &in->line;
+    const int32_t batch = line->batch;
+    if (!line_makes_sense(in, message, capacity)) return false;
+    sequence_lengths(in);
+    for (int32_t b = 0; b < batch; b++) in->q_total += in->q_lens[b];
+
+    in->lengths = (heed_lengths){.struct_size = sizeof in->lengths, .batch = batch, .q_len = line->q_len, .kv_len = line->kv_len};
+    bool enough = true;
+    if (line->ragged) enough = (in->lengths.q_start = in->q_start = running_sum(in->q_lens, batch)) != NULL;
+    if (line->ragged && !in->problem.page_size)
+        enough = enough && (in->lengths.kv_start = in->kv_start = running_sum(in->kv_lens, batch)) != NULL;
+    else if (line->ragged || line->kvlens)
+        in->lengths.kv_lens = in->kv_lens;
+    if (line->kvfirst_given) {
+        in->kv_first = ints_new(batch);
+        for (int32_t b = 0; in->kv_first && b < batch; b++) in->kv_first[b] = line->kvfirst + 7 * b;
+        enough = enough && (in->lengths.kv_first = in->kv_first);
+    }
+    if (line->pos_given) {
+        in->q_position = ints_new(batch);
+        for (int32_t b = 0; in->q_position && b < batch; b++) in->q_position[b] = line->pos + b;
+        enough = enough && (in->lengths.q_position = in->q_position);
+    }
+    if (line->tree) {
+        in->q_positions = ints_new(in->q_total);
+        if (in->q_positions) tree_positions(in);
+        enough = enough && (in->lengths.q_positions = in->q_positions);
+    }
+    if (enough && in->problem.page_size) enough = make_pages(in);
+    if (!enough) message_set(message, capacity, "no memory for the lengths of %s", line->text);
+    return enough;
+}
+
+/* ---- positions, read by the harness's own rules -------------------------------- */
+
+int32_t instance_first(const struct instance *in, int32_t b) { return in->kv_first ? in->kv_first[b] : 0; }
+
+int64_t instance_position(const struct instance *in, int32_t b, int32_t i)
+{
+    int64_t before = 0;
+    if (in->q_positions) {
+        for (int32_t n = 0; n < b; n++) before += in->q_lens[n];
+        return in->q_positions[before + i];
+    }
+    if (in->q_position) return (int64_t)in->q_position[b] + i;
+    int64_t first = instance_first(in, b);
+    return (in->problem.flags & HEED_TOP_LEFT ? first : first + in->kv_lens[b] - in->q_lens[b]) + i;
+}
