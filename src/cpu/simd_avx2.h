@@ -93,9 +93,9 @@ INLINE vm vor(vm a, vm b) { return _mm256_or_ps(a, b); }
 INLINE int vany(vm a) { return _mm256_movemask_ps(a) != 0; }
 INLINE vf vselect(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
 
-INLINE vf vscale_or_zero(vf p, vf z, vf x)
+INLINE vf vscale_exp(vf p, vf z, vf x, float low)
 {
-    vf keep = _mm256_cmp_ps(x, vset1(-126.0f), _CMP_NLT_UQ), number = _mm256_cmp_ps(x, vset1(-126.0f), _CMP_GE_OQ);
+    vf keep = _mm256_cmp_ps(x, vset1(low), _CMP_NLT_UQ), number = _mm256_cmp_ps(x, vset1(low), _CMP_GE_OQ);
     __m256i n = _mm256_and_si256(_mm256_castps_si256(number), _mm256_slli_epi32(_mm256_castps_si256(z), 23));
     return _mm256_and_ps(keep, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n)));
 }

@@ -59,11 +59,11 @@ INLINE vm vor(vm a, vm b) { return a | b; }
 INLINE int vany(vm a) { return a; }
 INLINE vf vselect(vm m, vf a, vf b) { return m ? a : b; } /* m ? a : b */
 
-/* p * 2^n for z = 1.5 * 2^23 + n; 0 where x < -126; p where x is NaN (see vexp2) */
-INLINE vf vscale_or_zero(vf p, vf z, vf x)
+/* p * 2^n for z = 1.5 * 2^23 + n; exactly 0 where x < low; p where x is NaN (see vexp2) */
+INLINE vf vscale_exp(vf p, vf z, vf x, float low)
 {
-    if (x < -126.0f) return 0.0f;
-    if (x >= -126.0f) return float_of(bits_of(p) + (bits_of(z) << 23));
+    if (x < low) return 0.0f;
+    if (x >= low) return float_of(bits_of(p) + (bits_of(z) << 23));
     return p;
 }
 
