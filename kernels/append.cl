@@ -55,13 +55,15 @@ struct rotate_strides {
     struct view x, rope_cos, rope_sin;
 };
 
-/* Grid: (q_len_max, heads, batch), any local size. x is of Q_TYPE (f32, f16, bf16). */
+/* A work-item per row (t, h), t counted over all sequences. x is of Q_TYPE (f32, f16, bf16). */
 kernel void rotate(global uchar *x, global const uchar *rope_cos, global const uchar *rope_sin, global const struct sequence *sequences,
-                   global const int *q_positions, struct rotate_strides st)
+                   global const int *q_positions, int sequence_count, int heads, int row_first, int row_count, struct rotate_strides st)
 {
-    int i = (int)get_global_id(0), h = (int)get_global_id(1), b = (int)get_global_id(2);
+    int number = ROW_NUMBER;
+    if (number >= row_count) return;
+    int2 query = query_of(sequences, sequence_count, (row_first + number) / heads);
+    int b = query.s0, i = query.s1, h = (row_first + number) % heads;
     struct sequence s = sequences[b];
-    if (i >= s.q_len) return;
 #if ROPE_DIM
     long p = position_of(s, q_positions, i);
     global const float *c = AT(float, rope_cos + st.rope_cos.offset + p * st.rope_cos.token);
@@ -208,15 +210,17 @@ struct append_strides {
 #define GIVEN_K_SCALE 4
 #define GIVEN_V_SCALE 8
 
-/* New token i of sequence b, KV head g -> key kv_len - q_len + i. Grid: (q_len_max, KV_HEADS, batch), any local size. new_type: heed_type. */
+/* New token i of sequence b, KV head g -> key kv_len - q_len + i. A work-item per row (t, g), t counted over all sequences. */
 kernel void append(global const uchar *new_k, global const uchar *new_v, global uchar *k, global uchar *v, global uchar *k_scale,
                    global uchar *v_scale, global const uchar *rope_cos, global const uchar *rope_sin,
-                   global const struct sequence *sequences, global const int *q_positions, global const int *page_table, int new_type,
-                   int given, struct append_strides st)
+                   global const struct sequence *sequences, global const int *q_positions, global const int *page_table,
+                   int sequence_count, int heads, int new_type, int given, int row_first, int row_count, struct append_strides st)
 {
-    int i = (int)get_global_id(0), g = (int)get_global_id(1), b = (int)get_global_id(2);
+    int number = ROW_NUMBER;
+    if (number >= row_count) return;
+    int2 query = query_of(sequences, sequence_count, (row_first + number) / heads);
+    int b = query.s0, i = query.s1, g = (row_first + number) % heads;
     struct sequence s = sequences[b];
-    if (i >= s.q_len) return;
     int j = s.kv_len - s.q_len + i;
 #ifdef MUTANT_cl_append_slot
     j = i;

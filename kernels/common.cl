@@ -58,7 +58,18 @@
 #define LOG2E 1.44269504088896f
 #define LN2 0.693147180559945f
 #define ALIGNED __attribute__((aligned(64)))
-#define ONE_ITEM __attribute__((reqd_work_group_size(1, 1, 1)))
+
+/* One work-group per work item, of LOCAL_X x LOCAL_Y work-items; the grid may be folded into two dimensions. */
+#ifndef LOCAL_X
+#define LOCAL_X 1
+#endif
+#ifndef LOCAL_Y
+#define LOCAL_Y 1
+#endif
+#define LANES (LOCAL_X * LOCAL_Y)
+#define LANE ((int)(get_local_id(0) + get_local_id(1) * LOCAL_X))
+#define ATTENTION_KERNEL kernel __attribute__((reqd_work_group_size(LOCAL_X, LOCAL_Y, 1)))
+#define ITEM_NUMBER ((int)(get_group_id(0) + get_group_id(1) * get_num_groups(0)))
 
 /* `for (i = 0; i < n + LOOP_GUARD; i++)` runs n times. In a kernel with barriers PoCL would otherwise pull the loop over work-items inside
  * this loop and keep every accumulator in memory. -DGUARD=1 comes from the device's tuning row. */
@@ -67,6 +78,9 @@
 #else
 #define LOOP_GUARD 0
 #endif
+
+/* The kernels beside attention: a work-item per row of the call. */
+#define ROW_NUMBER ((int)(get_global_id(0) + get_global_id(1) * get_global_size(0)))
 
 /* ---- nouns: the layouts of src/internal.h ----------------------------------- */
 
@@ -102,6 +116,10 @@ struct merge_item {
         global float *work, global const struct sequence *sequences, global const int *q_positions,                              \
         global const int *page_table, global const uchar *items, int item_first, int item_count, struct strides st, long part_rows
 
+#define ATTENTION_PASSED                                                                                                         \
+    q, k, v, o, lse, mask, bias, alibi, sinks, k_scale, v_scale, key_range, scores, work, sequences, q_positions, page_table, items,         \
+        item_first, item_count, st, part_rows
+
 /* ---- where a row lies (src/view.h) ------------------------------------------ */
 
 /* Query-like row (b, h, i), in bytes. */
@@ -122,6 +140,18 @@ static inline long key_offset(struct view view, struct sequence s, global const 
 #else
     return view.offset + b * view.batch + (s.kv_token + j) * view.token + g * view.head;
 #endif
+}
+
+/* Sequence and token of query t, t counted over all sequences; sequences without queries are passed over. */
+static inline int2 query_of(global const struct sequence *sequences, int sequence_count, long t)
+{
+    int low = 0, high = sequence_count - 1; /* the last sequence that begins at or before t: those without queries come before it */
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (sequences[middle].q_index <= t) low = middle;
+        else high = middle - 1;
+    }
+    return (int2)(low, (int)(t - sequences[low].q_index));
 }
 
 /* ---- storage types: one, 4 or 16 elements of a row to f32 ----------------------

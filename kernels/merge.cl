@@ -4,23 +4,20 @@
  *     parts:   M = max m_c     w_c = 2^(m_c - M)     l = sum w_c l_c     o = sum w_c acc_c / l        (chunks in the order of the keys)
  *     of two:  m = max(l_a, l_b)   w = e^(l - m)     o = (w_a o_a + w_b o_b) / (w_a + w_b)            lse = m + ln(w_a + w_b)
  *
- *   MERGE_LANES   work-items per group, one group per merge item (default 1); they share the dimensions, 16 at a time. No barriers.
- *   MERGE_TWO     the program holds merge_two (heed_merge) instead of merge_parts
+ * Parts: one group per merge item, whose work-items share the rows' dimensions, 16 at a time. No barriers.
+ *
+ *   MERGE_TWO   the program holds merge_two (heed_merge) instead of merge_parts
  */
-#ifndef MERGE_LANES
-#define MERGE_LANES 1
-#endif
 
 #ifndef MERGE_TWO
-/* Grid: (merge items * MERGE_LANES, any): groups of dimension 1 share the rows of an item. */
-kernel __attribute__((reqd_work_group_size(MERGE_LANES, 1, 1))) void merge_parts(ATTENTION_ARGUMENTS)
+ATTENTION_KERNEL void merge_parts(ATTENTION_ARGUMENTS)
 {
-    int number = (int)get_group_id(0), lane = (int)get_local_id(0);
+    int number = ITEM_NUMBER;
     if (number >= item_count) return;
     struct merge_item item = AT(struct merge_item, items)[item_first + number];
     struct sequence s = sequences[item.sequence];
     int heads = item.rows / (item.q_end - item.q_begin); /* the group's heads where the row packs them, else 1 */
-    for (int r = (int)get_group_id(1); r < item.rows; r += (int)get_num_groups(1)) {
+    for (int r = 0; r < item.rows; r++) {
         int h = item.head * heads + r % heads, i = item.q_begin + r / heads;
         float m = -INFINITY, l = 0;
         for (int c = 0; c < item.chunks; c++) m = LARGER(m, part_sums(work, part_rows, item.part + (long)c * item.rows + r)[0]);
@@ -29,9 +26,9 @@ kernel __attribute__((reqd_work_group_size(MERGE_LANES, 1, 1))) void merge_parts
             global const float *sums = part_sums(work, part_rows, item.part + (long)c * item.rows + r);
             l = fma(exp2_1(sums[0] - base), sums[1], l);
         }
-        float2 end = end_row(m, l, st, s, item.sequence, h, i, lse, sinks, lane == 0);
+        float2 end = end_row(m, l, st, s, item.sequence, h, i, lse, sinks, LANE == 0);
         global uchar *o_row = o + query_offset(st.o, s, item.sequence, h, i);
-        for (int d = lane * 16; d < V_HEAD_DIM; d += MERGE_LANES * 16) {
+        for (int d = LANE * 16; d < V_HEAD_DIM; d += LANES * 16) {
             if (d + 16 <= V_HEAD_DIM) {
                 float16 sum = 0;
                 for (int c = 0; c < item.chunks; c++) {
@@ -54,7 +51,7 @@ kernel __attribute__((reqd_work_group_size(MERGE_LANES, 1, 1))) void merge_parts
 }
 #else
 
-/* heed_merge. Grid: (q_len_max, Q_HEADS, batch), any local size. o may be o_a or o_b, lse likewise. */
+/* heed_merge, a work-item per row (t, h), t counted over all sequences. o may be o_a or o_b, lse likewise. */
 struct merge_strides {
     struct view o_a, lse_a, o_b, lse_b, o, lse;
 };
@@ -83,11 +80,14 @@ static inline void keep_part(global uchar *to, global const uchar *from)
 }
 
 kernel void merge_two(global const uchar *o_a, global const uchar *lse_a, global const uchar *o_b, global const uchar *lse_b,
-                      global uchar *o, global uchar *lse, global const struct sequence *sequences, struct merge_strides st)
+                      global uchar *o, global uchar *lse, global const struct sequence *sequences, int sequence_count, int heads,
+                      int row_first, int row_count, struct merge_strides st)
 {
-    int i = (int)get_global_id(0), h = (int)get_global_id(1), b = (int)get_global_id(2);
+    int number = ROW_NUMBER;
+    if (number >= row_count) return;
+    int2 query = query_of(sequences, sequence_count, (row_first + number) / heads);
+    int b = query.s0, i = query.s1, h = (row_first + number) % heads;
     struct sequence s = sequences[b];
-    if (i >= s.q_len) return;
     float l_a = AT(float, lse_a + query_offset(st.lse_a, s, b, h, i))[0], l_b = AT(float, lse_b + query_offset(st.lse_b, s, b, h, i))[0];
     float m = l_a > l_b || isnan(l_a) ? l_a : l_b, joined = -INFINITY;
     global const uchar *a_row = o_a + query_offset(st.o_a, s, b, h, i), *b_row = o_b + query_offset(st.o_b, s, b, h, i);

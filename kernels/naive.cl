@@ -6,21 +6,13 @@
  *
  *     per block of 16 keys, counted from key 0:  t = log2 e * logit     m' = max(m, t)     p = 2^(t - m')
  *     l = l 2^(m - m') + sum p                   acc = acc 2^(m - m') + sum p v            (sums in the order of the keys)
- *
- *   Q_TILE   queries per work item and work-items per group (a work-item per query; default 16)
  */
-#ifndef Q_TILE
-#define Q_TILE 16
-#endif
 #define BLOCK 16
 
-kernel __attribute__((reqd_work_group_size(Q_TILE, 1, 1))) void naive(ATTENTION_ARGUMENTS)
+/* One row: query i of query head h. The list is the kernel's own. */
+static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
 {
-    int number = (int)get_group_id(0);
-    if (number >= item_count) return;
-    struct work_item item = AT(struct work_item, items)[item_first + number];
-    int b = item.sequence, h = item.head, g = h / GROUP, i = item.q_begin + (int)get_local_id(0);
-    if (i >= item.q_end) return;
+    int g = h / GROUP;
     struct sequence s = sequences[b];
     struct row row = row_of(st, s, b, h, i, q_positions, key_range, alibi);
     global const uchar *q_row = q + query_offset(st.q, s, b, h, i);
@@ -93,4 +85,13 @@ kernel __attribute__((reqd_work_group_size(Q_TILE, 1, 1))) void naive(ATTENTION_
         score_row[j] = x == -INFINITY ? 0.0f : exp2_1(x * LOG2E - base) * end.s0 / end.s1;
     }
 #endif
+}
+
+ATTENTION_KERNEL void naive(ATTENTION_ARGUMENTS)
+{
+    int number = ITEM_NUMBER;
+    if (number >= item_count) return;
+    struct work_item item = AT(struct work_item, items)[item_first + number];
+    for (int i = item.q_begin + LANE; i < item.q_end; i += LANES)
+        naive_row(ATTENTION_PASSED, item.sequence, item.head, i);
 }
