@@ -35,16 +35,18 @@ static void three_init(struct rig *r, int32_t q_len, int32_t kv_len)
 Test(reference, one_key_is_its_value)
 {
     struct rig r;
-    const float q[2] = {2, 3}, k[2] = {5, 7}, v[2] = {-4, 0.5f};
+    const float q[2] = {-2, 3}, k[2] = {5, -7}, v[2] = {-4, 0.5f};
     rig_init(&r, 1, 1, 1, 1, 2, 2);
     r.plan.problem.scale = 0.5f;
     rig_tensors(&r, q, k, v, NULL, NULL);
     struct reference_row *row = rig_row(&r, 0, 0, 0);
     SAME(row->o[0], -4);
     SAME(row->o[1], 0.5);
-    SAME(row->lse, 15.5);
-    SAME(row->raw[0], 15.5);
+    SAME(row->lse, -15.5);
+    SAME(row->raw[0], -15.5);
     SAME(row->magnitude[0], 15.5);
+    SAME(row->query_size, 5);
+    SAME(row->key_size[0], 12);
     cr_assert_eq(row->visible, 1);
     rig_done(&r);
 }
@@ -263,6 +265,8 @@ Test(reference, sinks_and_lse_flags)
     row = rig_row(&r, 0, 0, 0);
     cr_assert(row->o[0] < 1e-300);
     SAME(row->lse, 800);
+    SAME(row->maximum, 800);
+    SAME(row->sink_weight, 1);
     r.plan.problem.flags |= HEED_LSE_WITHOUT_SINK;
     NEAR(rig_row(&r, 0, 0, 0)->lse_out, log(keys));
     rig_done(&r);
@@ -341,7 +345,7 @@ Test(reference, visible_nan_and_infinity)
     r.plan.problem.flags = HEED_SINKS;
     r.call.sinks = rig_view(sinks, 1, 1, 4);
     row = rig_row(&r, 0, 0, 0);
-    cr_assert(isnan(row->o[0]) && isnan(row->lse), "a NaN sink: the row");
+    cr_assert(isnan(row->o[0]) && isnan(row->lse) && isnan(row->maximum), "a NaN sink: the row");
     rig_done(&r);
 }
 
@@ -362,6 +366,18 @@ Test(reference, overflowing_logits)
     const float mixed[6] = {1e30f, -1e30f, 0, 0, 0, 0};
     r.call.k.data = (unsigned char *)mixed;
     cr_assert(rig_row(&r, 0, 0, 0)->order_matters, "sums that overflow in one order and not in another");
+    const float down[6] = {1e30f, -2e30f, 0, 0, 0, 0};
+    r.call.k.data = (unsigned char *)down;
+    row = rig_row(&r, 0, 0, 0);
+    cr_assert(row->order_matters && row->visible == 2, "also where the exact sum overflows");
+    const float large[6] = {1e12f, 0, 0, 0, 0, 0};
+    r.call.k.data = (unsigned char *)large;
+    r.plan.problem.scale = 1e-6f; /* 1e36 when scaled first, infinite when scaled last */
+    cr_assert(rig_row(&r, 0, 0, 0)->order_matters);
+    r.plan.problem.scale = 1e-3f;
+    const float fits[6] = {1e7f, 0, 0, 0, 0, 0};
+    r.call.k.data = (unsigned char *)fits;
+    cr_assert_not(rig_row(&r, 0, 0, 0)->order_matters);
     rig_done(&r);
 }
 
@@ -559,6 +575,7 @@ Test(reference, scores_at_every_stage)
     for (int32_t stage = 0; stage < 4; stage++) {
         r.plan.problem.scores_stage = stage;
         for (int j = 0; j < 5; j++) scores[j] = 77;
+        for (int j = 0; j < 4; j++) r.scratch->raw[j] = r.scratch->capped[j] = r.scratch->logit[j] = r.scratch->weight[j] = 55;
         reference_item(&r.call, &item, r.scratch);
         for (int j = 0; j < 4; j++)
             cr_assert(scores[j] == (float)want[stage][j] || (isnan(scores[j]) && isnan(want[stage][j])), "stage %d, key %d: %g, not %g", stage, j,
@@ -646,6 +663,8 @@ Test(reference, merge_identities)
     merge_run(&m, NAN, 1, 0, 1);
     cr_assert(isnan(m.lse) && isnan(m.o[0]));
     merge_run(&m, 0, 1, NAN, 1);
+    cr_assert(isnan(m.lse) && isnan(m.o[0]));
+    merge_run(&m, NAN, NAN, -INFINITY, 1);
     cr_assert(isnan(m.lse) && isnan(m.o[0]));
     m.r.call.o = m.r.call.o_a; /* o may be o_a */
     m.r.call.lse = m.r.call.lse_a;
