@@ -314,6 +314,7 @@ void bound_row(const struct call *call, int32_t b, int32_t h, int32_t i, const s
         double nothing = row->order_matters || (row->visible == 0 && not_a_number) ? INFINITY : 0;
         set_all(o_bound, n, nothing);
         *lse_bound = (p->flags & HEED_LSE_BASE2) && isfinite(row->lse_out) ? 2 * U * fabs(row->lse_out) : nothing;
+        if (not_a_number && isfinite(row->lse_out)) *lse_bound = INFINITY; /* a NaN sink that is left out of lse: no weights to go by */
         if (score_bound) {
             for (int32_t j = row->begin; j < row->end; j++) scratch->error[j] = 0;
             score_bounds(p, arithmetic, &t, row, 0, score_bound);
