@@ -75,11 +75,10 @@ static void print_cell(struct table *table, int c, const char *text)
 
 void table_row(struct table *table)
 {
-    if (table->json) {
-        json_array_append_new(table->rows, table->row);
-        table->row = json_object();
-        return;
-    }
+    json_t *row = table->row;
+    json_array_append_new(table->rows, row);
+    table->row = json_object();
+    if (table->json) return;
     progress(NULL);
     if (!table->begun) {
         for (int c = 0; table->columns[c].key; c++) print_cell(table, c, table->columns[c].title);
@@ -88,12 +87,11 @@ void table_row(struct table *table)
     }
     for (int c = 0; table->columns[c].key; c++) {
         char text[64];
-        const json_t *cell = json_object_get(table->row, table->columns[c].key);
+        const json_t *cell = json_object_get(row, table->columns[c].key);
         print_cell(table, c, cell_text(cell, table->columns[c].digits, text, sizeof text));
     }
     putchar('\n');
     fflush(stdout);
-    json_object_clear(table->row);
 }
 
 bool table_end(struct table *table)

@@ -17,7 +17,7 @@ struct column {
 struct table {
     const struct column *columns; /* ended by one without a key */
     bool json, begun;
-    json_t *rows;                 /* JSON: the array */
+    json_t *rows;                 /* all of them: --json prints the array, the bench draws it */
     json_t *row;                  /* being filled */
     int width[32];
 };

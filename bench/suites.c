@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT
+ * suites.c - what the bench runs by name. Shapes, not tolerances: a line is changed only with the reason in the commit, since figures of
+ * different lines cannot be compared.
+ */
+#include "suites.h"
+#include <stddef.h>
+
+/* Compute-bound: many queries. */
+static const char *const prefill[] = {
+    "hq32 hk32 d128 q1024 f32",
+    "hq32 hk32 d128 q1024 f32 causal",
+    "hq32 hk8 d128 q1024 f16 causal",
+    "hq12 hk12 d64 q512 f32",
+    "b4 hq16 hk16 d64 q256 f32",
+    "hq8 hk8 d64 q2048 bf16 causal",
+    "hq16 hk16 d80 q512 f32",
+    "hq8 hk8 d256 q512 f32 causal",
+    NULL,
+};
+
+/* Memory-bound: one new token against a cache. */
+static const char *const decode[] = {
+    "hq32 hk8 d128 q1 kv4096 f32 causal",
+    "hq32 hk8 d128 q1 kv4096 f16 causal",
+    "b8 hq32 hk8 d128 q1 kv2048 f16 causal",
+    "hq32 hk8 d128 q1 kv32768 f16 causal",
+    "hq32 hk32 d128 q1 kv4096 f16 causal",
+    "hq32 hk8 d128 q1 kv4096 bf16 causal",
+    "hq32 hk8 d128 q1 kv4096 q=f32 kv=q8_0 o=f32 causal",
+    "hq32 hk8 d128 q1 kv4096 q=f32 kv=i8 o=f32 causal",
+    "b8 hq32 hk8 d128 q1 kv2048 f16 causal page=16",
+    NULL,
+};
+
+/* Where calls cost more than arithmetic. */
+static const char *const small[] = {
+    "hq1 d64 q1 kv16 f32",
+    "hq12 d64 q32 f32",
+    "hq12 d64 q128 f32",
+    "hq4 d32 q37 f32",
+    "hq32 hk8 d128 q1 kv128 f16 causal",
+    "b16 hq8 hk8 d64 q1 kv64 f32 causal",
+    NULL,
+};
+
+/* One layer of a known model, as it is called. */
+static const char *const models[] = {
+    "b8 hq12 hk12 d64 q128 f32",                                              /* BERT base, a batch of sentences */
+    "b16 hq12 hk12 d32 q64 f32",                                              /* MiniLM L6 */
+    "hq12 hk12 d64 q197 f32",                                                 /* ViT-B/16 */
+    "hq8 hk8 d64 q1500 f32",                                                  /* Whisper base, encoder */
+    "hq8 hk8 d64 q4 kv1500 f32",                                              /* Whisper base, cross attention */
+    "hq32 hk8 d128 q512 f16 causal",                                          /* Llama 3 8B, prompt */
+    "hq32 hk8 d128 q1 kv8192 f16 causal page=16",                             /* Llama 3 8B, a token */
+    "hq14 hk2 d64 q1 kv2048 f16 causal",                                      /* Qwen 2.5 0.5B */
+    "hq32 hk8 d128 q1 kv6000 f16 causal wl=4095",                             /* Mistral 7B, window */
+    "hq8 hk4 d256 q1 kv4096 bf16 causal softcap=50 scale=0.0625",             /* Gemma 2 2B */
+    "hq64 hk8 d64 q1 kv4096 bf16 causal wl=127 sinks",                        /* gpt-oss, window layer */
+    "hq128 hk1 d576 dv512 q1 kv1024 bf16 causal scale=0.134765625",           /* DeepSeek MLA, absorbed */
+    "hq32 hk32 d96 q1 kv2048 f16 causal",                                     /* Phi-3 mini */
+    "hq32 hk32 d112 q1 kv1024 f16 causal alibi",                              /* an ALiBi model with an odd head */
+    NULL,
+};
+
+const struct suite suites[] = {{"prefill", prefill}, {"decode", decode}, {"small", small}, {"models", models}, {0}};
