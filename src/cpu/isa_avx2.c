@@ -4,7 +4,11 @@
 #include "simd_avx2.h"
 #include "kernel.h"
 #include "rows.h"
+#include "decode.inc.h"
+#include "append.inc.h"
 
 const struct kernel_row cpu_rows_avx2[] = {
+    DECODE_ROWS("avx2", ISA_AVX2),
+    APPEND_ROWS("avx2", ISA_AVX2),
     {.name = NULL},
 };

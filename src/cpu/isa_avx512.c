@@ -4,7 +4,11 @@
 #include "simd_avx512.h"
 #include "kernel.h"
 #include "rows.h"
+#include "decode.inc.h"
+#include "append.inc.h"
 
 const struct kernel_row cpu_rows_avx512[] = {
+    DECODE_ROWS("avx512", ISA_AVX512),
+    APPEND_ROWS("avx512", ISA_AVX512),
     {.name = NULL},
 };

@@ -4,7 +4,11 @@
 #include "simd_scalar.h"
 #include "kernel.h"
 #include "rows.h"
+#include "decode.inc.h"
+#include "append.inc.h"
 
 const struct kernel_row cpu_rows_scalar[] = {
+    DECODE_ROWS("scalar", ISA_SCALAR),
+    APPEND_ROWS("scalar", ISA_SCALAR),
     {.name = NULL},
 };

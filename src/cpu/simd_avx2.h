@@ -121,5 +121,38 @@ INLINE void vtranspose(vf *r)
     UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
+/* Lane n <-> bit n. */
+INLINE vm vm_of_bits(uint32_t bits)
+{
+    const __m256i place = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), place), place));
+}
+INLINE uint32_t bits_of_vm(vm a) { return (uint32_t)_mm256_movemask_ps(a); }
+INLINE void vprefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+
+/* Eight of vtree16's sums. Pairs within fours, fours by halves of both registers. */
+INLINE void vtree8(vf (*x)[2], float *to)
+{
+    vf t[2][4], u[2][2];
+    UNROLL for (int h = 0; h < 2; h++) {
+        UNROLL for (int i = 0; i < 4; i++)
+            t[h][i] = vadd(_mm256_unpacklo_ps(x[2 * i][h], x[2 * i + 1][h]), _mm256_unpackhi_ps(x[2 * i][h], x[2 * i + 1][h]));
+        UNROLL for (int i = 0; i < 2; i++) {
+            const __m256d a = _mm256_castps_pd(t[h][2 * i]), b = _mm256_castps_pd(t[h][2 * i + 1]);
+            u[h][i] = vadd(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+        }
+    }
+    const vf low = vadd(_mm256_permute2f128_ps(u[0][0], u[0][1], 0x20), _mm256_permute2f128_ps(u[0][0], u[0][1], 0x31));
+    const vf high = vadd(_mm256_permute2f128_ps(u[1][0], u[1][1], 0x20), _mm256_permute2f128_ps(u[1][0], u[1][1], 0x31));
+    vstore(to, vadd(low, high));
+}
+
+/* to[i]: sum over the 16 lanes of x[i]. */
+INLINE void vtree16(vf (*x)[2], float *to)
+{
+    vtree8(x, to);
+    vtree8(x + 8, to + 8);
+}
+
 #include "simd_functions.h"
 #endif

@@ -111,5 +111,25 @@ INLINE void vtranspose(vf *r)
     }
 }
 
+/* Lane n <-> bit n. */
+INLINE vm vm_of_bits(uint32_t bits) { return (vm)bits; }
+INLINE uint32_t bits_of_vm(vm a) { return a; }
+INLINE void vprefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+
+/* to[i]: sum over the 16 lanes of x[i]. */
+INLINE void vtree16(vf (*x)[1], float *to)
+{
+    vf t[8], u[4], v[2];
+    UNROLL for (int i = 0; i < 8; i++)
+        t[i] = vadd(_mm512_unpacklo_ps(x[2 * i][0], x[2 * i + 1][0]), _mm512_unpackhi_ps(x[2 * i][0], x[2 * i + 1][0]));
+    UNROLL for (int i = 0; i < 4; i++) {
+        const __m512d a = _mm512_castps_pd(t[2 * i]), b = _mm512_castps_pd(t[2 * i + 1]);
+        u[i] = vadd(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    UNROLL for (int i = 0; i < 2; i++)
+        v[i] = vadd(_mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0x88), _mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0xdd));
+    vstore(to, vadd(_mm512_shuffle_f32x4(v[0], v[1], 0x88), _mm512_shuffle_f32x4(v[0], v[1], 0xdd)));
+}
+
 #include "simd_functions.h"
 #endif

@@ -70,5 +70,20 @@ INLINE vf vscale_exp(vf p, vf z, vf x, float low)
 /* r[i] lane k <-> r[k] lane i */
 INLINE void vtranspose(vf *r) { (void)r; }
 
+/* lane n <-> bit n; a hint that a cache line will be read */
+INLINE vm vm_of_bits(uint32_t bits) { return (int)(bits & 1); }
+INLINE uint32_t bits_of_vm(vm a) { return (uint32_t)a; }
+INLINE void vprefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
+
+/* to[i]: sum over the 16 lanes of x[i], 16 times: within each four lanes (0 + 2) + (1 + 3), then fours (0 + 1) + (2 + 3) */
+INLINE void vtree16(vf (*x)[16], float *to)
+{
+    for (int i = 0; i < 16; i++) {
+        float four[4];
+        for (int n = 0; n < 4; n++) four[n] = (x[i][4 * n] + x[i][4 * n + 2]) + (x[i][4 * n + 1] + x[i][4 * n + 3]);
+        to[i] = (four[0] + four[1]) + (four[2] + four[3]);
+    }
+}
+
 #include "simd_functions.h"
 #endif
