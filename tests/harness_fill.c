@@ -77,13 +77,13 @@ static void fill_tables(struct instance *in)
 {
     const int32_t heads = in->problem.q_heads;
     struct random random = {hash_of(in->line.seed, 3006, 0, 0, 0)};
-    float *slopes = (float *)in->block[ROLE_ALIBI].data, *sinks = (float *)in->block[ROLE_SINKS].data;
+    const struct shape *alibi = &in->shape[ROLE_ALIBI], *sinks = &in->shape[ROLE_SINKS];
     for (int32_t h = 0; h < heads; h++) {
         const float step = (float)(h + 1) / (float)heads; /* near the published 2^(-8 step), without libm */
         const float slope = 1.0f / (1.0f + 255.0f * step * step * step), sink = (float)(2 * random_normal(&random));
-        if (in->shape[ROLE_ALIBI].given) memcpy(slopes + h, &slope, sizeof slope);
         const float none = -HUGE_VALF;
-        if (in->shape[ROLE_SINKS].given) memcpy(sinks + h, h % 5 == 3 ? &none : &sink, sizeof sink);
+        if (alibi->given) memcpy(in->block[ROLE_ALIBI].data + alibi->start + 4 * h, &slope, sizeof slope);
+        if (sinks->given) memcpy(in->block[ROLE_SINKS].data + sinks->start + 4 * h, h % 5 == 3 ? &none : &sink, sizeof sink);
     }
 }
 

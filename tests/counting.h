@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ * counting.h - what every test program does with a problem line: count it, and say how to replay it when it fails.
+ */
+#ifndef HEED_COUNTING_H
+#define HEED_COUNTING_H
+
+#include "harness.h"
+#include <criterion/criterion.h>
+
+struct counts {
+    int64_t passed, failed, skipped;
+};
+
+/* One line of the log for each failure, with the command that replays it; "skipped: " lines are gathered by script/run_tests. */
+static inline void count_outcome(struct counts *counts, const char *device, const char *kernel, const char *line, const struct outcome *outcome)
+{
+    const char *row = kernel ? kernel : "(any)";
+    counts->passed += outcome->verdict == VERDICT_PASS;
+    counts->failed += outcome->verdict == VERDICT_FAIL;
+    counts->skipped += outcome->verdict == VERDICT_SKIP;
+    if (outcome->verdict == VERDICT_SKIP) fprintf(stderr, "skipped: %s: %s\n", row, outcome->message);
+    if (outcome->verdict == VERDICT_FAIL)
+        fprintf(stderr, "FAIL heed check --device %s%s%s \"%s\": %s\n", device, kernel ? " --kernel " : "", kernel ? kernel : "", line,
+                outcome->message);
+}
+
+static inline void count_check(struct counts *counts, bool good, const char *what)
+{
+    counts->passed += good;
+    counts->failed += !good;
+    if (!good) fprintf(stderr, "FAIL %s\n", what);
+}
+
+/* At the end of each Criterion test. */
+static inline void count_end(const struct counts *counts)
+{
+    counts_report(counts->passed, counts->failed, counts->skipped);
+    cr_assert(counts->failed == 0, "%lld of %lld failed", (long long)counts->failed, (long long)(counts->failed + counts->passed));
+}
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ * test_agree.c - the table tests itself: every row of every device against every line of tests/problems, each element inside its bound, no
+ * byte touched that is not the row's, the same bits again. One Criterion test per instruction set (or OpenCL) and file.
+ */
+#include "counting.h"
+#include <stdlib.h>
+#include <string.h>
+
+static struct problem_line *read_problems(const char *name, int32_t *count)
+{
+    char path[1024], why[256] = "";
+    snprintf(path, sizeof path, "%s/tests/problems/%s.txt", HEED_SOURCE_DIR, name);
+    struct problem_line *lines = lines_read(path, count, why, sizeof why);
+    cr_assert(lines != NULL, "%s", why);
+    return lines;
+}
+
+static void check_row(heed_context *context, int32_t device, const char *device_name, const char *kernel, const struct problem_line *lines,
+                      int32_t count, struct counts *counts)
+{
+    for (int32_t n = 0; n < count; n++) {
+        struct outcome outcome;
+        line_check(context, device, kernel, &lines[n], &outcome);
+        count_outcome(counts, device_name, kernel, lines[n].text, &outcome);
+    }
+}
+
+/* Rows of one instruction set: those with its name, and with the scalar ones the reference. best: rows of any other name too, and the
+ * planner's own choice. */
+static bool row_belongs(const char *row, const char *isa)
+{
+    char part[32];
+    snprintf(part, sizeof part, "cpu.%s.", isa);
+    if (!strcmp(row, "reference")) return !strcmp(isa, "scalar");
+    if (strcmp(isa, "best")) return !strncmp(row, part, strlen(part));
+    return strncmp(row, "cpu.scalar.", 11) && strncmp(row, "cpu.avx2.", 9) && strncmp(row, "cpu.avx512.", 11);
+}
+
+static void agree_cpu(const char *isa, const char *problems)
+{
+    heed_context *context = NULL;
+    struct counts counts = {0};
+    int32_t count;
+    const bool best = !strcmp(isa, "best");
+    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT,
+                                          .cpu_features = best ? NULL : isa};
+    struct problem_line *lines = read_problems(problems, &count);
+    if (heed_context_create(&options, &context) != HEED_OK) {
+        counts.skipped = count;
+        fprintf(stderr, "skipped: cpu.%s: %s\n", isa, heed_error_message());
+    }
+    const char *row;
+    for (int32_t n = 0; context && (row = device_row(context, 0, n)); n++)
+        if (row_belongs(row, isa)) check_row(context, 0, "cpu", row, lines, count, &counts);
+    if (context && best) check_row(context, 0, "cpu", NULL, lines, count, &counts);
+    heed_context_destroy(context);
+    free(lines);
+    count_end(&counts);
+}
+
+/* Every row on every OpenCL device that is usable; a device that is not says why. */
+static void agree_opencl(const char *problems)
+{
+    heed_context *context = NULL;
+    struct counts counts = {0};
+    int32_t count;
+    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2};
+    struct problem_line *lines = read_problems(problems, &count);
+    cr_assert(heed_context_create(&options, &context) == HEED_OK, "%s", heed_error_message());
+    const int32_t devices = heed_device_count(context);
+    if (devices == 1) {
+        counts.skipped = count;
+        fprintf(stderr, "skipped: opencl: no OpenCL device\n");
+    }
+    for (int32_t device = 1; device < devices; device++) {
+        char name[32];
+        const char *row;
+        snprintf(name, sizeof name, "opencl:%d", (int)device - 1);
+        for (int32_t n = 0; (row = device_row(context, device, n)); n++) check_row(context, device, name, row, lines, count, &counts);
+    }
+    heed_context_destroy(context);
+    free(lines);
+    count_end(&counts);
+}
+
+#define AGREE(file)                                                      \
+    Test(agree, scalar_##file) { agree_cpu("scalar", #file); }           \
+    Test(agree, avx2_##file) { agree_cpu("avx2", #file); }               \
+    Test(agree, avx512_##file) { agree_cpu("avx512", #file); }           \
+    Test(agree, best_##file) { agree_cpu("best", #file); }               \
+    Test(agree, opencl_##file) { agree_opencl(#file); }
+
+AGREE(smoke)
+AGREE(features)
+AGREE(shapes)
+AGREE(models)
+AGREE(hostile)
