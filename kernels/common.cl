@@ -56,6 +56,7 @@
 #define GLUE_(a, b) a##b
 #define GLUE(a, b) GLUE_(a, b)
 #define LOG2E 1.44269504088896f
+#define LOG2E_REST 1.92596299e-8f /* log2 e - LOG2E */
 #define LN2 0.693147180559945f
 #define ALIGNED __attribute__((aligned(64)))
 
@@ -257,23 +258,27 @@ static inline void store16_1(global uchar *row, int d, float16 x) { vstore16(x, 
 static inline void store16_2(global uchar *row, int d, float16 x) { vstore_half16_rte(x, 0, (global half *)row + d); }
 static inline void store16_3(global uchar *row, int d, float16 x) { vstore16(to_bf16_16(as_uint16(x)), 0, (global ushort *)row + d); }
 
-/* ---- functions ----------------------------------------------------------------
- * exp2 for x <= 0: at most 0.992 ulp, exactly 0 from -127 down, NaN stays NaN (a select: fmax would swallow it). Adding 1.5 * 2^23 rounds to the
- * nearest integer and leaves it in the low bits. tanh: below 0.625 a polynomial, beyond it (1 - e) / (1 + e) with e = exp2(-2 |x| log2 e). */
+/* ---- functions: the constants and the order of src/cpu/simd_functions.h -----------
+ * e^x for x <= 0: n = rint(x / ln 2) by adding 1.5 * 2^23 (the integer is left in the low bits), r = x - n ln 2 in two steps, the first exact, a
+ * polynomial of degree 6 with constant term 1, n into the exponent. 1.03 ulp; exactly 1 at 0; exactly 0 below ln 2^-126; NaN stays NaN, whatever
+ * its payload (a select: fmax would swallow it).
+ * tanh: below 0.625 a polynomial, beyond it 1 - 2e / (1 + e) with e = e^(-2 |x|). */
 #define ROUNDER 12582912.0f
-#define ROUNDER_BITS 0x4b400000
+#define LOWEST -87.33654f
 #define MATH(F, I, N)                                                                                                            \
-    static inline F exp2_##N(F x)                                                                                                \
+    static inline F exp_##N(F x)                                                                                                 \
     {                                                                                                                            \
-        x = x < (F)-127.0f ? (F)-127.0f : x;                                                                                     \
-        F shifted = x + (F)ROUNDER, f = x - (shifted - (F)ROUNDER);                                                              \
-        F y = fma((F)0.00015461444854736328f, f, (F)0.0013400427997112274f);                                                     \
-        y = fma(y, f, (F)0.009618056938052177f);                                                                                 \
-        y = fma(y, f, (F)0.05550327152013779f);                                                                                  \
-        y = fma(y, f, (F)0.24022650718688965f);                                                                                  \
-        y = fma(y, f, (F)0.6931471824645996f);                                                                                   \
-        y = fma(y, f, (F)1.0f);                                                                                                  \
-        return GLUE(as_, F)((GLUE(as_, I)(shifted) - ROUNDER_BITS + 127) << 23) * y;                                             \
+        F z = fma(x, (F)LOG2E, (F)ROUNDER), n = z - (F)ROUNDER;                                                                  \
+        F r = fma(n, (F)-1.42860677e-6f, fma(n, (F)-0.693145752f, x));                                                           \
+        F y = fma((F)1.38436537e-3f, r, (F)8.3741555e-3f);                                                                       \
+        y = fma(y, r, (F)4.16680016e-2f);                                                                                        \
+        y = fma(y, r, (F)1.66664317e-1f);                                                                                        \
+        y = fma(y, r, (F)4.9999994e-1f);                                                                                         \
+        y = fma(y, r, (F)1.0f);                                                                                                  \
+        y = fma(y, r, (F)1.0f);                                                                                                  \
+        I step = x >= (F)LOWEST ? GLUE(as_, I)(z) << 23 : (I)0;                                                                  \
+        y = GLUE(as_, F)(GLUE(as_, I)(y) + step);                                                                                \
+        return x < (F)LOWEST ? (F)0.0f : y;                                                                                      \
     }                                                                                                                            \
     static inline F tanh_##N(F x)                                                                                                \
     {                                                                                                                            \
@@ -283,7 +288,7 @@ static inline void store16_3(global uchar *row, int d, float16 x) { vstore16(to_
         y = fma(y, z, (F)1.33314422036e-1f);                                                                                     \
         y = fma(y, z, (F)-3.33332819422e-1f);                                                                                    \
         y = fma(y * z, a, a);                                                                                                    \
-        F e = exp2_##N(a * (F)-2.88539008177792f), big = ((F)1.0f - e) / ((F)1.0f + e);                                          \
+        F e = exp_##N(a * (F)-2.0f), big = (F)1.0f - (e + e) / ((F)1.0f + e);                                                    \
         y = a < (F)0.625f ? y : big;                                                                                             \
         return copysign(y, x);                                                                                                   \
     }
@@ -312,7 +317,7 @@ static inline float log_1(float x)
     return x == 0 ? -INFINITY : y;
 }
 
-/* The larger of two, one instruction; a NaN in a is dropped, one in b too: exp2(NaN - m) brings it back. */
+/* The larger of two, one instruction; a NaN in b is dropped: e^(NaN - m) brings it back. */
 #define LARGER(a, b) ((b) > (a) ? (b) : (a))
 
 static inline float total16(float16 x)
@@ -468,18 +473,18 @@ static inline float16 logits16(float16 x, int j, struct row row, global const uc
 
 /* ---- the end of a row ---------------------------------------------------------- */
 
-/* m (base 2) and l of all keys of row (b, h, i): takes the sink in, writes lse, and gives what its accumulators are to be multiplied with and then
+/* m and l of all keys of row (b, h, i): takes the sink in, writes lse, and gives what its accumulators are to be multiplied with and then
  * divided by. l = 0: the row saw nothing, o is +0. writes: one of the work-items that share the row. */
 static inline float2 end_row(float m, float l, struct strides st, struct sequence s, int b, int h, int i, global uchar *lse,
                              global const uchar *sinks, bool writes)
 {
-    float keep = 1.0f, written = -INFINITY, all_m = m, all_l = l;
+    float keep = 1.0f, all_m = m, all_l = l;
 #if SINKS
-    float sink = AT(float, sinks + st.sinks.offset)[h], sink2 = sink * LOG2E;
-    if (l != 0) {
-        all_m = LARGER(m, sink2);
-        keep = exp2_1(m - all_m);
-        all_l = fma(l, keep, exp2_1(sink2 - all_m));
+    float sink = AT(float, sinks + st.sinks.offset)[h];
+    if (l != 0 && sink != -INFINITY) {
+        all_m = LARGER(m, sink);
+        keep = exp_1(m - all_m);
+        all_l = l * keep + exp_1(sink - all_m);
 #ifdef MUTANT_cl_sink_lost
         all_l = l * keep;
 #endif
@@ -487,20 +492,17 @@ static inline float2 end_row(float m, float l, struct strides st, struct sequenc
 #endif
 #if WRITE_LSE
 #if LSE_WITHOUT_SINK
-    float lse_m = m, lse_l = l;
+    float written = l != 0 ? m + log_1(l) : -INFINITY;
+#elif SINKS
+    float written = l != 0 ? all_m + log_1(all_l) : sink;
 #else
-    float lse_m = all_m, lse_l = all_l;
-#if SINKS
-    written = LSE_BASE2 ? fma(sink, LOG2E, sink * 1.92596299e-8f) : sink; /* log2 e is LOG2E + 1.9e-8 */
+    float written = l != 0 ? m + log_1(l) : -INFINITY;
 #endif
+#ifdef MUTANT_cl_lse_base
+    written *= LOG2E;
 #endif
 #if LSE_BASE2
-    if (l != 0) written = fma(log_1(lse_l), LOG2E, lse_m);
-#else
-    if (l != 0) written = fma(lse_m, LN2, log_1(lse_l));
-#ifdef MUTANT_cl_lse_base
-    if (l != 0) written = lse_m + log_1(lse_l);
-#endif
+    if (fabs(written) < INFINITY) written = fma(written, LOG2E, written * LOG2E_REST);
 #endif
     if (writes) ((global float *)(lse + query_offset(st.lse, s, b, h, i)))[0] = written;
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * merge.cl - partial results of chunks of keys -> o and lse; and heed_merge, two finished results -> one.
  *
- *     parts:   M = max m_c     w_c = 2^(m_c - M)     l = sum w_c l_c     o = sum w_c acc_c / l        (chunks in the order of the keys)
+ *     parts:   M = max m_c     w_c = e^(m_c - M)     l = sum w_c l_c     o = sum w_c acc_c / l        (chunks in the order of the keys)
  *     of two:  m = max(l_a, l_b)   w = e^(l - m)     o = (w_a o_a + w_b o_b) / (w_a + w_b)            lse = m + ln(w_a + w_b)
  *
  * Parts: one group per merge item, whose work-items share the rows' dimensions, 16 at a time. No barriers.
@@ -24,7 +24,7 @@ ATTENTION_KERNEL void merge_parts(ATTENTION_ARGUMENTS)
         float base = m == -INFINITY ? 0 : m;
         for (int c = 0; c < item.chunks; c++) {
             global const float *sums = part_sums(work, part_rows, item.part + (long)c * item.rows + r);
-            l = fma(exp2_1(sums[0] - base), sums[1], l);
+            l = fma(exp_1(sums[0] - base), sums[1], l);
         }
         float2 end = end_row(m, l, st, s, item.sequence, h, i, lse, sinks, LANE == 0);
         global uchar *o_row = o + query_offset(st.o, s, item.sequence, h, i);
@@ -33,7 +33,7 @@ ATTENTION_KERNEL void merge_parts(ATTENTION_ARGUMENTS)
                 float16 sum = 0;
                 for (int c = 0; c < item.chunks; c++) {
                     long part = item.part + (long)c * item.rows + r;
-                    float weight = exp2_1(part_sums(work, part_rows, part)[0] - base);
+                    float weight = exp_1(part_sums(work, part_rows, part)[0] - base);
                     sum = fma((float16)weight, vload16(0, work + part * V_HEAD_DIM + d), sum);
                 }
                 GLUE(store16_, O_TYPE)(o_row, d, l != 0 ? sum * end.s0 / (float16)end.s1 : (float16)0.0f);
@@ -42,7 +42,7 @@ ATTENTION_KERNEL void merge_parts(ATTENTION_ARGUMENTS)
                     float sum = 0;
                     for (int c = 0; c < item.chunks; c++) {
                         long part = item.part + (long)c * item.rows + r;
-                        sum = fma(exp2_1(part_sums(work, part_rows, part)[0] - base), work[part * V_HEAD_DIM + e], sum);
+                        sum = fma(exp_1(part_sums(work, part_rows, part)[0] - base), work[part * V_HEAD_DIM + e], sum);
                     }
                     GLUE(store1_, O_TYPE)(o_row, e, l != 0 ? sum * end.s0 / end.s1 : 0.0f);
                 }
@@ -59,14 +59,7 @@ struct merge_strides {
 /* e^(l - m), or 2^(l - m), for l <= m. */
 static inline float weight_of(float l, float m)
 {
-    float x = l - m;
-#if LSE_BASE2
-    return exp2_1(x);
-#else
-    float t = x * LOG2E, rest = fma(x, LOG2E, -t) + x * 1.92596299e-8f;
-    float w = exp2_1(t);
-    return w == 0 ? w : fma(w, rest * LN2, w);
-#endif
+    return exp_1(LSE_BASE2 ? (l - m) * LN2 : l - m);
 }
 
 /* A part that weighs nothing is not read, so the other one passes bit for bit. */

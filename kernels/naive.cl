@@ -4,8 +4,8 @@
  * No local memory, no barriers, no vectors; private memory is one row of v_head_dim floats. It answers where no other row does, so it
  * is kept simple enough to be believed.
  *
- *     per block of 16 keys, counted from key 0:  t = log2 e * logit     m' = max(m, t)     p = 2^(t - m')
- *     l = l 2^(m - m') + sum p                   acc = acc 2^(m - m') + sum p v            (sums in the order of the keys)
+ *     per block of 16 keys, counted from key 0:  t = logit     m' = max(m, t)     p = e^(t - m')
+ *     l = l e^(m - m') + sum p                   acc = acc e^(m - m') + sum p v            (sums in the order of the keys)
  */
 #define BLOCK 16
 
@@ -47,14 +47,14 @@ static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
             score_row[j] = SCORES_STAGE == 0 ? raw : SCORES_STAGE == 1 ? capped : x;
 #endif
             if (x == -INFINITY) continue;
-            t[c] = x * LOG2E;
+            t[c] = x;
             top = LARGER(top, t[c]);
             visible |= 1u << c;
             v_at[c] = key_offset(st.v, s, page_table, b, g, j);
             if (HAS_SCALE(V_TYPE)) v_factor[c] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j))[0];
         }
         if (!visible) continue;
-        float next = LARGER(m, top), base = next == -INFINITY ? 0 : next, keep = exp2_1(m - base);
+        float next = LARGER(m, top), base = next == -INFINITY ? 0 : next, keep = exp_1(m - base);
 #ifdef MUTANT_cl_naive_rescale
         keep = 1.0f;
 #endif
@@ -62,7 +62,7 @@ static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
         l *= keep;
         for (int c = 0; c < BLOCK; c++)
             if (visible >> c & 1) {
-                t[c] = exp2_1(t[c] - base);
+                t[c] = exp_1(t[c] - base);
                 l += t[c];
             }
         for (int d = 0; d < V_HEAD_DIM; d++) {
@@ -78,11 +78,11 @@ static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
     for (int d = 0; d < V_HEAD_DIM; d++) GLUE(store1_, O_TYPE)(o_row, d, l != 0 ? acc[d] * end.s0 / end.s1 : 0.0f);
 
 #if SCORES && SCORES_STAGE == 3
-    /* 2^(t - m) / l from the logits written above; with a sink m and l are those without it, rescaled by end.s0 */
+    /* e^(t - m) / l from the logits written above; with a sink m and l are those without it, rescaled by end.s0 */
     float base = m == -INFINITY ? 0 : m;
     for (int j = 0; j < s.kv_len; j++) {
         float x = score_row[j];
-        score_row[j] = x == -INFINITY ? 0.0f : exp2_1(x * LOG2E - base) * end.s0 / end.s1;
+        score_row[j] = x == -INFINITY ? 0.0f : exp_1(x - base) * end.s0 / end.s1;
     }
 #endif
 }
