@@ -432,12 +432,18 @@ static void value_rows(struct decode_pass *pass)
 
 /* ---- 3: from dot products to weights -------------------------------------- */
 
-/* terms[key] for keys [lo, hi) in whole groups of 16: the row's bias as f32, and slope * distance. */
+/* terms[key] for keys [lo, hi) in whole groups of 16: the row's bias as f32. A bias of -infinity hides its key by itself: the score may be
+ * NaN. */
 static void find_bias(const struct decode_pass *pass, int32_t r)
 {
     const unsigned char *row = query_row(&pass->call->bias, pass->s, pass->b, row_head(pass, r), row_query(pass, r));
-    for (int32_t n = pass->lo & ~15; n < whole_lanes(pass->hi); n += VW)
-        vstore(pass->terms + n, vload_row_n(pass->p->bias_type, row, pass->kv_begin + n, lanes_left(pass->hi - n)));
+    uint64_t *visible = pass->visible + r * DECODE_WORDS;
+    for (int32_t n = pass->lo & ~15; n < whole_lanes(pass->hi); n += VW) {
+        const vf x = vload_row_n(pass->p->bias_type, row, pass->kv_begin + n, lanes_left(pass->hi - n));
+        const uint64_t gone = (uint64_t)bits_of_vm(veq(x, vset1(-INFINITY))) << (n % 64);
+        if (!MUTANT(cpu_decode_bias_hides)) visible[n / 64] &= ~gone;
+        vstore(pass->terms + n, x);
+    }
 }
 
 static void find_distances(const struct decode_pass *pass, int32_t r)
@@ -475,12 +481,14 @@ static void softmax_row(struct decode_pass *pass, int32_t r)
         find_distances(pass, r);
     }
     const int32_t begin = pass->lo & ~15, end = whole_lanes(pass->hi);
+    const bool biased = p->flags & HEED_BIAS;
     const vf nothing = vset1(-INFINITY);
     vf top = nothing;
     for (int32_t n = begin; n < end; n += VW) {
-        const uint64_t bits = visible[n / 64] >> (n % 64);
+        uint64_t bits = visible[n / 64] >> (n % 64);
+        if (biased) bits &= ~(uint64_t)bits_of_vm(veq(vload(pass->terms + n), nothing)); /* hidden, also where K is NaN */
         const vf x = vselect(vm_of_bits((uint32_t)bits), add_terms(pass, vload(row + n), n, slope), nothing);
-        const uint64_t gone = (uint64_t)(bits_of_vm(veq(x, nothing)) & LANE_BITS) << (n % 64);
+        const uint64_t gone = (uint64_t)bits_of_vm(veq(x, nothing)) << (n % 64);
         visible[n / 64] &= ~gone;
         vstore(row + n, x);
         top = vmax(x, top); /* a NaN is passed over: it shows in the sum */
