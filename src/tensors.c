@@ -120,7 +120,8 @@ static heed_status check_bytes(const struct taking *t, enum role role, const hee
     if (!range_exact(t->call, role, &p->shape, &p->view, &range)) return beyond_limit(name, tensor);
     if (fits(&range, p->view.offset, bytes) || MUTANT(problem_bytes_unchecked)) return HEED_OK;
     return fail(HEED_OUT_OF_BOUNDS,
-                "%s: offset, strides and lengths reach bytes %lld to %lld of %llu (%lld x %lld x %lld rows of %lld bytes: %s, tokens, heads)", name,
+                "%s: offset, strides and lengths reach bytes %lld to %lld of %llu (%lld x %lld x %lld rows of %lld bytes: %s, tokens, heads)",
+                name,
                 (long long)(p->view.offset + range.begin), (long long)(p->view.offset + range.end), (unsigned long long)bytes,
                 (long long)p->shape.batch, (long long)p->shape.token, (long long)p->shape.head, (long long)p->shape.row_bytes,
                 p->shape.rows == ROWS_KEY && t->call->plan->problem.page_size ? "pages" : "batch");
@@ -238,7 +239,8 @@ static heed_status check_overlaps(const struct taking *t)
     for (int out = 0; out < SLOTS; out++) {
         if (!(t->written & t->taken & ROLE_BIT(out)) || MUTANT(problem_overlap_unchecked)) continue;
         if (overlap_within(&t->placed[out]) != APART)
-            return fail(HEED_INVALID_ARGUMENT, "%s: its rows overlap each other (strides: batch %lld, head %lld, token %lld bytes; rows of %lld bytes)",
+            return fail(HEED_INVALID_ARGUMENT,
+                        "%s: its rows overlap each other (strides: batch %lld, head %lld, token %lld bytes; rows of %lld bytes)",
                         slot_name(out), (long long)t->placed[out].view.batch, (long long)t->placed[out].view.head,
                         (long long)t->placed[out].view.token, (long long)t->placed[out].shape.row_bytes);
         for (int other = 0; other < SLOTS; other++) {
@@ -285,12 +287,13 @@ static heed_status take_tables(struct taking *t, const heed_tensors *x)
 {
     static const enum role tables[] = {ROLE_ROPE_COS, ROLE_ROPE_SIN};
     if (t->call->plan->problem.rope_dim == 0) return HEED_OK;
+    struct shape shape;
+    role_shape(t->call, ROLE_ROPE_COS, &shape);
+    if (shape.first_token < 0)
+        return fail(HEED_OUT_OF_BOUNDS, "position %lld is outside rope_cos and rope_sin", (long long)shape.first_token);
     for (int n = 0; n < 2; n++) {
         heed_status status = take(t, tables[n], n ? &x->rope_sin : &x->rope_cos);
         if (status) return status;
-        const struct shape *s = &t->placed[tables[n]].shape;
-        if (s->token > s->first_token && s->first_token < 0)
-            return fail(HEED_OUT_OF_BOUNDS, "position %lld is outside %s", (long long)s->first_token, role_name(tables[n]));
     }
     return HEED_OK;
 }
