@@ -8,7 +8,6 @@
 #include "kernel.h"
 
 #define LANE_VECTORS (16 / VW)
-#define LANE_BITS ((1u << VW) - 1)
 
 INLINE int lanes_left(int32_t n) { return n < 0 ? 0 : n < VW ? n : VW; }
 
