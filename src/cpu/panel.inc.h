@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT
+ * panel.inc.h - template: the arithmetic of one panel of query rows against one block of keys. Lanes are query rows; nothing here knows of
+ * masks, types, pages or heads (prefill*.inc.h do).
+ *
+ *     S^T [key][row] = K (as it lies, one scalar broadcast per key and d) x Q^T [d][row]
+ *     O^T [d][row]   = V (as it lies, one scalar broadcast per key and d) x P^T [key][row]
+ *
+ * Maximum, sum, rescaling and masking are element-wise: no horizontal operation anywhere. Each score is one chain of fma over d in order,
+ * each output element and each sum one chain over the keys, so bits depend neither on the width of a vector nor on the tile shapes.
+ */
+#ifndef HEED_PANEL_INC_H
+#define HEED_PANEL_INC_H
+
+#include "kernel.h"
+
+#include <float.h>
+#include <math.h>
+
+enum {
+    PANEL_KEYS = 96,                                /* keys per block, counted from key 0: where the maximum is taken, so part of the bits */
+    PANEL_VECTORS = VEC_REGISTERS == 32 ? 4 : 2,      /* most vectors per panel: 6 x this many accumulators fit the registers */
+    PANEL_ROWS = PANEL_VECTORS * VW,
+    TILE_MAX = 12
+};
+
+struct panel {
+    int vectors, width;     /* width = vectors * VW rows, of which `rows` are real */
+    int rows, first;        /* first: number of row 0 in the pass */
+    float *q, *o;           /* [head_dim][width], [v_head_dim][width] */
+    float *m, *l;           /* [width] running maximum and sum */
+    int32_t begin_min, begin_max, end_min, end_max; /* of the rows' visible ranges; empty rows count in end_min alone */
+};
+
+/* What the panels of a pass share. */
+struct panel_work {
+    float *p;               /* [PANEL_KEYS][width] scores, then weights */
+    float *top, *fade;      /* [PANEL_ROWS] maximum with this block, factor for what was summed before */
+};
+
+/* Rows r of a strided matrix as groups of 3 with one base each: few address registers. */
+#define ROW3(base, r, step) (base)[(r) / 3][((r) % 3) * (step)]
+
+/* S^T of `rows` keys, and the running maximum. */
+INLINE void score_tile_of(const int rows, const int vectors, const float *restrict q, const float *restrict k, ptrdiff_t step, int dim,
+                          float *restrict p, float *restrict top)
+{
+    const int width = vectors * VW;
+    vf acc[TILE_MAX][PANEL_VECTORS], best[PANEL_VECTORS];
+    const float *base[TILE_MAX / 3];
+    UNROLL for (int t = 0; t < (rows + 2) / 3; t++) base[t] = k + 3 * t * step;
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vset1(0);
+    for (int d = 0; d < dim; d++) {
+        vf x[PANEL_VECTORS];
+        UNROLL for (int c = 0; c < vectors; c++) x[c] = vload(q + (size_t)d * width + c * VW);
+        UNROLL for (int r = 0; r < rows; r++) {
+            const vf y = vset1(ROW3(base, r, step));
+            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vfma(y, x[c], acc[r][c]);
+        }
+        UNROLL for (int t = 0; t < (rows + 2) / 3; t++) base[t]++;
+    }
+    UNROLL for (int c = 0; c < vectors; c++) best[c] = vload(top + c * VW);
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int c = 0; c < vectors; c++) {
+            vstore(p + (size_t)r * width + c * VW, acc[r][c]);
+            best[c] = vmax(best[c], acc[r][c]);
+        }
+    UNROLL for (int c = 0; c < vectors; c++) vstore(top + c * VW, best[c]);
+}
+
+/* O^T of `rows` columns of V; rescaling is folded into the load of the accumulators. */
+INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, const float *restrict v, ptrdiff_t step,
+                          const float *restrict p, int keys, const float *restrict fade)
+{
+    const int width = vectors * VW;
+    vf acc[TILE_MAX][PANEL_VECTORS], f[PANEL_VECTORS];
+    UNROLL for (int c = 0; c < vectors; c++) f[c] = vload(fade + c * VW);
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmul(vload(o + (size_t)r * width + c * VW), f[c]);
+    for (int j = 0; j < keys; j++) {
+        vf x[PANEL_VECTORS];
+        UNROLL for (int c = 0; c < vectors; c++) x[c] = vload(p + (size_t)j * width + c * VW);
+        UNROLL for (int r = 0; r < rows; r++) {
+            const vf y = vset1(v[r]);
+            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vfma(y, x[c], acc[r][c]);
+        }
+        v += step;
+    }
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int c = 0; c < vectors; c++) vstore(o + (size_t)r * width + c * VW, acc[r][c]);
+}
+
+/* [0, n) in tiles of `most`, then 4, 2 and 1: tails of single rows would cost 8 %. */
+#define FOR_TILES(x, n, most, TILE)                                                     \
+    do {                                                                                \
+        int x = 0, whole_ = (n) / (most) * (most);                                      \
+        while (whole_ > 0 && (((n) - whole_) & 3)) whole_ -= (most);                    \
+        for (; x < whole_; x += (most)) TILE(most);                                     \
+        for (; x + 4 <= (n); x += 4) TILE(4);                                           \
+        for (; x + 2 <= (n); x += 2) TILE(2);                                           \
+        for (; x < (n); x++) TILE(1);                                                   \
+    } while (0)
+
+/* One pair of functions per number of vectors: 6 x 4, 6 x 3, 12 x 2 or 6 x 2, 12 x 1 accumulators. */
+#define PANEL_FUNCTIONS(vectors, most)                                                                                           \
+    NOINLINE void score_block_##vectors(const struct panel *a, const struct panel_work *w, const float *k, ptrdiff_t step, int keys, \
+                                        int dim)                                                                                 \
+    {                                                                                                                            \
+        FOR_TILES(x, keys, most, SCORE_TILE_##vectors);                                                                          \
+    }                                                                                                                            \
+    NOINLINE void value_block_##vectors(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, \
+                                        int dim)                                                                                 \
+    {                                                                                                                            \
+        FOR_TILES(x, dim, most, VALUE_TILE_##vectors);                                                                           \
+    }
+#define SCORE_TILE(rows, n) score_tile_of(rows, n, a->q, k + x * step, step, dim, w->p + (size_t)x * (n * VW), w->top)
+#define VALUE_TILE(rows, n) value_tile_of(rows, n, a->o + (size_t)x * (n * VW), v + x, step, w->p, keys, w->fade)
+#define SCORE_TILE_1(rows) SCORE_TILE(rows, 1)
+#define SCORE_TILE_2(rows) SCORE_TILE(rows, 2)
+#define SCORE_TILE_3(rows) SCORE_TILE(rows, 3)
+#define SCORE_TILE_4(rows) SCORE_TILE(rows, 4)
+#define VALUE_TILE_1(rows) VALUE_TILE(rows, 1)
+#define VALUE_TILE_2(rows) VALUE_TILE(rows, 2)
+#define VALUE_TILE_3(rows) VALUE_TILE(rows, 3)
+#define VALUE_TILE_4(rows) VALUE_TILE(rows, 4)
+
+PANEL_FUNCTIONS(1, 12)
+#if VEC_REGISTERS == 32
+PANEL_FUNCTIONS(2, 12)
+PANEL_FUNCTIONS(3, 6)
+PANEL_FUNCTIONS(4, 6)
+#else
+PANEL_FUNCTIONS(2, 6)
+#endif
+
+static void score_block(const struct panel *a, const struct panel_work *w, const float *k, ptrdiff_t step, int keys, int dim)
+{
+    if (a->vectors == 1) score_block_1(a, w, k, step, keys, dim);
+    if (a->vectors == 2) score_block_2(a, w, k, step, keys, dim);
+#if VEC_REGISTERS == 32
+    if (a->vectors == 3) score_block_3(a, w, k, step, keys, dim);
+    if (a->vectors == 4) score_block_4(a, w, k, step, keys, dim);
+#endif
+}
+
+static void value_block(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, int dim)
+{
+    if (a->vectors == 1) value_block_1(a, w, v, step, keys, dim);
+    if (a->vectors == 2) value_block_2(a, w, v, step, keys, dim);
+#if VEC_REGISTERS == 32
+    if (a->vectors == 3) value_block_3(a, w, v, step, keys, dim);
+    if (a->vectors == 4) value_block_4(a, w, v, step, keys, dim);
+#endif
+}
+
+/* The same where V holds NaN or infinity: a weight of -0 marks a hidden key, which takes no part (0 * NaN would be NaN). Rare, so plain. */
+static void value_block_select(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, int dim)
+{
+    for (int d = 0; d < dim; d++)
+        for (int c = 0; c < a->width; c += VW) {
+            vf acc = vmul(vload(a->o + (size_t)d * (size_t)a->width + c), vload(w->fade + c));
+            for (int j = 0; j < keys; j++) {
+                const vf p = vload(w->p + (size_t)j * (size_t)a->width + c);
+                acc = vselect(vis_minus_zero(p), acc, vfma(vset1(v[j * step + d]), p, acc));
+            }
+            vstore(a->o + (size_t)d * (size_t)a->width + c, acc);
+        }
+}
+
+/* m' = max(m, s), fade = e^(m - m'), p = e^(s - m'), l' = l fade + sum p. A hidden key has s = -infinity: weight 0, or -0 if marked.
+ * A row that has seen nothing keeps m = -infinity; -FLT_MAX stands in for it in differences, so that they are no NaN. */
+INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int keys, const bool mark)
+{
+    for (int c = 0; c < a->width; c += VW) {
+        const vf old = vload(a->m + c), top = vload(w->top + c), m = vmax(top, vset1(-FLT_MAX)), fade = vexp(vsub(old, m));
+        vf l = vmul(vload(a->l + c), fade);
+        float *p = w->p + c;
+        for (int j = 0; j < keys; j++, p += a->width) {
+            const vf s = vload(p);
+            vf e = vexp(vsub(s, m));
+            l = vadd(l, e);
+            if (mark) e = vselect(veq(s, vset1(-INFINITY)), vset1(-0.0f), e);
+            vstore(p, e);
+        }
+        vstore(a->m + c, top);
+        vstore(a->l + c, l);
+        vstore(w->fade + c, MUTANT(cpu_prefill_no_rescale) ? vset1(1) : fade);
+    }
+}
+
+NOINLINE void softmax_block(const struct panel *a, const struct panel_work *w, int keys) { softmax_of(a, w, keys, false); }
+NOINLINE void softmax_block_mark(const struct panel *a, const struct panel_work *w, int keys) { softmax_of(a, w, keys, true); }
+
+/* The maximum once more, after something changed the scores. */
+static void panel_top(const struct panel *a, const struct panel_work *w, int keys)
+{
+    for (int c = 0; c < a->width; c += VW) {
+        vf top = vload(a->m + c);
+        for (int j = 0; j < keys; j++) top = vmax(top, vload(w->p + (size_t)j * (size_t)a->width + c));
+        vstore(w->top + c, top);
+    }
+}
+
+#endif

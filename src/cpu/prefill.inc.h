@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT
+ * prefill.inc.h - template: many query rows of one KV head against its keys, online softmax, vectors over query rows. Compute-bound; one or
+ * few rows against a long cache are decode.inc.h's.
+ *
+ * An item is a tile of queries with all heads of a KV head's group; its rows go in passes of PASS_ROWS, a pass in panels of a few vectors.
+ *     for each block of PANEL_KEYS keys, counted from key 0:
+ *         K and V of the block, as f32                                  prefill_block.inc.h
+ *         for each panel that sees any of it:
+ *             s = scale * q.k; terms and visibility; p = e^(s - m); o = o fade + p v      panel.inc.h, prefill_terms.inc.h
+ *     o / l, lse
+ * The block is cut to the keys that some row of the panel may see; keys cut away would have added exact zeros. So the bits of a row depend on
+ * its own visible keys alone: not on the panel, its neighbours, q_len, threads or the group.
+ */
+#ifndef HEED_PREFILL_INC_H
+#define HEED_PREFILL_INC_H
+
+#include "merge.inc.h"
+#include "prefill_terms.inc.h"
+
+static size_t prefill_scratch(const struct problem *p, int32_t kv_len_max)
+{
+    const size_t dims = (size_t)p->head_dim + (size_t)p->v_head_dim;
+    const size_t copies = (size_t)PANEL_KEYS * (size_t)(copy_step(p->head_dim) + copy_step(p->v_head_dim));
+    (void)kv_len_max;
+    return ((dims + 2) * PASS_ROWS + (PANEL_KEYS + 2) * PANEL_ROWS + copies) * sizeof(float) + 8 * 64;
+}
+
+static float *take_floats(float **next, size_t count)
+{
+    float *here = *next;
+    *next += (count + 15) / 16 * 16;
+    return here;
+}
+
+/* Where everything lies in the scratch; the big rows first, so that they are aligned. */
+static void place_pass(struct prefill_pass *pass, void *scratch)
+{
+    const struct problem *p = pass->p;
+    float *next = scratch;
+    pass->k.copy_step = copy_step(p->head_dim);
+    pass->v.copy_step = copy_step(p->v_head_dim);
+    pass->k.copy = take_floats(&next, (size_t)PANEL_KEYS * (size_t)pass->k.copy_step);
+    pass->v.copy = take_floats(&next, (size_t)PANEL_KEYS * (size_t)pass->v.copy_step);
+    pass->work.p = take_floats(&next, PANEL_KEYS * PANEL_ROWS);
+    pass->work.top = take_floats(&next, PANEL_ROWS);
+    pass->work.fade = take_floats(&next, PANEL_ROWS);
+    float *m = take_floats(&next, PASS_ROWS), *l = take_floats(&next, PASS_ROWS);
+    float *q = take_floats(&next, (size_t)PASS_ROWS * (size_t)p->head_dim), *o = next;
+    for (int n = 0; n < PASS_PANELS; n++) {
+        const size_t row = (size_t)n * PANEL_ROWS;
+        pass->panel[n].m = m + row;
+        pass->panel[n].l = l + row;
+        pass->panel[n].q = q + row * (size_t)p->head_dim;
+        pass->panel[n].o = o + row * (size_t)p->v_head_dim;
+    }
+}
+
+/* ---- the rows of a pass --------------------------------------------------- */
+
+/* Everything that row r of the pass needs to know, for row `number` of the item. */
+static void describe_row(struct prefill_pass *pass, const struct work_item *item, int r, int32_t number)
+{
+    const struct call *call = pass->call;
+    const struct problem *p = pass->p;
+    const int32_t i = item->q_begin + number / p->group, h = item->head * p->group + number % p->group;
+    const int64_t position = query_position(call->batch, pass->s, i);
+    int32_t *begin = &pass->begin[r], *end = &pass->end[r];
+    pass->query[r] = i;
+    pass->head[r] = h;
+    pass->own[r] = position - pass->s->first;
+    visible_by_position(p, pass->s, position, begin, end);
+    if (p->flags & HEED_KEY_RANGE) {
+        const int32_t *range = query_row(&call->key_range, pass->s, pass->b, 0, i);
+        if (range[0] > *begin) *begin = range[0];
+        if (range[1] < *end) *end = range[1];
+    }
+    if (*begin >= *end) *begin = *end = 0;
+    if (p->flags & HEED_ALIBI) pass->slope[r] = ((const float *)call->alibi.data)[h];
+    if (p->flags & (HEED_MASK_BOOL | HEED_MASK_BITS)) pass->mask[r] = query_row(&call->mask, pass->s, pass->b, h, i);
+    if (p->flags & HEED_BIAS) pass->bias[r] = query_row(&call->bias, pass->s, pass->b, h, i);
+}
+
+/* Lanes behind the last row: they see everything, so that they never make a block partial, and nothing of them is stored. */
+static void describe_no_row(struct prefill_pass *pass, int r)
+{
+    pass->begin[r] = 0;
+    pass->end[r] = INT32_MAX;
+    pass->mask[r] = pass->mask[0];
+    pass->bias[r] = pass->bias[0];
+}
+
+/* Q^T, o = 0, m = -infinity, l = 0, and the panel's share of the keys. */
+static void start_panel(struct prefill_pass *pass, struct panel *a)
+{
+    const struct problem *p = pass->p;
+    for (int c = 0; c < a->width; c += VW) {
+        const unsigned char *rows[VW];
+        for (int r = 0; r < VW; r++) {
+            const int n = a->first + c + r;
+            rows[r] = c + r < a->rows ? query_row(&pass->call->q, pass->s, pass->b, pass->head[n], pass->query[n]) : NULL;
+        }
+        transpose_queries(p->q_type, rows, p->head_dim, p->scale, a->q + c, a->width);
+        vstore(a->m + c, vset1(-INFINITY));
+        vstore(a->l + c, vset1(0));
+    }
+    memset(a->o, 0, sizeof(float) * (size_t)p->v_head_dim * (size_t)a->width);
+    a->begin_min = INT32_MAX;
+    a->end_min = INT32_MAX;
+    a->begin_max = a->end_max = 0;
+    for (int r = a->first; r < a->first + a->rows; r++) {
+        const int32_t begin = pass->begin[r], end = pass->end[r];
+        if (end < a->end_min) a->end_min = end;
+        if (end == 0) continue;
+        if (begin < a->begin_min) a->begin_min = begin;
+        if (begin > a->begin_max) a->begin_max = begin;
+        if (end > a->end_max) a->end_max = end;
+    }
+}
+
+/* Panels as wide as the rows that are left, so that few rows are not padded to many. */
+static void start_pass(struct prefill_pass *pass, const struct work_item *item, int32_t first, int rows)
+{
+    pass->rows = rows;
+    pass->panels = 0;
+    for (int r = 0; r < rows; r++) describe_row(pass, item, r, first + r);
+    for (int r = rows; r < (rows + VW - 1) / VW * VW; r++) describe_no_row(pass, r);
+    for (int r = 0; r < rows; r += PANEL_ROWS) {
+        struct panel *a = &pass->panel[pass->panels++];
+        a->first = r;
+        a->rows = min_int(PANEL_ROWS, rows - r);
+        a->vectors = (a->rows + VW - 1) / VW;
+        a->width = a->vectors * VW;
+        start_panel(pass, a);
+    }
+}
+
+/* ---- the keys -------------------------------------------------------------- */
+
+/* Part of [block, block + PANEL_KEYS) that a panel may see; it begins at a multiple of 16, where masks of bits can be loaded. */
+static struct prefill_span span_of(const struct panel *a, int32_t block)
+{
+    struct prefill_span span = {a, a->begin_min > block ? a->begin_min / 16 * 16 : block, block + PANEL_KEYS};
+    if (a->end_max < block + PANEL_KEYS) span.j1 = a->end_max;
+    return span;
+}
+
+static void attend_block(struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, struct key_block v, bool finite)
+{
+    const struct panel *a = span->a;
+    const struct panel_work *w = &pass->work;
+    const int keys = span->j1 - span->j0;
+    memcpy(w->top, a->m, sizeof(float) * (size_t)a->width);
+    score_block(a, w, k.data, k.step, keys, pass->p->head_dim);
+    apply_terms(pass, span);
+    if (finite || MUTANT(cpu_prefill_hidden_values)) {
+        softmax_block(a, w, keys);
+        value_block(a, w, v.data, v.step, keys, pass->p->v_head_dim);
+    } else {
+        softmax_block_mark(a, w, keys);
+        value_block_select(a, w, v.data, v.step, keys, pass->p->v_head_dim);
+    }
+}
+
+/* One block of keys for all panels that see some of it. */
+static void walk_block(struct prefill_pass *pass, int32_t block)
+{
+    struct prefill_span span[PASS_PANELS];
+    int32_t j0 = INT32_MAX, j1 = 0;
+    for (int n = 0; n < pass->panels; n++) {
+        span[n] = span_of(&pass->panel[n], block);
+        if (span[n].j0 >= span[n].j1) continue;
+        if (span[n].j0 < j0) j0 = span[n].j0;
+        if (span[n].j1 > j1) j1 = span[n].j1;
+    }
+    if (j0 >= j1) return;
+    const struct key_block k = load_block(pass->call, &pass->k, pass->b, pass->g, j0, j1);
+    const struct key_block v = load_block(pass->call, &pass->v, pass->b, pass->g, j0, j1);
+    const bool finite = block_is_finite(v, j1 - j0, pass->p->v_head_dim);
+    for (int n = 0; n < pass->panels; n++) {
+        if (span[n].j0 >= span[n].j1) continue;
+        const ptrdiff_t skip = span[n].j0 - j0;
+        attend_block(pass, &span[n], (struct key_block){k.data + skip * k.step, k.step}, (struct key_block){v.data + skip * v.step, v.step},
+                     finite);
+    }
+}
+
+/* ---- the end ---------------------------------------------------------------- */
+
+/* With a sink z: n = max(m, z), factor = e^(m - n), l' = l factor + e^(z - n); without: 1, l. A row that saw nothing divides 0 by 1. */
+static void add_sinks(const struct prefill_pass *pass, const struct panel *a, int c, vf *m, vf *l, vf *factor)
+{
+    float z[VW];
+    *m = vload(a->m + c);
+    *l = vload(a->l + c);
+    *factor = vset1(1);
+    if (!(pass->p->flags & HEED_SINKS)) return;
+    for (int r = 0; r < VW; r++) z[r] = c + r < a->rows ? ((const float *)pass->call->sinks.data)[pass->head[a->first + c + r]] : 0;
+    const vf sink = vload(z), n = vmax(sink, *m), shift = vmax(n, vset1(-FLT_MAX));
+    *factor = vexp(vsub(*m, shift));
+    *l = vadd(vmul(*l, *factor), vexp(vsub(sink, shift)));
+    *m = n;
+}
+
+static void finish_vector(const struct prefill_pass *pass, const struct panel *a, int c)
+{
+    const struct problem *p = pass->p;
+    const int count = min_int(VW, a->rows - c);
+    unsigned char *rows[VW] = {0};
+    float lse_m[VW], lse_l[VW];
+    vf m, l, factor;
+    add_sinks(pass, a, c, &m, &l, &factor);
+    if (p->flags & HEED_LSE_WITHOUT_SINK) {
+        vstore(lse_m, vload(a->m + c));
+        vstore(lse_l, vload(a->l + c));
+    } else {
+        vstore(lse_m, m);
+        vstore(lse_l, l);
+    }
+    for (int r = 0; r < count; r++) {
+        const int n = a->first + c + r;
+        rows[r] = query_row(&pass->call->o, pass->s, pass->b, pass->head[n], pass->query[n]);
+        if (p->flags & HEED_WRITE_LSE)
+            *(float *)query_row(&pass->call->lse, pass->s, pass->b, pass->head[n], pass->query[n]) = lse_of(p, lse_m[r], lse_l[r]);
+    }
+    l = vselect(veq(l, vset1(0)), vset1(1), l);
+    transpose_outputs(p->o_type, rows, count, p->v_head_dim, a->o + c, a->width, factor, l);
+}
+
+static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)
+{
+    const struct problem *p = &call->plan->problem;
+    struct prefill_pass pass = {.call = call, .p = p, .s = &call->batch->sequences[item->sequence], .b = item->sequence, .g = item->head};
+    pass.k = (struct key_source){.rows = &call->k, .scales = &call->k_scale, .type = p->k_type, .dim = p->head_dim};
+    pass.v = (struct key_source){.rows = &call->v, .scales = &call->v_scale, .type = p->v_type, .dim = p->v_head_dim};
+    place_pass(&pass, scratch);
+    const int32_t rows = (item->q_end - item->q_begin) * p->group;
+    for (int32_t first = 0; first < rows; first += PASS_ROWS) {
+        start_pass(&pass, item, first, min_int(PASS_ROWS, rows - first));
+        int32_t begin = INT32_MAX, end = 0;
+        for (int n = 0; n < pass.panels; n++) {
+            if (pass.panel[n].begin_min < begin) begin = pass.panel[n].begin_min;
+            if (pass.panel[n].end_max > end) end = pass.panel[n].end_max;
+        }
+        if (MUTANT(cpu_prefill_first_block) && begin > 0) begin += PANEL_KEYS;
+        for (int32_t block = begin / PANEL_KEYS * PANEL_KEYS; block < end; block += PANEL_KEYS) walk_block(&pass, block);
+        for (int n = 0; n < pass.panels; n++)
+            for (int c = 0; c < pass.panel[n].width; c += VW) finish_vector(&pass, &pass.panel[n], c);
+    }
+}
+
+static const struct cpu_kernel prefill_kernel = {.item = prefill_item, .scratch = prefill_scratch};
+
+/* Also a row for decode steps, behind the decode rows: HEED_INVARIANT wants one order of arithmetic for both, and this one has it. */
+#define PREFILL_ROW(isa, need, name_end, tile, fits_)                                                                                \
+    {                                                                                                                               \
+        .name = "cpu." isa ".prefill" name_end, .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL,         \
+        .needs = need, .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL,                    \
+        .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .dim_limit = MAX_HEAD_DIM, .fits = fits_, .q_tile = tile, .packs_group = true,   \
+        .arithmetic = {.dot_lanes = 1, .rescale_block = PANEL_KEYS, .exp_ulp = 1.1f, .exp_roundings = 1, .tanh_ulp = 2, .log_ulp = 1,   \
+                       .div_roundings = 1},                                                                                         \
+        .cpu = &prefill_kernel                                                                                                      \
+    }
+#define PREFILL_ROWS(isa, need) PREFILL_ROW(isa, need, "", 64, NULL)
+
+#endif

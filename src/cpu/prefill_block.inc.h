@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT
+ * prefill_block.inc.h - template: rows of any storage type as f32: query rows into a panel, a block of K or V where the tiles can read it,
+ * output rows back. Values only; who sees what is prefill_terms.inc.h's.
+ */
+#ifndef HEED_PREFILL_BLOCK_INC_H
+#define HEED_PREFILL_BLOCK_INC_H
+
+#include "panel.inc.h"
+
+/* Elements [i, i + n) of a row of q, n <= VW. */
+INLINE vf load_float(heed_type type, const unsigned char *row, int32_t i, int n)
+{
+    if (type == HEED_F32) return vload_n((const float *)row + i, n);
+    if (type == HEED_F16) return vload_f16_n((const uint16_t *)row + i, n);
+    return vload_bf16_n((const uint16_t *)row + i, n);
+}
+
+INLINE void store_float(heed_type type, unsigned char *row, int32_t i, vf x, int n)
+{
+    if (type == HEED_F32)
+        vstore_n((float *)row + i, x, n);
+    else if (type == HEED_F16)
+        vstore_f16_n((uint16_t *)row + i, x, n);
+    else
+        vstore_bf16_n((uint16_t *)row + i, x, n);
+}
+
+static int min_int(int a, int b) { return a < b ? a : b; }
+
+/* Q^T of VW rows at once: scale folded in, one rounding. rows[r] NULL: no such row, zeros. */
+static void transpose_queries(heed_type type, const unsigned char *const rows[VW], int32_t dim, float scale, float *q, int width)
+{
+    for (int32_t i = 0; i < dim; i += VW) {
+        const int n = min_int(VW, dim - i);
+        vf t[VW];
+        for (int r = 0; r < VW; r++) t[r] = rows[r] ? vmul(load_float(type, rows[r], i, n), vset1(scale)) : vset1(0);
+        vtranspose(t);
+        for (int d = 0; d < n; d++) vstore(q + (size_t)(i + d) * (size_t)width, t[d]);
+    }
+}
+
+/* o = O^T factor / l of VW rows, of which the first `count` are stored. Adding +0 turns -0 into +0: hidden keys may decide its sign. */
+static void transpose_outputs(heed_type type, unsigned char *const rows[VW], int count, int32_t dim, const float *o, int width, vf factor, vf l)
+{
+    for (int32_t i = 0; i < dim; i += VW) {
+        const int n = min_int(VW, dim - i);
+        vf t[VW];
+        for (int d = 0; d < VW; d++)
+            t[d] = d < n ? vadd(vdiv(vmul(vload(o + (size_t)(i + d) * (size_t)width), factor), l), vset1(0)) : vset1(0);
+        vtranspose(t);
+        for (int r = 0; r < count; r++) store_float(type, rows[r], i, t[r], n);
+    }
+}
+
+/* One row of K or V to f32. scale: of i8 and f8. */
+static void widen_row(heed_type type, const unsigned char *from, float scale, float *to, int32_t dim)
+{
+    int32_t i = 0;
+    switch (type) {
+    case HEED_F32:
+        for (; i + VW <= dim; i += VW) vstore(to + i, vload((const float *)from + i));
+        if (i < dim) vstore_n(to + i, vload_n((const float *)from + i, dim - i), dim - i);
+        break;
+    case HEED_F16:
+        for (; i + VW <= dim; i += VW) vstore(to + i, vload_f16((const uint16_t *)from + i));
+        if (i < dim) vstore_n(to + i, vload_f16_n((const uint16_t *)from + i, dim - i), dim - i);
+        break;
+    case HEED_BF16:
+        for (; i + VW <= dim; i += VW) vstore(to + i, vload_bf16((const uint16_t *)from + i));
+        if (i < dim) vstore_n(to + i, vload_bf16_n((const uint16_t *)from + i, dim - i), dim - i);
+        break;
+    case HEED_I8:
+        for (; i + VW <= dim; i += VW) vstore(to + i, vmul(vload_i8((const int8_t *)from + i), vset1(scale)));
+        if (i < dim) vstore_n(to + i, vmul(vload_i8_n((const int8_t *)from + i, dim - i), vset1(scale)), dim - i);
+        break;
+    case HEED_Q8_0:
+        for (; i < dim; i += 32, from += 34) {
+            uint16_t half;
+            memcpy(&half, from, sizeof half);
+            const vf d = vset1(f16_to_f32(half));
+            for (int k = 0; k < 32; k += VW) vstore(to + i + k, vmul(vload_i8((const int8_t *)from + 2 + k), d));
+        }
+        break;
+    default: row_to_f32(type, from, scale, to, dim);
+    }
+}
+
+/* A tensor of keys, and how one of its blocks is read. */
+struct key_source {
+    const struct view *rows, *scales;
+    heed_type type;
+    int32_t dim;
+    float *copy;         /* [PANEL_KEYS][copy_step] */
+    ptrdiff_t copy_step;
+};
+
+struct key_block {
+    const float *data;   /* row of key j0 */
+    ptrdiff_t step;      /* floats from row to row */
+};
+
+/* An odd number of cache lines from row to row: rows then spread over all sets of a cache. */
+static ptrdiff_t copy_step(int32_t dim) { return (((dim + 15) / 16) | 1) * 16; }
+
+/* May the tiles read f32 rows where they lie? Not across pages, and not with steps that put a block's rows into few cache sets. */
+static bool reads_in_place(const struct key_source *from, int32_t page_size, int32_t j0, int32_t j1)
+{
+    if (from->type != HEED_F32) return false;
+    if (page_size > 0 && j0 / page_size != (j1 - 1) / page_size) return false;
+    const int64_t step = from->rows->token;
+    return step >= 0 && step <= 1024;
+}
+
+/* Keys [j0, j1) of (b, g). */
+static struct key_block load_block(const struct call *call, const struct key_source *from, int32_t b, int32_t g, int32_t j0, int32_t j1)
+{
+    const struct sequence *s = &call->batch->sequences[b];
+    const int32_t *pages = call->batch->page_table, page_size = call->plan->problem.page_size;
+    if (reads_in_place(from, page_size, j0, j1))
+        return (struct key_block){key_row(from->rows, s, pages, page_size, b, g, j0), from->rows->token / (int64_t)sizeof(float)};
+    for (int32_t j = j0; j < j1; j++) {
+        const float scale = from->scales->given ? *(const float *)key_row(from->scales, s, pages, page_size, b, g, j) : 1.0f;
+        widen_row(from->type, key_row(from->rows, s, pages, page_size, b, g, j), scale, from->copy + (j - j0) * from->copy_step, from->dim);
+    }
+    return (struct key_block){from->copy, from->copy_step};
+}
+
+/* Is every value of the block a finite number? x * 0 is 0, or NaN. */
+static bool block_is_finite(struct key_block block, int keys, int32_t dim)
+{
+    vf sum[2] = {vset1(0), vset1(0)};
+    for (int j = 0; j < keys; j++) {
+        const float *row = block.data + j * block.step;
+        int32_t i = 0;
+        for (; i + 2 * VW <= dim; i += 2 * VW) {
+            sum[0] = vfma(vload(row + i), vset1(0), sum[0]);
+            sum[1] = vfma(vload(row + i + VW), vset1(0), sum[1]);
+        }
+        for (; i < dim; i += VW) sum[0] = vfma(vload_n(row + i, min_int(VW, dim - i)), vset1(0), sum[0]);
+    }
+    return !vany(vne(sum[0], sum[0])) && !vany(vne(sum[1], sum[1]));
+}
+
+#endif
