@@ -141,20 +141,23 @@ static double weight_errors(const struct problem *p, const struct terms *t, stru
     return e_max;
 }
 
-/* L = log sum p_i e^(d_i), of all weights or (with_sink false) of the keys' alone. */
-static double log_of_errors(const struct reference_row *row, double d_0, bool with_sink)
+/* log sum e^(s_i - m + d_i) over the weights, the sink's with its own d (absent: -infinity), without overflow; d counted or not. */
+static double log_sum(const struct reference_row *row, double sink, double d_0, bool with_errors)
 {
-    double largest = with_sink ? d_0 : 0, sum = with_sink ? row->sink_weight : 0, total = sum;
+    double m = row->maximum, first = sink == -INFINITY ? -INFINITY : sink - m + (with_errors ? d_0 : 0), top = first, sum = 0;
     for (int32_t j = row->begin; j < row->end; j++)
-        if (row->logit[j] != -INFINITY) largest = max_of(largest, row->error[j]);
-    if (with_sink) sum *= exp(d_0 - largest);
-    for (int32_t j = row->begin; j < row->end; j++) {
-        if (row->logit[j] == -INFINITY) continue;
-        sum += row->weight[j] * exp(row->error[j] - largest);
-        total += row->weight[j];
-    }
-    if (!(total > 0) || !(sum > 0)) return largest;
-    return max_of(largest + log(sum / total), 0);
+        if (row->logit[j] != -INFINITY) top = max_of(top, row->logit[j] - m + (with_errors ? row->error[j] : 0));
+    if (sink != -INFINITY) sum = exp(first - top);
+    for (int32_t j = row->begin; j < row->end; j++)
+        if (row->logit[j] != -INFINITY) sum += exp(row->logit[j] - m + (with_errors ? row->error[j] : 0) - top);
+    return top + log(sum);
+}
+
+/* L = log sum p_i e^(d_i), of all weights or (sink -infinity) of the keys' alone. As a difference of logarithms, because the errors of far
+ * keys are large and weigh nothing. */
+static double log_of_errors(const struct reference_row *row, double sink, double d_0)
+{
+    return max_of(log_sum(row, sink, d_0, true) - log_sum(row, sink, d_0, false), 0);
 }
 
 /* p e^x, from log p, without overflow to infinity (which times 0 would be NaN). */
@@ -322,7 +325,7 @@ void bound_row(const struct call *call, int32_t b, int32_t h, int32_t i, const s
         return;
     }
     double d_0, e_max = weight_errors(p, &t, scratch, &d_0);
-    double l = log_of_errors(row, d_0, true);
+    double l = log_of_errors(row, row->sink, d_0);
     if (score_bound) score_bounds(p, arithmetic, &t, row, l, score_bound);
     if (row->order_matters) {
         set_all(o_bound, n, INFINITY);
@@ -333,6 +336,6 @@ void bound_row(const struct call *call, int32_t b, int32_t h, int32_t i, const s
     sum_columns(call, b, h / p->group, scratch, l, &s);
     double sink_growth = row->sink == -INFINITY ? 0 : growth(row->sink_weight, row->sink - row->lse, d_0 + l);
     for (int32_t c = 0; c < n; c++) o_bound[c] = output_bound(p, arithmetic, &t, row, &s, sink_growth, c);
-    double l_out = (p->flags & HEED_LSE_WITHOUT_SINK) ? log_of_errors(row, d_0, false) : l;
+    double l_out = (p->flags & HEED_LSE_WITHOUT_SINK) ? log_of_errors(row, -INFINITY, 0) : l;
     *lse_bound = lse_bound_of(p, arithmetic, &t, row, l_out, e_max);
 }
