@@ -11,21 +11,48 @@
 
 INLINE int lanes_left(int32_t n) { return n < 0 ? 0 : n < VW ? n : VW; }
 
-/* Bytes of an element, and the address of element d: types without blocks. */
-INLINE int row_element_bytes(heed_type type) { return type == HEED_F32 ? 4 : type == HEED_I8 ? 1 : 2; }
-INLINE const unsigned char *row_address(heed_type type, const unsigned char *row, int64_t d) { return row + d * row_element_bytes(type); }
+static inline int32_t whole_lanes(int32_t n) { return (n + 15) / 16 * 16; }
 
-/* Elements d, d + 1, ... of a row as f32: VW of them, or the first n and zeros. Nothing else is read. i8 without its scale. */
-INLINE vf vload_row(const heed_type type, const unsigned char *row, int64_t d)
+/* Address of element d; in a type with blocks, of its block. */
+INLINE const unsigned char *row_address(heed_type type, const unsigned char *row, int64_t d)
 {
-    const void *at = row_address(type, row, d);
-    return type == HEED_F16 ? vload_f16(at) : type == HEED_BF16 ? vload_bf16(at) : type == HEED_I8 ? vload_i8(at) : vload(at);
+    switch (type) {
+    case HEED_F32: return row + 4 * d;
+    case HEED_F16: case HEED_BF16: return row + 2 * d;
+    case HEED_Q8_0: return row + d / 32 * 34;
+    case HEED_Q4_0: return row + d / 32 * 18;
+    default: return row + d;
+    }
 }
 
+/* Elements d, d + 1, ... of a row as f32, exactly: VW of them, or the first n and zeros; nothing else is read. d is a multiple of VW in a
+ * type with blocks, whose rows have no tails. i8 and f8 without the scale of their row. */
 INLINE vf vload_row_n(const heed_type type, const unsigned char *row, int64_t d, int n)
 {
     const void *at = row_address(type, row, d);
-    return type == HEED_F16 ? vload_f16_n(at, n) : type == HEED_BF16 ? vload_bf16_n(at, n) : type == HEED_I8 ? vload_i8_n(at, n) : vload_n(at, n);
+    const uint8_t *codes = (const uint8_t *)at + 2; /* of a block, behind its f16 scale */
+    switch (type) {
+    case HEED_F16: return vload_f16_n(at, n);
+    case HEED_BF16: return vload_bf16_n(at, n);
+    case HEED_I8: return vload_i8_n(at, n);
+    case HEED_Q8_0: return vmul(vset1_f16(at), vload_i8((const int8_t *)codes + d % 32));
+    case HEED_Q4_0: return vmul(vset1_f16(at), vload_nibbles(codes + d % 16, d % 32 >= 16));
+    case HEED_F8_E4M3: return vload_e4m3_n(at, n);
+    case HEED_F8_E5M2: return vload_e5m2_n(at, n);
+    default: return vload_n(at, n);
+    }
+}
+
+INLINE vf vload_row(const heed_type type, const unsigned char *row, int64_t d)
+{
+    const void *at = row_address(type, row, d);
+    switch (type) {
+    case HEED_F32: return vload(at);
+    case HEED_F16: return vload_f16(at);
+    case HEED_BF16: return vload_bf16(at);
+    case HEED_I8: return vload_i8(at);
+    default: return vload_row_n(type, row, d, VW);
+    }
 }
 
 /* The tree: within each four lanes (0 + 2) + (1 + 3), then fours (0 + 1) + (2 + 3). vtree16 does 16 of them at once. */

@@ -121,6 +121,30 @@ INLINE void vtranspose(vf *r)
     UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
+/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN would be 480. */
+INLINE __m128i vbytes8(const uint8_t *p, int n) { return n == 8 ? _mm_loadl_epi64((const __m128i *)p) : vbytes_n(p, n, 1); }
+INLINE vf vload_e5m2_n(const uint8_t *p, int n) { return _mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(vbytes8(p, n)), 8)); }
+INLINE vf vload_e4m3_n(const uint8_t *p, int n)
+{
+    const __m128i u = _mm_slli_epi16(_mm_cvtepi8_epi16(vbytes8(p, n)), 7);
+    const vf x = vmul(_mm256_cvtph_ps(_mm_and_si128(u, _mm_set1_epi16((short)0xbf80))), vset1(256.0f));
+    return vselect(veq(vabs(x), vset1(480.0f)), _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)), x);
+}
+INLINE vf vset1_f16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return _mm256_cvtph_ps(_mm_set1_epi16((short)h));
+}
+/* Lower or upper halves of 8 bytes, less 8. */
+INLINE vf vload_nibbles(const uint8_t *p, int upper)
+{
+    __m128i u = _mm_loadl_epi64((const __m128i *)p);
+    if (upper) u = _mm_srli_epi16(u, 4);
+    u = _mm_sub_epi8(_mm_and_si128(u, _mm_set1_epi8(15)), _mm_set1_epi8(8));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(u));
+}
+
 /* Lane n <-> bit n. */
 INLINE vm vm_of_bits(uint32_t bits)
 {

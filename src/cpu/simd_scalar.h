@@ -70,6 +70,17 @@ INLINE vf vscale_exp(vf p, vf z, vf x, float low)
 /* r[i] lane k <-> r[k] lane i */
 INLINE void vtranspose(vf *r) { (void)r; }
 
+/* f8, NaN kept; one f16 (at any even address) in every lane; the lower or upper halves of VW bytes, less 8 */
+INLINE vf vload_e5m2_n(const uint8_t *p, int n) { return n > 0 ? f8_e5m2_to_f32(*p) : 0.0f; }
+INLINE vf vload_e4m3_n(const uint8_t *p, int n) { return n > 0 ? f8_e4m3_to_f32(*p) : 0.0f; }
+INLINE vf vset1_f16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return f16_to_f32(h);
+}
+INLINE vf vload_nibbles(const uint8_t *p, int upper) { return (float)((upper ? *p >> 4 : *p & 15) - 8); }
+
 /* lane n <-> bit n; a hint that a cache line will be read */
 INLINE vm vm_of_bits(uint32_t bits) { return (int)(bits & 1); }
 INLINE uint32_t bits_of_vm(vm a) { return (uint32_t)a; }

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT
+ * decode_tiles.inc.h - template: the two inner loops of decode for every storage type, and the table of their instances. Rows are widened to
+ * f32 in registers; who sees what and what a score means is decode.inc.h's.
+ */
+#ifndef HEED_DECODE_TILES_INC_H
+#define HEED_DECODE_TILES_INC_H
+
+#include "lanes.inc.h"
+
+enum {
+    DECODE_CHUNK = 512, /* keys per item: fixed, it decides the bits */
+    DECODE_BLOCK = 64   /* keys per block of values: one word of visibility */
+};
+
+#if VW >= 8
+#define UNROLL_KEYS UNROLL
+#else
+#define UNROLL_KEYS /* one float wide there are no registers to keep 16 sums in */
+#endif
+
+/* ---- dot products --------------------------------------------------------- */
+
+/* Dots of R rows with 16 keys: 16 / R keys fill 16 accumulators of 16 lanes, KP keys side by side; a tree makes them one vector of
+ * scores. Each dot: lane n sums d = n, n + 16, ... by fma from 0; a tail is filled with zeros. next: rows to fetch meanwhile, or NULL. */
+INLINE void score_tile(const heed_type type, const int R, const int KP, const float *q, int32_t q_step, int32_t dim,
+                       const unsigned char *const *rows, const unsigned char *const *next, int32_t next_bytes, float *to)
+{
+    const int KB = 16 / R;
+    const int32_t whole = dim / 16 * 16;
+    for (int first = 0; first < 16; first += KB) {
+        vf sum[16][LANE_VECTORS];
+        float scores[16] __attribute__((aligned(64)));
+        UNROLL_KEYS for (int k = 0; k < KB; k += KP) {
+            vf a[16][LANE_VECTORS];
+            const unsigned char *row[16];
+            UNROLL for (int n = 0; n < KP; n++) {
+                row[n] = rows[first + k + n];
+                if (next)
+                    for (int32_t z = 0; z < next_bytes; z += 64) vprefetch(next[first + k + n] + z);
+            }
+            UNROLL for (int n = 0; n < R * KP; n++)
+                UNROLL for (int v = 0; v < LANE_VECTORS; v++) a[n][v] = vset1(0);
+            for (int32_t d = 0; d < whole; d += 16)
+                UNROLL for (int v = 0; v < LANE_VECTORS; v++) {
+                    vf x[16];
+                    UNROLL for (int n = 0; n < KP; n++) x[n] = vload_row(type, row[n], d + v * VW);
+                    UNROLL for (int r = 0; r < R; r++) {
+                        const vf y = vload(q + r * q_step + d + v * VW);
+                        UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vfma(x[n], y, a[r * KP + n][v]);
+                    }
+                }
+            if (whole < dim)
+                UNROLL for (int v = 0; v < LANE_VECTORS; v++) {
+                    vf x[16];
+                    UNROLL for (int n = 0; n < KP; n++) x[n] = vload_row_n(type, row[n], whole + v * VW, lanes_left(dim - whole - v * VW));
+                    UNROLL for (int r = 0; r < R; r++) {
+                        const vf y = vload(q + r * q_step + whole + v * VW);
+                        UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vfma(x[n], y, a[r * KP + n][v]);
+                    }
+                }
+            UNROLL for (int r = 0; r < R; r++)
+                UNROLL for (int n = 0; n < KP; n++)
+                    UNROLL for (int v = 0; v < LANE_VECTORS; v++) sum[r * KB + k + n][v] = a[r * KP + n][v];
+        }
+        vtree16(sum, scores);
+        UNROLL for (int r = 0; r < R; r++) memcpy(to + r * DECODE_CHUNK + first, scores + r * KB, (size_t)KB * sizeof(float));
+    }
+}
+
+/* ---- weighted sums ----------------------------------------------------- */
+
+/* acc[r][...] += p[r][key] v[key][...] for the keys of one block whose bit is set: R rows, C times 16 columns from d on (TAIL: the last
+ * columns, n < 16 of them). ahead: fetch the same columns of the next block. */
+INLINE void value_tile(const heed_type type, const int R, const int C, const bool TAIL, const float *p, uint64_t bits,
+                       const unsigned char *const *rows, int32_t d, int32_t n, float *acc, int32_t acc_step, bool ahead)
+{
+    enum { MOST = 8 * LANE_VECTORS };
+    vf a[8][MOST];
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) a[r][v] = vload(acc + r * acc_step + v * VW);
+    while (bits) {
+        const int j = __builtin_ctzll(bits);
+        const unsigned char *row = rows[j];
+        vf x[MOST];
+        bits &= bits - 1;
+        if (ahead) {
+            const unsigned char *next = rows[j + DECODE_BLOCK], *end = row_address(type, next, d + 16 * C);
+            for (next = row_address(type, next, d); next < end; next += 64) vprefetch(next);
+        }
+        UNROLL for (int v = 0; v < C * LANE_VECTORS; v++)
+            x[v] = TAIL ? vload_row_n(type, row, d + v * VW, lanes_left(n - v * VW)) : vload_row(type, row, d + v * VW);
+        UNROLL for (int r = 0; r < R; r++) {
+            const vf w = vset1(p[r * DECODE_CHUNK + j]);
+            UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) a[r][v] = vfma(w, x[v], a[r][v]);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) vstore(acc + r * acc_step + v * VW, a[r][v]);
+}
+
+/* ---- instances: types x rows of a tile; shapes by the registers there are -- */
+
+typedef void (*score_fn)(const float *q, int32_t q_step, int32_t dim, const unsigned char *const *rows, const unsigned char *const *next,
+                         int32_t next_bytes, float *to);
+typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *const *rows, int32_t d, int32_t n, float *acc,
+                         int32_t acc_step, bool ahead);
+
+#define SCORE_INSTANCE(name, type, R, KP)                                                                                              \
+    NOINLINE void score_##name##_##R(const float *q, int32_t q_step, int32_t dim, const unsigned char *const *rows,                    \
+                                     const unsigned char *const *next, int32_t next_bytes, float *to)                                  \
+    {                                                                                                                                  \
+        score_tile(type, R, KP, q, q_step, dim, rows, next, next_bytes, to);                                                           \
+    }
+#define VALUE_INSTANCE(name, type, R, C, TAIL, word)                                                                                   \
+    NOINLINE void value_##name##_##R##_##word(const float *p, uint64_t bits, const unsigned char *const *rows, int32_t d, int32_t n,   \
+                                              float *acc, int32_t acc_step, bool ahead)                                                \
+    {                                                                                                                                  \
+        value_tile(type, R, C, TAIL, p, bits, rows, d, n, acc, acc_step, ahead);                                                       \
+    }
+#define VALUE_INSTANCES(name, type, R, C)        \
+    VALUE_INSTANCE(name, type, R, C, false, wide) \
+    VALUE_INSTANCE(name, type, R, 1, false, one)  \
+    VALUE_INSTANCE(name, type, R, 1, true, tail)
+
+/* Rows per tile, keys side by side in the scores, 16-column strips in the values: accumulators, operands and one broadcast stay in
+ * registers. One float wide there is nothing to share. */
+#if VW >= 8
+#define DECODE_TILES 3 /* of 1, 2 and 4 rows */
+#define DECODE_INSTANCES(name, type)                                 \
+    SCORE_INSTANCE(name, type, 1, 2)                                 \
+    SCORE_INSTANCE(name, type, 2, 2)                                 \
+    SCORE_INSTANCE(name, type, 4, VW == 16 ? 2 : 1)                  \
+    VALUE_INSTANCES(name, type, 1, VW == 16 ? 8 : 4)                 \
+    VALUE_INSTANCES(name, type, 2, VW == 16 ? 8 : 2)                 \
+    VALUE_INSTANCES(name, type, 4, VW == 16 ? 4 : 1)
+#define DECODE_ENTRY(name)                                                                          \
+    {                                                                                               \
+        {score_##name##_1, score_##name##_2, score_##name##_4},                                     \
+        {{value_##name##_1_wide, value_##name##_1_one, value_##name##_1_tail},                      \
+         {value_##name##_2_wide, value_##name##_2_one, value_##name##_2_tail},                      \
+         {value_##name##_4_wide, value_##name##_4_one, value_##name##_4_tail}},                     \
+    }
+static const int32_t value_strip[DECODE_TILES] = {VW == 16 ? 8 : 4, VW == 16 ? 8 : 2, VW == 16 ? 4 : 1};
+#else
+#define DECODE_TILES 1
+#define DECODE_INSTANCES(name, type) SCORE_INSTANCE(name, type, 1, 1) VALUE_INSTANCES(name, type, 1, 1)
+#define DECODE_ENTRY(name) {{score_##name##_1}, {{value_##name##_1_wide, value_##name##_1_one, value_##name##_1_tail}}}
+static const int32_t value_strip[DECODE_TILES] = {1};
+#endif
+
+enum { STRIP_WIDE, STRIP_ONE, STRIP_TAIL };
+struct decode_tiles {
+    score_fn score[DECODE_TILES];
+    value_fn value[DECODE_TILES][3];
+};
+
+DECODE_INSTANCES(f32, HEED_F32)
+DECODE_INSTANCES(f16, HEED_F16)
+DECODE_INSTANCES(bf16, HEED_BF16)
+DECODE_INSTANCES(i8, HEED_I8)
+DECODE_INSTANCES(q8_0, HEED_Q8_0)
+DECODE_INSTANCES(q4_0, HEED_Q4_0)
+DECODE_INSTANCES(f8_e4m3, HEED_F8_E4M3)
+DECODE_INSTANCES(f8_e5m2, HEED_F8_E5M2)
+
+static const struct decode_tiles decode_tiles[] = {
+    [HEED_F32] = DECODE_ENTRY(f32),         [HEED_F16] = DECODE_ENTRY(f16),         [HEED_BF16] = DECODE_ENTRY(bf16),
+    [HEED_I8] = DECODE_ENTRY(i8),           [HEED_Q8_0] = DECODE_ENTRY(q8_0),       [HEED_Q4_0] = DECODE_ENTRY(q4_0),
+    [HEED_F8_E4M3] = DECODE_ENTRY(f8_e4m3), [HEED_F8_E5M2] = DECODE_ENTRY(f8_e5m2),
+};
+
+/* The largest tile, as its logarithm, for so many rows. */
+static inline int tile_for(int32_t rows) { return DECODE_TILES == 1 || rows == 1 ? 0 : rows < 4 ? 1 : 2; }
+#endif
