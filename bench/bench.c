@@ -278,11 +278,7 @@ static int bench_suites(struct bench *bench, const char *list)
         }
         for (int n = 0; suite->problems[n]; n++) {
             struct problem_line line;
-            char message[256];
-            if (!line_parse(suite->problems[n], &line, message, sizeof message)) {
-                fprintf(stderr, "heed bench: \"%s\": %s\n", suite->problems[n], message);
-                return EXIT_BROKEN;
-            }
+            if (!problem_read(suite->problems[n], &line)) return EXIT_BROKEN;
             const int code = bench_line(bench, &line);
             if (code) return code;
         }
@@ -296,12 +292,8 @@ static int bench_all(struct bench *bench)
 {
     const struct options *options = bench->tool.options;
     static struct problem_line lines[MAX_PROBLEMS];
-    char message[256];
     for (int n = 0; n < options->problem_count; n++)
-        if (!line_parse(options->problems[n], &lines[n], message, sizeof message)) {
-            fprintf(stderr, "heed bench: \"%s\": %s\n", options->problems[n], message);
-            return EXIT_USAGE;
-        }
+        if (!problem_read(options->problems[n], &lines[n])) return EXIT_USAGE;
     int code = EXIT_OK;
     for (int n = 0; n < options->problem_count && code == EXIT_OK; n++) code = bench_line(bench, &lines[n]);
     if (code == EXIT_OK && (options->suite || !options->problem_count))

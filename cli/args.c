@@ -34,7 +34,7 @@ static const struct row {
 #define PLACE(field) offsetof(struct options, field)
     {"q", "FILE", "queries, [batch, len, heads, dim] or [len, heads, dim]", 0, TEXT, PLACE(q), RUN | SHOW | CHECK},
     {"k", "FILE", "keys", 0, TEXT, PLACE(k), RUN | SHOW | CHECK},
-    {"v", "FILE", "values", 0, TEXT, PLACE(v), RUN | SHOW | CHECK},
+    {"v", "FILE", "values (show: not needed)", 0, TEXT, PLACE(v), RUN | SHOW | CHECK},
     {"mask", "FILE", "bool, broadcast to [batch, heads, q_len, kv_len]: false hides the key", 0, TEXT, PLACE(mask), RUN | SHOW | CHECK},
     {"bias", "FILE", "added to the logits, broadcast likewise; -inf hides the key", 0, TEXT, PLACE(bias), RUN | SHOW | CHECK},
     {"output", "FILE", "where the result goes (run: .npy, show: .png)", 'o', TEXT, PLACE(output), RUN | SHOW},

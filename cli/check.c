@@ -216,12 +216,8 @@ static int check_files(struct checker *checker)
 static int check_lines(struct checker *checker, const char *const *texts, int count)
 {
     static struct problem_line lines[MAX_PROBLEMS];
-    char message[256];
     for (int n = 0; n < count; n++)
-        if (!line_parse(texts[n], &lines[n], message, sizeof message)) {
-            fprintf(stderr, "heed check: \"%s\": %s\n", texts[n], message);
-            return EXIT_USAGE;
-        }
+        if (!problem_read(texts[n], &lines[n])) return EXIT_USAGE;
     for (int n = 0; n < count; n++) check_line(checker, &lines[n]);
     return EXIT_OK;
 }

@@ -39,7 +39,7 @@ static json_t *isas_json(uint32_t isas)
 
 static json_t *device_json(int32_t index, const heed_device_info *info)
 {
-    return json_pack("{s:i s:s s:s s:s s:s s:s s:s s:s s:i s:I s:b s:s*}", "index", (int)index, "name", info->name, "backend",
+    return json_pack("{s:i s:s s:s s:s s:s s:s s:s s:s s:i s:I s:b s:s?}", "index", (int)index, "name", info->name, "backend",
                      backend_name(info->backend), "platform", info->platform, "vendor", info->vendor, "driver", info->driver, "family",
                      info->family, "matrix_unit", info->matrix_unit, "compute_units", (int)info->compute_units, "memory_bytes",
                      (json_int_t)info->memory_bytes, "admitted", (int)info->usable, "reason", *info->reason ? info->reason : NULL);

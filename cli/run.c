@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT
- * run.c - `heed run`: attention on arrays from files, on one device; prints which rows did it and how long it took.
+ * run.c - `heed run`: attention on arrays from files; prints which row did it on each device, how long it took, and how far the devices are
+ * apart.
  */
 #include "arrays.h"
+#include "dtype.h"
 #include "schedule.h"
 #include "table.h"
 #include "tool.h"
-#include <string.h>
+#include <math.h>
+#include <stdlib.h>
 
-static const struct column columns[] = {
-    {"device", "device", -6, 0}, {"kernel", "kernel", -20, 0}, {"ms", "ms", 9, 3}, {"problem", "problem", -10, 0}, {0}};
+static const struct column columns[] = {{"device", "device", -6, 0},   {"kernel", "kernel", -20, 0}, {"ms", "ms", 9, 3},
+                                        {"difference", "difference", 10, 9}, {"problem", "problem", -10, 0}, {0}};
 
 /* The row of the plan that does these queries. */
 static const char *kernel_name(const struct prepared *prepared, const struct instance *instance)
@@ -25,56 +28,124 @@ static int write_results(const struct options *options, const struct arrays *arr
     return EXIT_OK;
 }
 
-/* A first run to warm up (pages, caches, the driver's lazy work), then the one that is timed. */
-static heed_status compute(struct tool *tool, struct arrays *arrays, struct table *table)
+struct runner {
+    struct tool tool;
+    struct table table;
+    struct arrays arrays;
+    float *first; /* o of the first device, in the order b, h, i, d */
+};
+
+/* o in float, in the order b, h, i, d. NULL: no memory. */
+static float *copy_output(const struct instance *instance)
+{
+    const struct problem *p = &instance->problem;
+    const heed_tensor *o = &instance->tensors.o;
+    const int32_t dim = p->v_head_dim;
+    float *copy = malloc(sizeof(float) * ((size_t)instance->line.batch * (size_t)p->q_heads * (size_t)instance->line.q_len * (size_t)dim + 1));
+    float *to = copy;
+    for (int32_t b = 0; copy && b < instance->line.batch; b++)
+        for (int32_t h = 0; h < p->q_heads; h++)
+            for (int32_t i = 0; i < instance->line.q_len; i++, to += dim) {
+                const int64_t at = o->offset + b * o->batch_stride + h * o->head_stride + i * o->token_stride;
+                row_to_f32(p->o_type, (const char *)o->data + at * type_stride_bytes(p->o_type), 1, to, dim);
+            }
+    return copy;
+}
+
+/* Largest difference from what the first device said; NAN for the first itself. */
+static double difference(struct runner *runner)
+{
+    const struct instance *instance = runner->arrays.instance;
+    const size_t count = (size_t)instance->line.batch * (size_t)instance->problem.q_heads * (size_t)instance->line.q_len *
+                         (size_t)instance->problem.v_head_dim;
+    float *own = copy_output(instance);
+    double most = 0;
+    if (!runner->first) {
+        runner->first = own;
+        return NAN;
+    }
+    for (size_t n = 0; own && n < count; n++) {
+        const double apart = fabs((double)own[n] - runner->first[n]);
+        if (apart > most) most = apart;
+    }
+    free(own);
+    return most;
+}
+
+static void report(struct runner *runner, int32_t device, const char *kernel, double seconds)
+{
+    char label[64], problem[LINE_BYTES];
+    struct table *table = &runner->table;
+    device_label(&runner->tool, device, label, sizeof label);
+    line_format(&runner->arrays.instance->line, problem, sizeof problem);
+    table_text(table, "problem", problem);
+    table_text(table, "device", label);
+    table_text(table, "backend", device == 0 ? "cpu" : "opencl");
+    table_text(table, "kernel", kernel);
+    table_number(table, "ms", 1e3 * seconds);
+    table_number(table, "difference", difference(runner));
+    table_row(table);
+}
+
+static double median3(double a, double b, double c)
+{
+    return a > b ? (b > c ? b : a > c ? c : a) : (a > c ? a : b > c ? c : b);
+}
+
+/* A first run to warm up (pages, caches, the driver's lazy work), then the middle one of three. */
+static heed_status compute(struct runner *runner, int32_t device)
 {
     struct prepared prepared;
-    const int32_t device = tool->devices[0];
-    heed_status status = prepared_make(tool->context, device, tool->options->kernel, arrays->instance, false, &prepared);
+    double seconds[3];
+    heed_status status = prepared_make(runner->tool.context, device, runner->tool.options->kernel, runner->arrays.instance, false, &prepared);
     if (status != HEED_OK) return status;
     status = prepared_run(&prepared);
-    const double begin = seconds_now();
-    if (status == HEED_OK) status = prepared_run(&prepared);
-    const double seconds = seconds_now() - begin;
-    if (status == HEED_OK) status = prepared_fetch(&prepared);
-    if (status == HEED_OK) {
-        char label[64], problem[LINE_BYTES];
-        device_label(tool, device, label, sizeof label);
-        line_format(&arrays->instance->line, problem, sizeof problem);
-        table_text(table, "device", label);
-        table_text(table, "kernel", kernel_name(&prepared, arrays->instance));
-        table_number(table, "ms", 1e3 * seconds);
-        table_text(table, "problem", problem);
-        table_row(table);
+    for (int n = 0; status == HEED_OK && n < 3; n++) {
+        const double begin = seconds_now();
+        status = prepared_run(&prepared);
+        seconds[n] = seconds_now() - begin;
     }
+    if (status == HEED_OK) status = prepared_fetch(&prepared);
+    if (status == HEED_OK)
+        report(runner, device, kernel_name(&prepared, runner->arrays.instance), median3(seconds[0], seconds[1], seconds[2]));
     prepared_release(&prepared);
     return status;
 }
 
+/* With --device all the first device's results are written, and an unusable device is passed by. */
+static int run_devices(struct runner *runner)
+{
+    int code = EXIT_OK;
+    for (int n = 0; n < runner->tool.device_count && code == EXIT_OK; n++) {
+        const int32_t device = runner->tool.devices[n];
+        heed_device_info info = {.struct_size = sizeof info};
+        heed_status status = heed_device_get_info(runner->tool.context, device, &info);
+        if (status == HEED_OK && !info.usable && runner->tool.device_count > 1) {
+            fprintf(stderr, "heed run: %s is unusable: %s\n", info.name, info.reason);
+            continue;
+        }
+        if (status == HEED_OK) status = compute(runner, device);
+        if (status != HEED_OK) return tool_fail(status, "run");
+        if (n == 0) code = write_results(runner->tool.options, &runner->arrays);
+    }
+    return code;
+}
+
 int run_run(const struct options *options)
 {
-    struct arrays arrays;
-    struct tool tool;
-    struct table table;
+    struct runner runner = {0};
     char extra[64];
     snprintf(extra, sizeof extra, "%s%s", options->lse ? " lse" : "", options->scores ? " scores=3" : "");
-    if (!arrays_read(options, extra, &arrays)) return EXIT_USAGE;
-    int code = tool_open(&tool, options, "cpu");
-    if (code == 0 && tool.device_count != 1) {
-        fputs("heed run: one device, not all\n", stderr);
-        code = EXIT_USAGE;
-        tool_close(&tool);
+    if (options->kernel && !kernel_known(options->kernel)) return EXIT_USAGE;
+    if (!arrays_read(options, extra, &runner.arrays)) return EXIT_USAGE;
+    int code = tool_open(&runner.tool, options, "cpu");
+    if (code == EXIT_OK) {
+        if (!table_begin(&runner.table, columns, options->json)) code = out_of_room();
+        else code = run_devices(&runner);
+        if (!table_end(&runner.table) && code == EXIT_OK) code = out_of_room();
+        tool_close(&runner.tool);
     }
-    if (code) {
-        arrays_free(&arrays);
-        return code;
-    }
-    if (table_begin(&table, columns, options->json)) {
-        const heed_status status = compute(&tool, &arrays, &table);
-        code = status == HEED_OK ? write_results(options, &arrays) : tool_fail(status, "run");
-    }
-    if (!table_end(&table) && code == 0) code = out_of_room();
-    arrays_free(&arrays);
-    tool_close(&tool);
+    free(runner.first);
+    arrays_free(&runner.arrays);
     return code;
 }

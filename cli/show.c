@@ -35,8 +35,9 @@ static bool lesson(const struct options *options, struct arrays *arrays)
     const bool read = line_parse(text, &line, message, sizeof message);
     const heed_desc *d = &line.desc;
     if (!read || line.batch != 1 || d->q_heads != 1 || d->head_dim != DIM || line.q_len != WORDS || line.kv_len != WORDS ||
-        (d->q_type != HEED_F32 && d->q_type != HEED_TYPE_DEFAULT) || (d->v_head_dim && d->v_head_dim != DIM) || d->scores_stage != 3 || d->page_size || line.ragged || line.kvlens) {
-        fprintf(stderr, "heed show: %s\n", read ? "the lesson has one head, six words and d4; only words like causal, wl=1, scale=2 may be added" : message);
+        (d->q_type != HEED_F32 && d->q_type != HEED_TYPE_DEFAULT) || (d->v_head_dim && d->v_head_dim != DIM) || d->scores_stage != 3 ||
+        d->page_size || line.ragged || line.kvlens) {
+        fprintf(stderr, "heed show: %s\n", read ? "the lesson has one head, six words and d4: add words like wl=1 or scale=2 only" : message);
         return false;
     }
     arrays->instance = instance_new(&line, INSTANCE_PLAIN, message, sizeof message);
@@ -134,7 +135,9 @@ int run_show(const struct options *options)
     char **labels = NULL, *words[WORDS];
     memcpy(words, lesson_words, sizeof words);
     if (options->tokens && !(labels = labels_read(options->tokens, &count))) return EXIT_USAGE;
-    int code = (files ? arrays_read(options, " scores=3", &arrays) : lesson(options, &arrays)) ? EXIT_OK : EXIT_USAGE;
+    struct options given = *options;
+    if (!given.v) given.v = given.k; /* the weights do not depend on it */
+    int code = (files ? arrays_read(&given, " scores=3", &arrays) : lesson(options, &arrays)) ? EXIT_OK : EXIT_USAGE;
     if (code == EXIT_OK) {
         code = tool_open(&tool, options, "cpu");
         if (code == EXIT_OK) {

@@ -96,6 +96,17 @@ bool kernel_known(const char *name)
     return false;
 }
 
+bool problem_read(const char *text, struct problem_line *line)
+{
+    char message[256];
+    if (line_parse(text, line, message, sizeof message)) {
+        if (heed_desc_check(&line->desc) == HEED_OK) return true;
+        snprintf(message, sizeof message, "%s", heed_error_message());
+    }
+    fprintf(stderr, "heed: \"%s\": %s\n", text, message);
+    return false;
+}
+
 double seconds_now(void)
 {
     struct timespec t;

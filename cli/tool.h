@@ -5,6 +5,7 @@
 #define HEED_CLI_TOOL_H
 
 #include "args.h"
+#include "harness.h"
 #include "internal.h"
 
 enum { MAX_DEVICES = 64 };
@@ -31,6 +32,8 @@ const char *backend_name(heed_backend backend); /* "cpu", "opencl" */
 void device_label(struct tool *tool, int32_t device, char *label, size_t capacity);
 /* Says so if no row of any backend has this name. */
 bool kernel_known(const char *name);
+/* A problem string, its descriptor checked too; false after a line on standard error. */
+bool problem_read(const char *text, struct problem_line *line);
 double seconds_now(void);
 
 #endif
