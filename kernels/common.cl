@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * common.cl - first part of every OpenCL program: nouns, addresses, loads and stores of all storage types, visibility, logits, exp2.
+ * common.cl - first part of every OpenCL program: nouns, addresses, loads and stores of all storage types, visibility, logits, exp.
  *
- * The same arithmetic in the same order on every device: no contraction (each fma is written), no native_ functions, own exp2, tanh and log.
+ * The same arithmetic in the same order on every device: no contraction (each fma is written), no native_ functions, own exp, tanh and log.
  * OpenCL C 1.2, no extension. This file has no kernel. Sizes, types and features are -D constants (numbers of heed.h), so that the
  * compiler sees them; lengths, strides and offsets (all in bytes) are arguments.
  */
@@ -320,18 +320,19 @@ static inline float log_1(float x)
 /* The larger of two, one instruction; a NaN in b is dropped: e^(NaN - m) brings it back. */
 #define LARGER(a, b) ((b) > (a) ? (b) : (a))
 
+/* The tree of src/cpu/lanes.inc.h: within each four lanes (0 + 2) + (1 + 3), then fours (0 + 1) + (2 + 3). */
 static inline float total16(float16 x)
 {
-    float8 y = x.lo + x.hi;
-    float4 z = y.lo + y.hi;
+    float8 y = (float8)(x.s01, x.s45, x.s89, x.scd) + (float8)(x.s23, x.s67, x.sab, x.sef);
+    float4 z = y.even + y.odd;
     return (z.s0 + z.s1) + (z.s2 + z.s3);
 }
 
 static inline float largest16(float16 x)
 {
-    float8 y = fmax(x.lo, x.hi);
-    float4 z = fmax(y.lo, y.hi);
-    return fmax(fmax(z.s0, z.s1), fmax(z.s2, z.s3));
+    float8 y = LARGER(x.lo, x.hi);
+    float4 z = LARGER(y.lo, y.hi);
+    return LARGER(LARGER(z.s0, z.s1), LARGER(z.s2, z.s3));
 }
 
 #define LANES16 ((int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))

@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: MIT
+ * prefill_cpu.cl - prefill for devices of type CPU: one work-item per work item, no barriers, vectors of 16 floats over query rows.
+ *
+ * The arithmetic of src/cpu/panel.inc.h, in its order, so that both wings give the same bits. A work-item owns up to Q_TILE query rows of one
+ * head, in panels of W = 16 * N rows. Per block of KEYS keys, counted from key 0, K and V are copied as f32 rows into private arrays; then per panel
+ *
+ *     S^T [key][row] = K (a scalar broadcast per key and d) x Q^T [d][row]      MR x N vectors in registers, one chain over d per score
+ *     m' = max(m, s)   fade = e^(m - m')   p = e^(s - m')   l = l fade + sum p  element-wise, keys in order
+ *     O^T [d][row]   = O^T fade + V (a scalar per key and d) x P^T [key][row]   MR x N vectors, one chain over the keys
+ *
+ * Not for GPUs: the private arrays are 200 KiB and more. Keys that no row of a panel may see are not read. Where V holds NaN or infinity, rows that do
+ * not see the key pass it over (0 * NaN would be NaN).
+ *
+ *   Q_TILE   rows per work item          MR, NV   register tile: 6 x 4 where there are 32 vector registers of 16 floats, 6 x 1 else
+ */
+#ifndef MR
+#define MR 6
+#endif
+#ifndef NV
+#define NV 4
+#endif
+#define KEYS 96                          /* decides the bits; a multiple of MR */
+#define K_STEP (((HEAD_DIM + 15) / 16 | 1) * 16) /* an odd number of cache lines from row to row: they spread over all sets */
+#define V_STEP (((V_HEAD_DIM + 15) / 16 | 1) * 16)
+#define D_TAIL (V_HEAD_DIM % MR)
+
+/* Private arrays are 64-byte aligned and go through typed pointers: vstore16 becomes four stores on PoCL 3.1. */
+#define PUT(x, p) (*(private float16 *)(p) = (x))
+#define GET(p) (*(private const float16 *)(p))
+#define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("unroll 1")
+
+/* ---- register tiles: MR keys, or R dimensions, of a panel of N vectors --------- */
+
+/* p[MR][16 N] = k[MR][HEAD_DIM] q[HEAD_DIM][16 N], and the running maximum */
+#define SCORE_TILE(N)                                                                                                            \
+    static inline void score_tile_##N(private const float *q, private const float *k, private float *p, private float *top)      \
+    {                                                                                                                            \
+        float16 a[MR][N];                                                                                                        \
+        UNROLL for (int r = 0; r < MR; r++) UNROLL for (int n = 0; n < N; n++) a[r][n] = 0;                                      \
+        NO_UNROLL for (int d = 0; d < HEAD_DIM; d++)                                                                             \
+        {                                                                                                                        \
+            float16 x[N];                                                                                                        \
+            UNROLL for (int n = 0; n < N; n++) x[n] = GET(q + (d * N + n) * 16);                                                 \
+            UNROLL for (int r = 0; r < MR; r++)                                                                                  \
+            {                                                                                                                    \
+                float16 y = (float16)k[r * K_STEP + d];                                                                          \
+                UNROLL for (int n = 0; n < N; n++) a[r][n] = fma(y, x[n], a[r][n]);                                              \
+            }                                                                                                                    \
+        }                                                                                                                        \
+        UNROLL for (int n = 0; n < N; n++)                                                                                       \
+        {                                                                                                                        \
+            float16 best = GET(top + n * 16);                                                                                    \
+            UNROLL for (int r = 0; r < MR; r++)                                                                                  \
+            {                                                                                                                    \
+                PUT(a[r][n], p + (r * N + n) * 16);                                                                              \
+                best = LARGER(best, a[r][n]);                                                                                    \
+            }                                                                                                                    \
+            PUT(best, top + n * 16);                                                                                             \
+        }                                                                                                                        \
+    }
+
+/* o[R][16 N] = o fade + v[keys][R] p[keys][16 N] */
+#define VALUE_TILE(name, N, R)                                                                                                   \
+    static inline void name(private float *o, private const float *v, private const float *p, int keys, private const float *fade) \
+    {                                                                                                                            \
+        float16 a[R][N];                                                                                                         \
+        UNROLL for (int n = 0; n < N; n++)                                                                                       \
+        {                                                                                                                        \
+            float16 f = GET(fade + n * 16);                                                                                      \
+            UNROLL for (int r = 0; r < R; r++) a[r][n] = GET(o + (r * N + n) * 16) * f;                                          \
+        }                                                                                                                        \
+        NO_UNROLL for (int j = 0; j < keys; j++)                                                                                 \
+        {                                                                                                                        \
+            float16 x[N];                                                                                                        \
+            UNROLL for (int n = 0; n < N; n++) x[n] = GET(p + (j * N + n) * 16);                                                 \
+            UNROLL for (int r = 0; r < R; r++)                                                                                   \
+            {                                                                                                                    \
+                float16 y = (float16)v[j * V_STEP + r];                                                                          \
+                UNROLL for (int n = 0; n < N; n++) a[r][n] = fma(y, x[n], a[r][n]);                                              \
+            }                                                                                                                    \
+        }                                                                                                                        \
+        UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) PUT(a[r][n], o + (r * N + n) * 16);                \
+    }
+
+#if D_TAIL
+#define VALUES_TAIL(N) value_tail_##N(o + d * N * 16, v + d, p, keys, fade);
+#define VALUE_TILES(N) VALUE_TILE(value_tile_##N, N, MR) VALUE_TILE(value_tail_##N, N, D_TAIL)
+#else
+#define VALUES_TAIL(N)
+#define VALUE_TILES(N) VALUE_TILE(value_tile_##N, N, MR)
+#endif
+
+#define PANEL(N)                                                                                                                 \
+    SCORE_TILE(N)                                                                                                                \
+    VALUE_TILES(N)                                                                                                               \
+    static inline void scores_##N(private const float *q, private const float *k, private float *p, int keys, private float *top) \
+    {                                                                                                                            \
+        for (int j = 0; j < keys; j += MR) score_tile_##N(q, k + j * K_STEP, p + j * N * 16, top);                               \
+    }                                                                                                                            \
+    static inline void values_##N(private float *o, private const float *v, private const float *p, int keys,                    \
+                                  private const float *fade)                                                                     \
+    {                                                                                                                            \
+        int d = 0;                                                                                                               \
+        for (; d + MR <= V_HEAD_DIM; d += MR) value_tile_##N(o + d * N * 16, v + d, p, keys, fade);                 \
+        VALUES_TAIL(N)                                                                                                           \
+    }
+PANEL(1)
+#if NV == 2
+PANEL(2)
+#elif NV == 3
+PANEL(3)
+#elif NV == 4
+PANEL(4)
+#endif
+
+/* The same where V holds NaN or infinity: a weight of -0 marks a hidden key, which takes no part. Rare, so plain. */
+static inline void values_carefully(int vectors, private float *o, private const float *v, private const float *p, int keys,
+                                    private const float *fade)
+{
+    for (int d = 0; d < V_HEAD_DIM; d++)
+        for (int n = 0; n < vectors; n++) {
+            private float *to = o + (d * vectors + n) * 16;
+            float16 a = GET(to) * GET(fade + n * 16);
+            for (int j = 0; j < keys; j++) {
+                float16 w = GET(p + (j * vectors + n) * 16), b = fma((float16)v[j * V_STEP + d], w, a);
+#ifdef MUTANT_cl_prefill_zero_times_nan
+                a = b;
+#else
+                a = as_int16(w) == (int16)(int)0x80000000 ? a : b;
+#endif
+            }
+            PUT(a, to);
+        }
+}
+
+/* ---- the steps of a panel -------------------------------------------------------- */
+
+/* What a panel knows of its rows: 16 at a time they are vectors. */
+struct panel {
+    int first, vectors, rows;            /* first row in the item; rows <= 16 * vectors */
+    int begin_min, begin_max, end_min, end_max; /* of the ranges; rows that see nothing count in end_min alone */
+};
+
+#define COLUMN(x, e)                                                                                                             \
+    (float16)(x[0].e, x[1].e, x[2].e, x[3].e, x[4].e, x[5].e, x[6].e, x[7].e, x[8].e, x[9].e, x[10].e, x[11].e, x[12].e,         \
+              x[13].e, x[14].e, x[15].e)
+#define EACH_COLUMN(X) X(0, s0) X(1, s1) X(2, s2) X(3, s3) X(4, s4) X(5, s5) X(6, s6) X(7, s7) X(8, s8) X(9, s9) X(10, sa) X(11, sb)   \
+        X(12, sc) X(13, sd) X(14, se) X(15, sf)
+
+/* to[16 keys][16 rows] = elements j ... of 16 rows of mask (1 shows, 0 hides) or bias, each at base + at[row]; rows end at kv_len. */
+static inline float16 sixteen_of_mask(global const uchar *row, int j, int kv_len)
+{
+    if (j >= kv_len) return 0;
+#if MASK_BITS
+    int bits = row[j / 8];
+    if (j + 8 < kv_len) bits |= row[j / 8 + 1] << 8;
+    return convert_float16((int16)bits >> LANES16 & 1);
+#else
+    if (j + 16 <= kv_len) return convert_float16(convert_int16(vload16(0, row + j)) & 255);
+    float one[16] ALIGNED;
+    for (int c = 0; c < 16; c++) one[c] = j + c < kv_len ? row[j + c] : 0;
+    return GET(one);
+#endif
+}
+
+static inline float16 sixteen_of_bias(global const uchar *row, int j, int kv_len)
+{
+    if (j + 16 <= kv_len) return GLUE(load16_, BIAS_TYPE)(row, j, 1.0f);
+    float one[16] ALIGNED;
+    for (int c = 0; c < 16; c++) one[c] = j + c < kv_len ? GLUE(load1_, BIAS_TYPE)(row, j + c, 1.0f) : 0;
+    return GET(one);
+}
+
+static inline void columns(bool of_bias, global const uchar *base, private const long *at, int j, int kv_len, private float *to)
+{
+    float16 x[16];
+#pragma unroll
+    for (int r = 0; r < 16; r++) x[r] = of_bias ? sixteen_of_bias(base + at[r], j, kv_len) : sixteen_of_mask(base + at[r], j, kv_len);
+#define PUT_COLUMN(n, e) PUT(COLUMN(x, e), to + n * 16);
+    EACH_COLUMN(PUT_COLUMN)
+}
+
+/* Rules 2 to 5 on p[keys][16 * vectors], keys from j0 on (a multiple of 16), and the maximum once more. */
+static inline void terms(int vectors, private float *p, int j0, int keys, int kv_len, private const int *begin, private const int *end,
+                         private const float *own, float slope, global const uchar *mask, private const long *mask_at,
+                         global const uchar *bias, private const long *bias_at, private const float *m, private float *top)
+{
+    for (int n = 0; n < vectors; n++) {
+        float16 best = GET(m + n * 16);
+        int16 from = ((private const int16 *)begin)[n], to = ((private const int16 *)end)[n];
+        for (int j = 0; j < keys; j += 16) {
+#if MASKED
+            float shows[256] ALIGNED;
+            columns(false, mask, mask_at + n * 16, j0 + j, kv_len, shows);
+#endif
+#if BIAS
+            float added[256] ALIGNED;
+            columns(true, bias, bias_at + n * 16, j0 + j, kv_len, added);
+#endif
+            for (int y = 0; y < 16 && j + y < keys; y++) {
+                private float *at = p + ((j + y) * vectors + n) * 16;
+                int key = j0 + j + y;
+                float16 x = GET(at);
+                int16 visible = (from <= key) & (to > key);
+#if MASKED
+                visible &= GET(shows + y * 16) != (float16)0.0f;
+#endif
+#if BIAS
+                visible &= GET(added + y * 16) != (float16)-INFINITY;
+#if BIAS_FIRST
+                x += GET(added + y * 16);
+#endif
+#endif
+#if SOFTCAP_BITS
+                x = (float16)SOFTCAP * tanh_16(x / (float16)SOFTCAP);
+#endif
+#if ALIBI
+                x = fma((float16)-slope, fabs(GET(own + n * 16) - (float16)(float)key), x);
+#endif
+#if BIAS && !BIAS_FIRST
+                x += GET(added + y * 16);
+#endif
+                x = visible ? x : (float16)-INFINITY;
+                PUT(x, at);
+                best = LARGER(best, x);
+            }
+        }
+        PUT(best, top + n * 16);
+    }
+}
+
+/* m' = top, fade = e^(m - m'), p = e^(s - m'), l = l fade + sum p. A row that has seen nothing keeps m = -infinity; -FLT_MAX stands in for it in
+ * differences. mark: hidden keys get the weight -0. */
+static inline void softmax(int vectors, private float *p, int keys, bool mark, private const float *top, private float *m, private float *l,
+                           private float *fade)
+{
+    for (int n = 0; n < vectors; n++) {
+        float16 new = GET(top + n * 16), base = LARGER((float16)-FLT_MAX, new), f = exp_16(GET(m + n * 16) - base);
+        float16 sum = GET(l + n * 16) * f;
+        if (mark) {
+            for (int j = 0; j < keys; j++) {
+                private float *at = p + (j * vectors + n) * 16;
+                float16 x = GET(at), e = exp_16(x - base);
+                sum += e;
+                PUT(x == (float16)-INFINITY ? (float16)-0.0f : e, at);
+            }
+        } else {
+            for (int j = 0; j < keys; j++) {
+                private float *at = p + (j * vectors + n) * 16;
+                float16 e = exp_16(GET(at) - base);
+                sum += e;
+                PUT(e, at);
+            }
+        }
+#ifdef MUTANT_cl_prefill_rescale
+        f = 1.0f;
+#endif
+        PUT(new, m + n * 16);
+        PUT(sum, l + n * 16);
+        PUT(f, fade + n * 16);
+    }
+}
+
+/* ---- copies ------------------------------------------------------------------------ */
+
+/* to[D] = a row of K as f32; what lies behind D in `to` stays as it is. */
+static inline void copy_key(global const uchar *row, float factor, private float *to)
+{
+    for (int d = 0; d + 16 <= HEAD_DIM; d += 16) PUT(GLUE(load16_, K_TYPE)(row, d, factor), to + d);
+    for (int d = HEAD_DIM / 16 * 16; d < HEAD_DIM; d++) to[d] = GLUE(load1_, K_TYPE)(row, d, factor);
+}
+
+/* The same of V; x * 0 is 0 for every finite x: NaN in the result tells of the others. */
+static inline float16 copy_value(global const uchar *row, float factor, private float *to)
+{
+    float16 odd = 0;
+    for (int d = 0; d + 16 <= V_HEAD_DIM; d += 16) {
+        float16 x = GLUE(load16_, V_TYPE)(row, d, factor);
+        odd = fma(x, (float16)0.0f, odd);
+        PUT(x, to + d);
+    }
+    for (int d = V_HEAD_DIM / 16 * 16; d < V_HEAD_DIM; d++) {
+        to[d] = GLUE(load1_, V_TYPE)(row, d, factor);
+        odd += (float16)(to[d] * 0.0f);
+    }
+    return odd;
+}
+
+/* q[d][16 rows] of rows at q_at[16], scale folded in; 16 dimensions of 16 rows through registers. */
+static inline void copy_queries(global const uchar *q, private const long *at, int vectors, private float *to)
+{
+    for (int d = 0; d + 16 <= HEAD_DIM; d += 16) {
+        float16 x[16];
+#pragma unroll
+        for (int r = 0; r < 16; r++) x[r] = GLUE(load16_, Q_TYPE)(q + at[r], d, 1.0f) * (float16)SCALE;
+#define PUT_QUERY(n, e) PUT(COLUMN(x, e), to + (d + n) * vectors * 16);
+        EACH_COLUMN(PUT_QUERY)
+    }
+    for (int d = HEAD_DIM / 16 * 16; d < HEAD_DIM; d++)
+        for (int r = 0; r < 16; r++) to[d * vectors * 16 + r] = GLUE(load1_, Q_TYPE)(q + at[r], d, 1.0f) * SCALE;
+}
+
+/* ---- the work item ------------------------------------------------------------------- */
+
+/* Rows of the item in panels of up to NV vectors; every array is [panels][...][16 * vectors], or [rows]. */
+#define ROWS ((Q_TILE + 15) / 16 * 16)
+
+ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
+{
+    int number = ITEM_NUMBER;
+    if (number >= item_count) return;
+    struct work_item item = AT(struct work_item, items)[item_first + number];
+    struct sequence s = sequences[item.sequence];
+    int b = item.sequence, h = item.head, g = h / GROUP, rows = item.q_end - item.q_begin;
+    float q_all[ROWS * HEAD_DIM] ALIGNED, acc[ROWS * V_HEAD_DIM] ALIGNED, k_rows[(KEYS + MR) * K_STEP] ALIGNED, v_rows[KEYS * V_STEP] ALIGNED;
+    float p[(KEYS + MR) * NV * 16] ALIGNED, m[ROWS] ALIGNED, l[ROWS] ALIGNED, top[NV * 16] ALIGNED, fade[NV * 16] ALIGNED, own[ROWS] ALIGNED;
+    int begin[ROWS] ALIGNED, end[ROWS] ALIGNED;
+    long q_at[ROWS], mask_at[MASKED ? ROWS : 1], bias_at[BIAS ? ROWS : 1];
+    float slope = 0;
+
+    /* rows behind the last repeat it, but see everything, so that they never make a block partial; nothing of them is stored */
+    int whole = (rows + 15) / 16 * 16;
+    for (int r = 0; r < whole; r++) {
+        int i = item.q_begin + min(r, rows - 1);
+        struct row row = row_of(st, s, b, h, i, q_positions, key_range, alibi);
+        begin[r] = r < rows ? row.begin : 0;
+        end[r] = r < rows ? row.end : INT_MAX;
+        own[r] = (float)row.own;
+        slope = row.slope;
+        q_at[r] = query_offset(st.q, s, b, h, i);
+#if MASKED
+        mask_at[r] = row.mask;
+#endif
+#if BIAS
+        bias_at[r] = row.bias;
+#endif
+        m[r] = -INFINITY;
+        l[r] = 0;
+    }
+    struct panel panel[ROWS / 16];
+    int panels = 0, low = INT_MAX, high = 0;
+    for (int r = 0; r < rows; panels++) {
+        struct panel a = {r, rows - r > NV * 8 ? NV : 1, 0, INT_MAX, 0, INT_MAX, 0};
+        a.rows = min(rows - r, a.vectors * 16);
+        for (int n = 0; n < a.vectors; n++) {
+            if (r + n * 16 >= whole) { /* a wide panel that is not full */
+                for (int y = r + n * 16; y < r + n * 16 + 16; y++) {
+                    begin[y] = 0;
+                    end[y] = INT_MAX;
+                    own[y] = 0;
+                    q_at[y] = q_at[rows - 1];
+#if MASKED
+                    mask_at[y] = mask_at[rows - 1];
+#endif
+#if BIAS
+                    bias_at[y] = bias_at[rows - 1];
+#endif
+                    m[y] = -INFINITY;
+                    l[y] = 0;
+                }
+            }
+            copy_queries(q, q_at + r + n * 16, a.vectors, q_all + r * HEAD_DIM + n * 16);
+        }
+        for (int x = 0; x < a.vectors * V_HEAD_DIM; x++) PUT((float16)0.0f, acc + r * V_HEAD_DIM + x * 16);
+        for (int y = r; y < r + a.rows; y++) {
+            a.end_min = min(a.end_min, end[y]);
+            if (end[y] == 0) continue;
+            a.begin_min = min(a.begin_min, begin[y]);
+            a.begin_max = max(a.begin_max, begin[y]);
+            a.end_max = max(a.end_max, end[y]);
+        }
+        low = min(low, a.begin_min);
+        high = max(high, a.end_max);
+        panel[panels] = a;
+        r += a.rows;
+    }
+
+    for (int block = high ? low / KEYS * KEYS : 0; block < high; block += KEYS) {
+        /* keys of the block that somebody may see, from a multiple of 16 on: there masks of bits can be loaded */
+        int first = max(block, low / 16 * 16), last = min(block + KEYS, high);
+        float16 odd = 0;
+        for (int j = first; j < last; j++) {
+            float k_factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j))[0] : 1.0f;
+            float v_factor = HAS_SCALE(V_TYPE) ? AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j))[0] : 1.0f;
+            copy_key(k + key_offset(st.k, s, page_table, b, g, j), k_factor, k_rows + (j - block) * K_STEP);
+            odd += copy_value(v + key_offset(st.v, s, page_table, b, g, j), v_factor, v_rows + (j - block) * V_STEP);
+        }
+        bool finite = total16(odd) == 0;
+
+        for (int n = 0; n < panels; n++) {
+            struct panel a = panel[n];
+            int j0 = max(block, a.begin_min / 16 * 16), j1 = min(block + KEYS, a.end_max), keys = j1 - j0, r = a.first;
+            if (a.begin_min >= j1 || j0 >= j1) continue;
+            int tiles = (keys + MR - 1) / MR * MR; /* the last tile may compute keys that are not there; nobody looks at them */
+            private const float *k_part = k_rows + (j0 - block) * K_STEP, *v_part = v_rows + (j0 - block) * V_STEP;
+            bool partial = a.begin_max > j0 || a.end_min < j1 || ALTERED || MASKED;
+            for (int x = 0; x < a.vectors; x++) PUT(GET(m + r + x * 16), top + x * 16);
+#if NV > 1
+            if (a.vectors == NV) GLUE(scores_, NV)(q_all + r * HEAD_DIM, k_part, p, tiles, top);
+            else
+#endif
+                scores_1(q_all + r * HEAD_DIM, k_part, p, tiles, top);
+            if (partial || tiles > keys)
+                terms(a.vectors, p, j0, keys, s.kv_len, begin + r, end + r, own + r, slope, mask, mask_at + (MASKED ? r : 0), bias,
+                      bias_at + (BIAS ? r : 0), m + r, top);
+            softmax(a.vectors, p, keys, !finite, top, m + r, l + r, fade);
+            if (!finite) values_carefully(a.vectors, acc + r * V_HEAD_DIM, v_part, p, keys, fade);
+#if NV > 1
+            else if (a.vectors == NV) GLUE(values_, NV)(acc + r * V_HEAD_DIM, v_part, p, keys, fade);
+#endif
+            else values_1(acc + r * V_HEAD_DIM, v_part, p, keys, fade);
+        }
+    }
+
+    for (int n = 0; n < panels; n++) {
+        struct panel a = panel[n];
+        for (int y = 0; y < a.rows; y++) {
+            int r = a.first + y, i = item.q_begin + r;
+            float2 by = end_row(m[r], l[r], st, s, b, h, i, lse, sinks, true);
+            global uchar *to = o + query_offset(st.o, s, b, h, i);
+            private const float *from = acc + a.first * V_HEAD_DIM + y;
+            bool none = l[r] == 0;
+            for (int d = 0; d < V_HEAD_DIM; d++) /* adding +0 turns -0 into +0: hidden keys may decide its sign */
+                GLUE(store1_, O_TYPE)(to, d, none ? 0.0f : from[d * a.vectors * 16] * by.s0 / by.s1 + 0.0f);
+        }
+    }
+}
