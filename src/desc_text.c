@@ -16,35 +16,35 @@ static const struct {
     size_t field;
     bool always;
 } numbers[] = {
-    {"hq", offsetof(heed_desc, q_heads), true},
-    {"hk", offsetof(heed_desc, kv_heads), false},
-    {"dv", offsetof(heed_desc, v_head_dim), false},
-    {"d", offsetof(heed_desc, head_dim), true},
-    {"b", offsetof(heed_desc, max_batch), false},
-    {"q", offsetof(heed_desc, max_q_len), false},
-    {"kv", offsetof(heed_desc, max_kv_len), false},
-    {"page=", offsetof(heed_desc, page_size), false},
-    {"rope=", offsetof(heed_desc, rope_dim), false},
-    {"ropeoff=", offsetof(heed_desc, rope_offset), false},
+    {"hq", offsetof(heed_desc, q_heads), true},      {"hk", offsetof(heed_desc, kv_heads), false},
+    {"dv", offsetof(heed_desc, v_head_dim), false},  {"d", offsetof(heed_desc, head_dim), true},
+    {"b", offsetof(heed_desc, max_batch), false},    {"q", offsetof(heed_desc, max_q_len), false},
+    {"kv", offsetof(heed_desc, max_kv_len), false},  {"page=", offsetof(heed_desc, page_size), false},
+    {"rope=", offsetof(heed_desc, rope_dim), false}, {"ropeoff=", offsetof(heed_desc, rope_offset), false},
 };
 
 static const struct {
     const char *word;
     uint64_t flag;
 } flags[] = {
-    {"causal", HEED_CAUSAL},      {"topleft", HEED_TOP_LEFT},     {"alibi", HEED_ALIBI},
-    {"sinks", HEED_SINKS},        {"mask=bool", HEED_MASK_BOOL},  {"mask=bits", HEED_MASK_BITS},
-    {"biasfirst", HEED_BIAS_FIRST}, {"keyrange", HEED_KEY_RANGE}, {"lse", HEED_WRITE_LSE},
-    {"lse2", HEED_LSE_BASE2},     {"lsenosink", HEED_LSE_WITHOUT_SINK}, {"invariant", HEED_INVARIANT},
+    {"causal", HEED_CAUSAL},
+    {"topleft", HEED_TOP_LEFT},
+    {"alibi", HEED_ALIBI},
+    {"sinks", HEED_SINKS},
+    {"mask=bool", HEED_MASK_BOOL},
+    {"mask=bits", HEED_MASK_BITS},
+    {"biasfirst", HEED_BIAS_FIRST},
+    {"keyrange", HEED_KEY_RANGE},
+    {"lse", HEED_WRITE_LSE},
+    {"lse2", HEED_LSE_BASE2},
+    {"lsenosink", HEED_LSE_WITHOUT_SINK},
+    {"invariant", HEED_INVARIANT},
     {"ropeil", HEED_ROPE_INTERLEAVED},
 };
 
 enum { NUMBER_COUNT = sizeof numbers / sizeof *numbers, FLAG_COUNT = sizeof flags / sizeof *flags };
 
-static int32_t *number_field(heed_desc *desc, int n)
-{
-    return (int32_t *)(void *)((unsigned char *)desc + numbers[n].field);
-}
+static int32_t *number_field(heed_desc *desc, int n) { return (int32_t *)(void *)((unsigned char *)desc + numbers[n].field); }
 
 /* ---- to text ------------------------------------------------------------------ */
 
@@ -53,7 +53,7 @@ struct line {
     size_t capacity, length;
 };
 
-#define WORD(line, ...) \
+#define WORD(line, ...)                                                                                       \
     ((line)->length = text_append((line)->text, (line)->capacity, (line)->length, (line)->length ? " " : ""), \
      (line)->length = text_append((line)->text, (line)->capacity, (line)->length, __VA_ARGS__))
 
@@ -196,13 +196,20 @@ static heed_status read_type(const struct word *word, struct reading *r, bool *k
         r->all = type;
         return HEED_OK;
     }
-    if (word_begins(word, "q=", &rest)) one = &r->q;
-    else if (word_begins(word, "k=", &rest)) one = &r->k;
-    else if (word_begins(word, "v=", &rest)) one = &r->v;
-    else if (word_begins(word, "o=", &rest)) one = &r->o;
-    else if (word_begins(word, "kv=", &rest)) one = &r->k, other = &r->v;
-    else if (word_begins(word, "bias=", &rest)) one = &r->desc.bias_type;
-    else return HEED_OK;
+    if (word_begins(word, "q=", &rest))
+        one = &r->q;
+    else if (word_begins(word, "k=", &rest))
+        one = &r->k;
+    else if (word_begins(word, "v=", &rest))
+        one = &r->v;
+    else if (word_begins(word, "o=", &rest))
+        one = &r->o;
+    else if (word_begins(word, "kv=", &rest))
+        one = &r->k, other = &r->v;
+    else if (word_begins(word, "bias=", &rest))
+        one = &r->desc.bias_type;
+    else
+        return HEED_OK;
     *known = true;
     if (!type_from_name(rest.text, rest.length, &type)) return bad_value(word, "no such type");
     *one = type;
@@ -215,9 +222,12 @@ static heed_status read_window(const struct word *word, struct reading *r, bool 
 {
     struct word rest;
     int32_t *side = NULL;
-    if (word_begins(word, "wl=", &rest)) side = &r->desc.window_left;
-    else if (word_begins(word, "wr=", &rest)) side = &r->desc.window_right;
-    else return HEED_OK;
+    if (word_begins(word, "wl=", &rest))
+        side = &r->desc.window_left;
+    else if (word_begins(word, "wr=", &rest))
+        side = &r->desc.window_right;
+    else
+        return HEED_OK;
     *known = true;
     if (!(r->desc.flags & HEED_WINDOW)) r->desc.window_left = r->desc.window_right = -1;
     r->desc.flags |= HEED_WINDOW;

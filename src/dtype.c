@@ -27,10 +27,7 @@ static const struct {
 };
 enum { TYPE_COUNT = sizeof types / sizeof *types };
 
-bool type_known(heed_type type)
-{
-    return (int)type > 0 && (int)type < TYPE_COUNT;
-}
+bool type_known(heed_type type) { return (int)type > 0 && (int)type < TYPE_COUNT; }
 
 const char *type_name(heed_type type)
 {
@@ -48,35 +45,20 @@ bool type_from_name(const char *name, size_t length, heed_type *type)
     return false;
 }
 
-int32_t type_block(heed_type type)
-{
-    return types[type].block;
-}
+int32_t type_block(heed_type type) { return types[type].block; }
 
-int32_t type_block_bytes(heed_type type)
-{
-    return types[type].bytes;
-}
+int32_t type_block_bytes(heed_type type) { return types[type].bytes; }
 
-bool type_is_block(heed_type type)
-{
-    return types[type].block > 1;
-}
+bool type_is_block(heed_type type) { return types[type].block > 1; }
 
 int64_t type_row_bytes(heed_type type, int64_t elements)
 {
     return (elements + types[type].block - 1) / types[type].block * types[type].bytes;
 }
 
-int32_t type_alignment(heed_type type)
-{
-    return types[type].alignment;
-}
+int32_t type_alignment(heed_type type) { return types[type].alignment; }
 
-int32_t type_stride_bytes(heed_type type)
-{
-    return type_is_block(type) ? 1 : types[type].bytes;
-}
+int32_t type_stride_bytes(heed_type type) { return type_is_block(type) ? 1 : types[type].bytes; }
 
 /* ---- small floats ------------------------------------------------------------ */
 
@@ -99,8 +81,8 @@ static float float_of(uint32_t bits)
 static uint64_t pack(uint64_t mantissa, int exponent, int man_bits, int bias)
 {
     if (mantissa == 0) return 0;
-    int top = exponent + 63 - __builtin_clzll(mantissa);               /* the value lies in [2^top, 2^(top + 1)) */
-    int last = (top > 1 - bias ? top : 1 - bias) - man_bits;           /* weight of the last kept bit */
+    int top = exponent + 63 - __builtin_clzll(mantissa);     /* the value lies in [2^top, 2^(top + 1)) */
+    int last = (top > 1 - bias ? top : 1 - bias) - man_bits; /* weight of the last kept bit */
     int shift = last - exponent;
     uint64_t kept;
     if (shift <= 0) {
@@ -152,10 +134,7 @@ uint16_t f32_to_f16(float x)
     return (uint16_t)(sign | (code < 0x7c00u ? code : 0x7c00u));
 }
 
-float bf16_to_f32(uint16_t x)
-{
-    return float_of((uint32_t)x << 16);
-}
+float bf16_to_f32(uint16_t x) { return float_of((uint32_t)x << 16); }
 
 uint16_t f32_to_bf16(float x)
 {
@@ -181,10 +160,7 @@ uint8_t f32_to_f8_e4m3(float x)
     return (uint8_t)(sign | (code < 0x7eu ? code : 0x7eu));
 }
 
-float f8_e5m2_to_f32(uint8_t x)
-{
-    return f16_to_f32((uint16_t)(x << 8)); /* the upper half of an f16 */
-}
+float f8_e5m2_to_f32(uint8_t x) { return f16_to_f32((uint16_t)(x << 8)); /* the upper half of an f16 */ }
 
 uint8_t f32_to_f8_e5m2(float x)
 {
@@ -206,10 +182,7 @@ static uint16_t half_at(const unsigned char *from)
 }
 
 /* Element i of a q4_0 block: byte i holds element i in its low and element i + 16 in its high half. */
-static int q4_element(const unsigned char *codes, int i)
-{
-    return (i < BLOCK / 2 ? codes[i] & 15 : codes[i - BLOCK / 2] >> 4) - 8;
-}
+static int q4_element(const unsigned char *codes, int i) { return (i < BLOCK / 2 ? codes[i] & 15 : codes[i - BLOCK / 2] >> 4) - 8; }
 
 /* Element i of a row as code * factor; the product of both is exact in double. */
 static double element(heed_type type, const unsigned char *row, float scale, int32_t i, double *factor)
@@ -222,11 +195,19 @@ static double element(heed_type type, const unsigned char *row, float scale, int
         memcpy(&x, row + (size_t)i * 4, sizeof x);
         return x;
     }
-    case HEED_F16: return f16_to_f32(half_at(row + (size_t)i * 2));
-    case HEED_BF16: return bf16_to_f32(half_at(row + (size_t)i * 2));
-    case HEED_I8: *factor = scale; return (int8_t)row[i];
-    case HEED_F8_E4M3: *factor = scale; return f8_e4m3_to_f32(row[i]);
-    case HEED_F8_E5M2: *factor = scale; return f8_e5m2_to_f32(row[i]);
+    case HEED_F16:
+        return f16_to_f32(half_at(row + (size_t)i * 2));
+    case HEED_BF16:
+        return bf16_to_f32(half_at(row + (size_t)i * 2));
+    case HEED_I8:
+        *factor = scale;
+        return (int8_t)row[i];
+    case HEED_F8_E4M3:
+        *factor = scale;
+        return f8_e4m3_to_f32(row[i]);
+    case HEED_F8_E5M2:
+        *factor = scale;
+        return f8_e5m2_to_f32(row[i]);
     case HEED_Q8_0:
         block = row + (size_t)(i / BLOCK) * Q8_0_BYTES;
         *factor = f16_to_f32(half_at(block));
@@ -235,7 +216,8 @@ static double element(heed_type type, const unsigned char *row, float scale, int
         block = row + (size_t)(i / BLOCK) * Q4_0_BYTES;
         *factor = f16_to_f32(half_at(block));
         return q4_element(block + 2, i % BLOCK);
-    default: return NAN;
+    default:
+        return NAN;
     }
 }
 
@@ -340,7 +322,9 @@ void row_from_f32(heed_type type, const float *from, void *to, float *scale, int
 {
     unsigned char *row = to;
     switch (type) {
-    case HEED_F32: memcpy(to, from, (size_t)n * sizeof *from); break;
+    case HEED_F32:
+        memcpy(to, from, (size_t)n * sizeof *from);
+        break;
     case HEED_F16:
     case HEED_BF16:
         for (int32_t i = 0; i < n; i++) {
@@ -348,16 +332,21 @@ void row_from_f32(heed_type type, const float *from, void *to, float *scale, int
             memcpy(row + (size_t)i * 2, &half, sizeof half);
         }
         break;
-    case HEED_I8: i8_row(from, row, scale, n); break;
+    case HEED_I8:
+        i8_row(from, row, scale, n);
+        break;
     case HEED_F8_E4M3:
-    case HEED_F8_E5M2: f8_row(type, from, row, scale, n); break;
+    case HEED_F8_E5M2:
+        f8_row(type, from, row, scale, n);
+        break;
     case HEED_Q8_0:
         for (int32_t i = 0; i + BLOCK <= n; i += BLOCK) q8_block(from + i, row + (size_t)(i / BLOCK) * Q8_0_BYTES);
         break;
     case HEED_Q4_0:
         for (int32_t i = 0; i + BLOCK <= n; i += BLOCK) q4_block(from + i, row + (size_t)(i / BLOCK) * Q4_0_BYTES);
         break;
-    default: break;
+    default:
+        break;
     }
 }
 

@@ -14,8 +14,7 @@ static heed_status check_counts(const heed_lengths *l)
 {
     if (l->batch < 0) return fail(HEED_INVALID_ARGUMENT, "batch is %d: it must be at least 0", l->batch);
     if (!l->q_start && l->q_len < 0) return fail(HEED_INVALID_ARGUMENT, "q_len is %d: it must be at least 0", l->q_len);
-    if (!l->kv_lens && !l->kv_start && l->kv_len < 0)
-        return fail(HEED_OUT_OF_BOUNDS, "kv_len is %d: it must be at least 0", l->kv_len);
+    if (!l->kv_lens && !l->kv_start && l->kv_len < 0) return fail(HEED_OUT_OF_BOUNDS, "kv_len is %d: it must be at least 0", l->kv_len);
     return HEED_OK;
 }
 
@@ -49,9 +48,12 @@ static heed_status check_kv_lens(const heed_lengths *l)
 static void take_positions(const struct problem *problem, const heed_lengths *l, int32_t b, struct sequence *s)
 {
     s->first = l->kv_first ? l->kv_first[b] : 0;
-    if (l->q_position) s->position = l->q_position[b];
-    else if (problem->flags & HEED_TOP_LEFT) s->position = s->first;
-    else s->position = s->first + s->kv_len - s->q_len;
+    if (l->q_position)
+        s->position = l->q_position[b];
+    else if (problem->flags & HEED_TOP_LEFT)
+        s->position = s->first;
+    else
+        s->position = s->first + s->kv_len - s->q_len;
     if (MUTANT(lengths_position_ignores_first) && !l->q_position) s->position -= s->first;
 }
 
@@ -109,8 +111,8 @@ static heed_status take_page_row(const struct problem *problem, const heed_lengt
     const int32_t pages = pages_of(problem, s->kv_len);
     const size_t row = (size_t)b * (size_t)l->page_table_stride;
     if (pages > l->page_table_stride)
-        return fail(HEED_OUT_OF_BOUNDS, "page_table_stride is %d: sequence %d with kv_len %d has %d pages of %d tokens", l->page_table_stride,
-                    b, s->kv_len, pages, problem->page_size);
+        return fail(HEED_OUT_OF_BOUNDS, "page_table_stride is %d: sequence %d with kv_len %d has %d pages of %d tokens",
+                    l->page_table_stride, b, s->kv_len, pages, problem->page_size);
     for (int32_t n = 0; n < pages; n++) {
         const int32_t page = l->page_table[row + (size_t)n];
         const int32_t tokens = MIN(problem->page_size, s->kv_len - n * problem->page_size);
@@ -126,7 +128,8 @@ static heed_status take_page_row(const struct problem *problem, const heed_lengt
 static heed_status check_page_table(const struct problem *problem, const heed_lengths *l)
 {
     if (problem->page_size == 0) return HEED_OK;
-    if (l->page_table_stride < 0) return fail(HEED_INVALID_ARGUMENT, "page_table_stride is %d: it must be at least 0", l->page_table_stride);
+    if (l->page_table_stride < 0)
+        return fail(HEED_INVALID_ARGUMENT, "page_table_stride is %d: it must be at least 0", l->page_table_stride);
     if ((int64_t)l->batch * l->page_table_stride > INT32_MAX)
         return fail(HEED_OUT_OF_BOUNDS, "batch %d * page_table_stride %d is beyond 2^31 - 1", l->batch, l->page_table_stride);
     return HEED_OK;

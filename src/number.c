@@ -39,11 +39,11 @@ static size_t layout(bool negative, const char *digits, int count, int exponent,
     const char *sign = negative ? "-" : "";
     while (count > 1 && digits[count - 1] == '0') count--;
     if (exponent >= 0 && exponent < 10) {
-        if (count <= exponent + 1) return text_append(text, capacity, 0, "%s%.*s%.*s", sign, count, digits, exponent + 1 - count, "000000000");
+        if (count <= exponent + 1)
+            return text_append(text, capacity, 0, "%s%.*s%.*s", sign, count, digits, exponent + 1 - count, "000000000");
         return text_append(text, capacity, 0, "%s%.*s.%.*s", sign, exponent + 1, digits, count - exponent - 1, digits + exponent + 1);
     }
-    if (exponent < 0 && exponent >= -5)
-        return text_append(text, capacity, 0, "%s0.%.*s%.*s", sign, -exponent - 1, "00000", count, digits);
+    if (exponent < 0 && exponent >= -5) return text_append(text, capacity, 0, "%s0.%.*s%.*s", sign, -exponent - 1, "00000", count, digits);
     return text_append(text, capacity, 0, "%s%.1s%s%.*se%d", sign, digits, count > 1 ? "." : "", count - 1, digits + 1, exponent);
 }
 
@@ -61,20 +61,11 @@ static size_t text_of(double x, bool is_float, char *text, size_t capacity)
     return layout(signbit(x), digits, count, exponent, text, capacity);
 }
 
-size_t text_of_float(float x, char *text, size_t capacity)
-{
-    return text_of(x, true, text, capacity);
-}
+size_t text_of_float(float x, char *text, size_t capacity) { return text_of(x, true, text, capacity); }
 
-size_t text_of_double(double x, char *text, size_t capacity)
-{
-    return text_of(x, false, text, capacity);
-}
+size_t text_of_double(double x, char *text, size_t capacity) { return text_of(x, false, text, capacity); }
 
-static bool is_word(const char *text, size_t length, const char *word)
-{
-    return strlen(word) == length && memcmp(text, word, length) == 0;
-}
+static bool is_word(const char *text, size_t length, const char *word) { return strlen(word) == length && memcmp(text, word, length) == 0; }
 
 /* [+-] digits [. digits] [e [+-] digits], or inf, nan. Rewritten without a point ("12.5" is 125e-1) for strtod. */
 bool double_from_text(const char *text, size_t length, double *x)

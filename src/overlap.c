@@ -5,9 +5,9 @@
  *     row x of a begins at A + sum_n x_n a_n and row y of b at B + sum_n y_n b_n; they share a byte iff
  *         -b_bytes < (B - A) + sum_n y_n b_n - sum_n x_n a_n < a_bytes
  *
- * Axes of equal stride are one axis of the difference. Then it is a search for whole numbers c_n in ranges with a sum in an interval. With the
- * axes in falling order of stride, all smaller axes together reach less than one step of the larger one in any sane layout, so each level has
- * one to three candidates. Layouts where it is otherwise are searched for a while and then called undecided.
+ * Axes of equal stride are one axis of the difference. Then it is a search for whole numbers c_n in ranges with a sum in an interval. With
+ * the axes in falling order of stride, all smaller axes together reach less than one step of the larger one in any sane layout, so each
+ * level has one to three candidates. Layouts where it is otherwise are searched for a while and then called undecided.
  */
 #include "mutant.h"
 #include "ranges.h"
@@ -15,7 +15,7 @@
 enum { MAX_AXES = 6, SEARCH_STEPS = 20000 };
 
 struct axis {
-    int64_t stride, from, to; /* stride > 0; c in from .. to */
+    int64_t stride, from, to;    /* stride > 0; c in from .. to */
     int64_t rest_low, rest_high; /* reach of all axes behind this one */
 };
 
@@ -59,15 +59,9 @@ static void finish_axes(struct search *s)
     }
 }
 
-static int64_t floor_div(int64_t a, int64_t b) /* b > 0 */
-{
-    return a / b - (a % b < 0);
-}
+static int64_t floor_div(int64_t a, int64_t b) /* b > 0 */ { return a / b - (a % b < 0); }
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return a / b + (a % b > 0);
-}
+static int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b > 0); }
 
 static enum overlap search_axis(struct search *s, int n, int64_t sum, bool nonzero)
 {
@@ -109,10 +103,7 @@ static bool same_memory(const struct view *a, const struct view *b)
 }
 
 /* Of element 0: an address, or an offset in the device's memory. */
-static int64_t place(const struct view *v)
-{
-    return v->mem ? v->offset : (int64_t)(intptr_t)v->data;
-}
+static int64_t place(const struct view *v) { return v->mem ? v->offset : (int64_t)(intptr_t)v->data; }
 
 enum overlap overlap_between(const struct placed *a, const struct placed *b)
 {

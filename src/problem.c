@@ -21,8 +21,7 @@ heed_status struct_take(void *to, size_t known, const void *from, const char *na
     size_t given;
     if (!from) return fail(HEED_INVALID_ARGUMENT, "%s is NULL", name);
     memcpy(&given, from, sizeof given);
-    if (given < sizeof given)
-        return fail(HEED_INVALID_ARGUMENT, "%s.struct_size is %zu: it must be sizeof(%s)", name, given, name);
+    if (given < sizeof given) return fail(HEED_INVALID_ARGUMENT, "%s.struct_size is %zu: it must be sizeof(%s)", name, given, name);
     if (given > known + TAIL_LIMIT)
         return fail(HEED_INVALID_ARGUMENT, "%s.struct_size is %zu, the library knows %zu bytes: was it initialised?", name, given, known);
     for (size_t i = known; i < given; i++)

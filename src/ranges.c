@@ -42,15 +42,9 @@ static const struct {
     [ROLE_LSE_B] = {"lse_b", offsetof(struct call, lse_b), ROWS_QUERY},
 };
 
-const char *role_name(enum role role)
-{
-    return roles[role].name;
-}
+const char *role_name(enum role role) { return roles[role].name; }
 
-struct view *role_view(struct call *call, enum role role)
-{
-    return (struct view *)(void *)((unsigned char *)call + roles[role].view);
-}
+struct view *role_view(struct call *call, enum role role) { return (struct view *)(void *)((unsigned char *)call + roles[role].view); }
 
 const struct view *call_view(const struct call *call, enum role role)
 {
@@ -67,26 +61,55 @@ static void role_row(const struct call *call, enum role role, heed_type *type, i
     *elements = 1;
     *heads = p->q_heads;
     switch (role) {
-    case ROLE_Q: *type = p->q_type, *elements = p->head_dim; break;
-    case ROLE_K: *type = p->k_type, *elements = p->head_dim, *heads = p->kv_heads; break;
-    case ROLE_V: *type = p->v_type, *elements = p->v_head_dim, *heads = p->kv_heads; break;
+    case ROLE_Q:
+        *type = p->q_type, *elements = p->head_dim;
+        break;
+    case ROLE_K:
+        *type = p->k_type, *elements = p->head_dim, *heads = p->kv_heads;
+        break;
+    case ROLE_V:
+        *type = p->v_type, *elements = p->v_head_dim, *heads = p->kv_heads;
+        break;
     case ROLE_O:
     case ROLE_O_A:
-    case ROLE_O_B: *type = p->o_type, *elements = p->v_head_dim; break;
-    case ROLE_MASK: *type = HEED_I8, *elements = call->batch->kv_len_max; break;
-    case ROLE_BIAS: *type = p->bias_type, *elements = call->batch->kv_len_max; break;
-    case ROLE_SCORES: *elements = call->batch->kv_len_max; break;
+    case ROLE_O_B:
+        *type = p->o_type, *elements = p->v_head_dim;
+        break;
+    case ROLE_MASK:
+        *type = HEED_I8, *elements = call->batch->kv_len_max;
+        break;
+    case ROLE_BIAS:
+        *type = p->bias_type, *elements = call->batch->kv_len_max;
+        break;
+    case ROLE_SCORES:
+        *elements = call->batch->kv_len_max;
+        break;
     case ROLE_ALIBI:
-    case ROLE_SINKS: *elements = p->q_heads, *heads = 1; break;
+    case ROLE_SINKS:
+        *elements = p->q_heads, *heads = 1;
+        break;
     case ROLE_K_SCALE:
-    case ROLE_V_SCALE: *heads = p->kv_heads; break;
-    case ROLE_KEY_RANGE: *elements = 2, *heads = 1; break; /* i32: the size and alignment of f32 */
+    case ROLE_V_SCALE:
+        *heads = p->kv_heads;
+        break;
+    case ROLE_KEY_RANGE:
+        *elements = 2, *heads = 1;
+        break; /* i32: the size and alignment of f32 */
     case ROLE_ROPE_COS:
-    case ROLE_ROPE_SIN: *elements = p->rope_dim / 2, *heads = 1; break;
-    case ROLE_NEW_K: *type = call->new_type, *elements = p->head_dim, *heads = p->kv_heads; break;
-    case ROLE_NEW_V: *type = call->new_type, *elements = p->v_head_dim, *heads = p->kv_heads; break;
-    case ROLE_X: *type = p->q_type, *elements = p->head_dim, *heads = call->heads; break;
-    default: break;
+    case ROLE_ROPE_SIN:
+        *elements = p->rope_dim / 2, *heads = 1;
+        break;
+    case ROLE_NEW_K:
+        *type = call->new_type, *elements = p->head_dim, *heads = p->kv_heads;
+        break;
+    case ROLE_NEW_V:
+        *type = call->new_type, *elements = p->v_head_dim, *heads = p->kv_heads;
+        break;
+    case ROLE_X:
+        *type = p->q_type, *elements = p->head_dim, *heads = call->heads;
+        break;
+    default:
+        break;
     }
 }
 
@@ -134,7 +157,9 @@ static void shape_extents(const struct call *call, struct shape *s)
             s->batch = (int64_t)batch->page_max + 1;
         }
         break;
-    case ROWS_ONE: s->batch = s->token = 1; break;
+    case ROWS_ONE:
+        s->batch = s->token = 1;
+        break;
     case ROWS_TABLE:
         s->batch = 1;
         table_extent(batch, s);
@@ -154,10 +179,7 @@ void role_shape(const struct call *call, enum role role, struct shape *shape)
     shape_extents(call, shape);
 }
 
-bool shape_empty(const struct shape *s)
-{
-    return s->batch <= 0 || s->token <= 0 || s->head <= 0 || s->row_bytes <= 0;
-}
+bool shape_empty(const struct shape *s) { return s->batch <= 0 || s->token <= 0 || s->head <= 0 || s->row_bytes <= 0; }
 
 /* ---- ranges --------------------------------------------------------------------- */
 
@@ -166,10 +188,7 @@ struct span {
     int64_t low, high;
 };
 
-static bool within_limit(const struct span *s)
-{
-    return s->low >= -REACH_LIMIT && s->high <= REACH_LIMIT;
-}
+static bool within_limit(const struct span *s) { return s->low >= -REACH_LIMIT && s->high <= REACH_LIMIT; }
 
 /* Steps `from` .. `to` along an axis. */
 static bool span_axis(struct span *span, int64_t from, int64_t to, int64_t stride)
@@ -205,8 +224,8 @@ static void range_settle(struct byte_range *range)
 bool range_of_box(const struct shape *s, const struct view *v, struct byte_range *range)
 {
     *range = no_range;
-    bool ok = shape_empty(s) || range_add(range, v, (int64_t[2]){0, s->batch - 1}, (int64_t[2]){s->first_token, s->token - 1}, s->head,
-                                          s->row_bytes);
+    bool ok = shape_empty(s) ||
+              range_add(range, v, (int64_t[2]){0, s->batch - 1}, (int64_t[2]){s->first_token, s->token - 1}, s->head, s->row_bytes);
     range_settle(range);
     return ok;
 }
@@ -215,7 +234,8 @@ bool range_of_box(const struct shape *s, const struct view *v, struct byte_range
 static bool range_of_pages(const struct call *call, const struct shape *s, const struct view *v, struct byte_range *range)
 {
     const int64_t page_max = call->batch->page_max, used = call->batch->page_max_tokens;
-    if (page_max > 0 && !range_add(range, v, (int64_t[2]){0, page_max - 1}, (int64_t[2]){0, s->token - 1}, s->head, s->row_bytes)) return false;
+    if (page_max > 0 && !range_add(range, v, (int64_t[2]){0, page_max - 1}, (int64_t[2]){0, s->token - 1}, s->head, s->row_bytes))
+        return false;
     return used == 0 || range_add(range, v, (int64_t[2]){page_max, page_max}, (int64_t[2]){0, used - 1}, s->head, s->row_bytes);
 }
 
@@ -235,7 +255,8 @@ bool range_exact(const struct call *call, enum role role, const struct shape *s,
     bool ok = true;
     if (shape_empty(s) || roles[role].rows == ROWS_ONE || roles[role].rows == ROWS_TABLE) return range_of_box(s, v, range);
     *range = no_range;
-    if (s->rows == ROWS_KEY && call->plan->problem.page_size > 0) ok = range_of_pages(call, s, v, range);
+    if (s->rows == ROWS_KEY && call->plan->problem.page_size > 0)
+        ok = range_of_pages(call, s, v, range);
     else
         for (int32_t b = 0; ok && b < call->batch->batch; b++) ok = range_of_sequence(call, s, v, b, range);
     range_settle(range);

@@ -15,15 +15,15 @@ enum rows {
     ROWS_TABLE  /* row p of a table of positions */
 };
 
-/* A box of rows: batch x token x head rows of row_bytes. Where lengths differ by sequence it holds the longest, so it may be larger than what
- * is reached; range_exact() is not. */
+/* A box of rows: batch x token x head rows of row_bytes. Where lengths differ by sequence it holds the longest, so it may be larger than
+ * what is reached; range_exact() is not. */
 struct shape {
     enum rows rows;
-    heed_type type;              /* of the elements; bits and bytes of a mask: HEED_I8 */
+    heed_type type; /* of the elements; bits and bytes of a mask: HEED_I8 */
     bool bits;
-    int32_t unit, alignment;     /* bytes per unit of strides and offset; alignment of a row */
-    int64_t batch, token, head;  /* extents; batch: pages where paged, 1 where packed */
-    int64_t first_token;         /* ROWS_TABLE: the smallest position; else 0 */
+    int32_t unit, alignment;    /* bytes per unit of strides and offset; alignment of a row */
+    int64_t batch, token, head; /* extents; batch: pages where paged, 1 where packed */
+    int64_t first_token;        /* ROWS_TABLE: the smallest position; else 0 */
     int64_t row_bytes;
 };
 
@@ -45,9 +45,9 @@ struct placed {
     struct byte_range box;
 };
 
-enum overlap { APART, MEETING, UNDECIDED }; /* UNDECIDED: strides too strange to be told apart in a bounded number of steps */
-enum overlap overlap_within(const struct placed *a);                           /* two rows of one tensor */
-enum overlap overlap_between(const struct placed *a, const struct placed *b);  /* a row of a and a row of b */
-bool same_rows(const struct placed *a, const struct placed *b);                /* in place: every row is the same bytes */
+enum overlap { APART, MEETING, UNDECIDED };          /* UNDECIDED: strides too strange to be told apart in a bounded number of steps */
+enum overlap overlap_within(const struct placed *a); /* two rows of one tensor */
+enum overlap overlap_between(const struct placed *a, const struct placed *b); /* a row of a and a row of b */
+bool same_rows(const struct placed *a, const struct placed *b);               /* in place: every row is the same bytes */
 
 #endif

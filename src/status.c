@@ -13,10 +13,7 @@ enum { MESSAGE_BYTES = 4096, LINE_BYTES = 1024, MEMORY_ALIGNMENT = 64 };
 /* One per thread, so that a message belongs to the call that failed. Long enough for the head of a compiler's log. */
 static _Thread_local char message[MESSAGE_BYTES];
 
-uint32_t heed_version(void)
-{
-    return HEED_VERSION_MAJOR * 10000 + HEED_VERSION_MINOR * 100 + HEED_VERSION_PATCH;
-}
+uint32_t heed_version(void) { return HEED_VERSION_MAJOR * 10000 + HEED_VERSION_MINOR * 100 + HEED_VERSION_PATCH; }
 
 const char *heed_status_string(heed_status status)
 {
@@ -38,10 +35,7 @@ const char *heed_status_string(heed_status status)
     return names[status];
 }
 
-const char *heed_error_message(void)
-{
-    return message;
-}
+const char *heed_error_message(void) { return message; }
 
 heed_status fail(heed_status status, const char *format, ...)
 {

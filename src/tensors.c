@@ -42,14 +42,16 @@ static heed_status check_memory(const struct taking *t, const char *name, const 
 {
     const bool cpu = t->call->plan->device->info.backend == HEED_BACKEND_CPU;
     switch (tensor->memory) {
-    case HEED_MEMORY_HOST: return HEED_OK;
+    case HEED_MEMORY_HOST:
+        return HEED_OK;
     case HEED_MEMORY_CL_BUFFER:
         if (host_only) return fail(HEED_INVALID_ARGUMENT, "%s.memory is HEED_MEMORY_CL_BUFFER: heed_forward takes host memory", name);
         if (cpu) return fail(HEED_INVALID_ARGUMENT, "%s.memory is HEED_MEMORY_CL_BUFFER: the CPU takes host memory", name);
         return HEED_OK;
     case HEED_MEMORY_CL_SVM:
         return fail(HEED_UNSUPPORTED, "%s.memory is HEED_MEMORY_CL_SVM: this version takes host memory and cl_mem", name);
-    default: return fail(HEED_INVALID_ARGUMENT, "%s.memory is %d: no such kind of memory", name, (int)tensor->memory);
+    default:
+        return fail(HEED_INVALID_ARGUMENT, "%s.memory is %d: no such kind of memory", name, (int)tensor->memory);
     }
 }
 
@@ -76,15 +78,16 @@ static heed_status check_alignment(const char *name, const heed_tensor *tensor, 
         return fail(HEED_INVALID_ARGUMENT, "%s: its first element is not aligned to %d bytes, as %s must be", name, s->alignment,
                     type_name(s->type));
     if (v->batch % s->alignment || v->token % s->alignment || v->head % s->alignment)
-        return fail(HEED_INVALID_ARGUMENT, "%s: its strides (batch %lld, head %lld, token %lld bytes) are not multiples of %d, as %s must have",
-                    name, (long long)v->batch, (long long)v->head, (long long)v->token, s->alignment, type_name(s->type));
+        return fail(HEED_INVALID_ARGUMENT,
+                    "%s: its strides (batch %lld, head %lld, token %lld bytes) are not multiples of %d, as %s must have", name,
+                    (long long)v->batch, (long long)v->head, (long long)v->token, s->alignment, type_name(s->type));
     return HEED_OK;
 }
 
 static heed_status beyond_limit(const char *name, const heed_tensor *t)
 {
-    return fail(HEED_OUT_OF_BOUNDS, "%s: offset %lld, strides (batch %lld, head %lld, token %lld) and lengths reach beyond 2^60 bytes", name,
-                (long long)t->offset, (long long)t->batch_stride, (long long)t->head_stride, (long long)t->token_stride);
+    return fail(HEED_OUT_OF_BOUNDS, "%s: offset %lld, strides (batch %lld, head %lld, token %lld) and lengths reach beyond 2^60 bytes",
+                name, (long long)t->offset, (long long)t->batch_stride, (long long)t->head_stride, (long long)t->token_stride);
 }
 
 /* The bytes that may be touched from data on: what the caller says, and for a cl_mem what OpenCL says. */
@@ -119,12 +122,12 @@ static heed_status check_bytes(const struct taking *t, enum role role, const hee
     if (fits(&p->box, p->view.offset, bytes)) return HEED_OK;
     if (!range_exact(t->call, role, &p->shape, &p->view, &range)) return beyond_limit(name, tensor);
     if (fits(&range, p->view.offset, bytes) || MUTANT(problem_bytes_unchecked)) return HEED_OK;
-    return fail(HEED_OUT_OF_BOUNDS,
-                "%s: offset, strides and lengths reach bytes %lld to %lld of %llu (%lld x %lld x %lld rows of %lld bytes: %s, tokens, heads)",
-                name,
-                (long long)(p->view.offset + range.begin), (long long)(p->view.offset + range.end), (unsigned long long)bytes,
-                (long long)p->shape.batch, (long long)p->shape.token, (long long)p->shape.head, (long long)p->shape.row_bytes,
-                p->shape.rows == ROWS_KEY && t->call->plan->problem.page_size ? "pages" : "batch");
+    return fail(
+        HEED_OUT_OF_BOUNDS,
+        "%s: offset, strides and lengths reach bytes %lld to %lld of %llu (%lld x %lld x %lld rows of %lld bytes: %s, tokens, heads)", name,
+        (long long)(p->view.offset + range.begin), (long long)(p->view.offset + range.end), (unsigned long long)bytes,
+        (long long)p->shape.batch, (long long)p->shape.token, (long long)p->shape.head, (long long)p->shape.row_bytes,
+        p->shape.rows == ROWS_KEY && t->call->plan->problem.page_size ? "pages" : "batch");
 }
 
 static void keep(struct taking *t, enum role role, struct placed *p)
@@ -150,8 +153,10 @@ static heed_status take(struct taking *t, enum role role, const heed_tensor *ten
     if (!tensor->data) return fail(HEED_INVALID_ARGUMENT, "%s.data is NULL", name);
     if (!take_strides(tensor, &p->shape, &p->view)) return beyond_limit(name, tensor);
     if ((status = check_alignment(name, tensor, &p->shape, &p->view)) || (status = check_bytes(t, role, tensor, p))) return status;
-    if (tensor->memory == HEED_MEMORY_CL_BUFFER) p->view.mem = tensor->data;
-    else p->view.data = (unsigned char *)tensor->data + p->view.offset;
+    if (tensor->memory == HEED_MEMORY_CL_BUFFER)
+        p->view.mem = tensor->data;
+    else
+        p->view.data = (unsigned char *)tensor->data + p->view.offset;
     keep(t, role, p);
     return HEED_OK;
 }
@@ -196,8 +201,10 @@ static heed_status take_workspace(struct taking *t, const heed_tensor *w)
 
     struct view *v = &t->call->workspace;
     *v = (struct view){.memory = w->memory, .offset = w->offset, .bytes = w->bytes, .given = true};
-    if (cpu) v->data = (unsigned char *)w->data + w->offset;
-    else v->mem = w->data;
+    if (cpu)
+        v->data = (unsigned char *)w->data + w->offset;
+    else
+        v->mem = w->data;
     t->placed[SLOT_WORKSPACE] = (struct placed){
         .shape = {.rows = ROWS_ONE, .batch = 1, .token = 1, .head = 1, .row_bytes = (int64_t)needed},
         .view = *v,
@@ -210,15 +217,13 @@ static heed_status take_workspace(struct taking *t, const heed_tensor *w)
 
 /* ---- overlaps --------------------------------------------------------------------- */
 
-static const char *slot_name(int slot)
-{
-    return slot == SLOT_WORKSPACE ? "workspace" : role_name((enum role)slot);
-}
+static const char *slot_name(int slot) { return slot == SLOT_WORKSPACE ? "workspace" : role_name((enum role)slot); }
 
 /* What may be computed in place: o on q, and in a merge the results on either side. */
 static bool may_share(int out, int in)
 {
-    return (out == ROLE_O && (in == ROLE_Q || in == ROLE_O_A || in == ROLE_O_B)) || (out == ROLE_LSE && (in == ROLE_LSE_A || in == ROLE_LSE_B));
+    return (out == ROLE_O && (in == ROLE_Q || in == ROLE_O_A || in == ROLE_O_B)) ||
+           (out == ROLE_LSE && (in == ROLE_LSE_A || in == ROLE_LSE_B));
 }
 
 static heed_status check_pair(const struct taking *t, int out, int other)
@@ -230,7 +235,8 @@ static heed_status check_pair(const struct taking *t, int out, int other)
         return fail(HEED_INVALID_ARGUMENT, "%s and %s share a range of memory, and their strides cannot be told apart", slot_name(out),
                     slot_name(other));
     if (may_share(out, other))
-        return fail(HEED_INVALID_ARGUMENT, "%s overlaps %s: it may only be in place, with the same layout", slot_name(out), slot_name(other));
+        return fail(HEED_INVALID_ARGUMENT, "%s overlaps %s: it may only be in place, with the same layout", slot_name(out),
+                    slot_name(other));
     return fail(HEED_INVALID_ARGUMENT, "%s overlaps %s", slot_name(out), slot_name(other));
 }
 
@@ -362,7 +368,8 @@ heed_status merge_take(const struct heed_plan *plan, const struct heed_batch *ba
     } given[] = {{ROLE_O_A, o_a}, {ROLE_LSE_A, lse_a}, {ROLE_O_B, o_b}, {ROLE_LSE_B, lse_b}, {ROLE_O, o}, {ROLE_LSE, lse}};
     struct taking t;
     if (plan->problem.flags & HEED_LSE_WITHOUT_SINK)
-        return fail(HEED_INVALID_ARGUMENT, "flags has HEED_LSE_WITHOUT_SINK: such parts cannot be merged, their weights are not in the lse");
+        return fail(HEED_INVALID_ARGUMENT,
+                    "flags has HEED_LSE_WITHOUT_SINK: such parts cannot be merged, their weights are not in the lse");
     begin(&t, plan, batch, false, call);
     for (size_t n = 0; n < sizeof given / sizeof *given; n++) {
         if (!given[n].tensor) return fail(HEED_INVALID_ARGUMENT, "%s is NULL", role_name(given[n].role));

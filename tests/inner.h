@@ -75,9 +75,6 @@ static inline heed_status inner_lengths(struct inner *inner, const heed_lengths 
     return lengths_take(&inner->services, &inner->plan.problem, lengths, &inner->batch);
 }
 
-static inline void inner_end(struct inner *inner)
-{
-    lengths_release(&inner->services, &inner->batch);
-}
+static inline void inner_end(struct inner *inner) { lengths_release(&inner->services, &inner->batch); }
 
 #endif

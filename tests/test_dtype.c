@@ -25,8 +25,8 @@ static uint32_t bits_of(float x)
 struct format {
     const char *name;
     int man_bits, bias, bits;
-    uint32_t largest;      /* code of the largest finite value */
-    bool saturates;        /* beyond it: that code; else infinity */
+    uint32_t largest; /* code of the largest finite value */
+    bool saturates;   /* beyond it: that code; else infinity */
     bool has_infinity;
     float (*decode)(uint32_t);
     uint32_t (*encode)(float);
@@ -47,7 +47,10 @@ static const struct format formats[] = {
     {"f8_e4m3", 3, 7, 8, 0x7e, true, false, decode_e4m3, encode_e4m3},
     {"f8_e5m2", 2, 15, 8, 0x7b, true, true, decode_e5m2, encode_e5m2},
 };
-#define EACH_FORMAT(f) const struct format *f = formats; f < formats + sizeof formats / sizeof *formats; f++
+#define EACH_FORMAT(f)                              \
+    const struct format *f = formats;               \
+    f < formats + sizeof formats / sizeof *formats; \
+    f++
 
 /* The definition: (-1)^s 2^(e - bias) 1.m, or 2^(1 - bias) 0.m. */
 static double value_of(const struct format *f, uint32_t code)
@@ -85,8 +88,10 @@ static uint32_t expected_code(const struct format *f, double magnitude)
     uint32_t low = 0, high = f->largest + 1;
     while (high - low > 1) {
         uint32_t middle = (low + high) / 2;
-        if (value_of(f, middle) <= magnitude) low = middle;
-        else high = middle;
+        if (value_of(f, middle) <= magnitude)
+            low = middle;
+        else
+            high = middle;
     }
     const double below = magnitude - value_of(f, low), above = value_of(f, low + 1) - magnitude;
     uint32_t code = below < above || (below == above && low % 2 == 0) ? low : low + 1;
@@ -351,10 +356,27 @@ Test(dtype, outputs_are_rounded_once)
 
 Test(dtype, text_is_the_shortest)
 {
-    static const struct { float x; const char *text; } each[] = {
-        {0, "0"}, {-0.0f, "-0"}, {1, "1"}, {-1.5f, "-1.5"}, {0.1f, "0.1"}, {30, "30"}, {123456789, "123456790"}, {1e10f, "1e10"},
-        {1.25e-3f, "0.00125"}, {1e-6f, "1e-6"}, {3.4028235e38f, "3.4028235e38"}, {1e-45f, "1e-45"}, {16777216, "16777216"},
-        {0.088388346f, "0.088388346"}, {INFINITY, "inf"}, {-INFINITY, "-inf"}, {NAN, "nan"},
+    static const struct {
+        float x;
+        const char *text;
+    } each[] = {
+        {0, "0"},
+        {-0.0f, "-0"},
+        {1, "1"},
+        {-1.5f, "-1.5"},
+        {0.1f, "0.1"},
+        {30, "30"},
+        {123456789, "123456790"},
+        {1e10f, "1e10"},
+        {1.25e-3f, "0.00125"},
+        {1e-6f, "1e-6"},
+        {3.4028235e38f, "3.4028235e38"},
+        {1e-45f, "1e-45"},
+        {16777216, "16777216"},
+        {0.088388346f, "0.088388346"},
+        {INFINITY, "inf"},
+        {-INFINITY, "-inf"},
+        {NAN, "nan"},
     };
     char text[64];
     for (size_t n = 0; n < sizeof each / sizeof *each; n++) {
@@ -392,10 +414,24 @@ Test(dtype, text_reads_back)
 
 Test(dtype, text_that_is_no_number)
 {
-    static const char *const bad[] = {"", "-", "+", ".", "e5", "1e", "1e+", "1.2.3", "1,5", "0x10", " 1", "1 ", "--1", "infinity", "1f", "1e5.5"};
-    static const struct { const char *text; double x; } good[] = {
-        {".5", 0.5}, {"5.", 5}, {"+2", 2}, {"-0", 0}, {"1e3", 1000}, {"1E-3", 0.001}, {"0012.50", 12.5}, {"0.000", 0}, {"1e999", INFINITY},
-        {"1e-999", 0}, {"0.1000000000000000055511151231257827", 0.1}, {"9007199254740993", 9007199254740992.0},
+    static const char *const bad[] = {"",    "-",    "+",  ".",  "e5",  "1e",       "1e+", "1.2.3",
+                                      "1,5", "0x10", " 1", "1 ", "--1", "infinity", "1f",  "1e5.5"};
+    static const struct {
+        const char *text;
+        double x;
+    } good[] = {
+        {".5", 0.5},
+        {"5.", 5},
+        {"+2", 2},
+        {"-0", 0},
+        {"1e3", 1000},
+        {"1E-3", 0.001},
+        {"0012.50", 12.5},
+        {"0.000", 0},
+        {"1e999", INFINITY},
+        {"1e-999", 0},
+        {"0.1000000000000000055511151231257827", 0.1},
+        {"9007199254740993", 9007199254740992.0},
     };
     double x;
     for (size_t n = 0; n < sizeof bad / sizeof *bad; n++) cr_assert_not(double_from_text(bad[n], strlen(bad[n]), &x), "\"%s\"", bad[n]);

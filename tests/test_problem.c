@@ -10,16 +10,13 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static heed_desc plain(void)
-{
-    return (heed_desc){.struct_size = sizeof(heed_desc), .q_heads = 8, .kv_heads = 2, .head_dim = 64};
-}
+static heed_desc plain(void) { return (heed_desc){.struct_size = sizeof(heed_desc), .q_heads = 8, .kv_heads = 2, .head_dim = 64}; }
 
-#define EXPECT(call, expected, fragment)                                                                                     \
-    do {                                                                                                                     \
-        heed_status got_ = (call);                                                                                           \
-        cr_expect_eq(got_, expected, "%s: %s, \"%s\"", #call, heed_status_string(got_), heed_error_message());               \
-        cr_expect(strstr(heed_error_message(), fragment), "\"%s\" does not hold \"%s\"", heed_error_message(), fragment);    \
+#define EXPECT(call, expected, fragment)                                                                                  \
+    do {                                                                                                                  \
+        heed_status got_ = (call);                                                                                        \
+        cr_expect_eq(got_, expected, "%s: %s, \"%s\"", #call, heed_status_string(got_), heed_error_message());            \
+        cr_expect(strstr(heed_error_message(), fragment), "\"%s\" does not hold \"%s\"", heed_error_message(), fragment); \
     } while (0)
 
 /* ---- bad descriptors ------------------------------------------------------------------ */
@@ -32,7 +29,10 @@ struct bad_int {
     heed_status status;
     const char *fragment;
 };
-#define BAD(field, value, status, fragment) {#field, offsetof(heed_desc, field), value, status, fragment}
+#define BAD(field, value, status, fragment)                         \
+    {                                                               \
+#field, offsetof(heed_desc, field), value, status, fragment \
+    }
 
 static const struct bad_int bad_ints[] = {
     BAD(q_type, 9, HEED_INVALID_ARGUMENT, "q_type is 9"),
@@ -205,7 +205,10 @@ Test(problem, defaults)
 
 Test(problem, features)
 {
-    static const struct { const char *words; uint64_t features; } each[] = {
+    static const struct {
+        const char *words;
+        uint64_t features;
+    } each[] = {
         {"invariant topleft ropeil rope=32", 0},
         {"causal", HEED_CAUSAL},
         {"causal topleft invariant", HEED_CAUSAL},
@@ -229,10 +232,7 @@ Test(problem, features)
 
 /* ---- text --------------------------------------------------------------------------------- */
 
-static bool same_desc(const heed_desc *a, const heed_desc *b)
-{
-    return memcmp(a, b, sizeof *a) == 0;
-}
+static bool same_desc(const heed_desc *a, const heed_desc *b) { return memcmp(a, b, sizeof *a) == 0; }
 _Static_assert(sizeof(heed_desc) == sizeof(size_t) + 20 * 4 + sizeof(uint64_t), "padding could hold stray bytes");
 
 static void check_round_trip(const heed_desc *desc)
@@ -281,7 +281,8 @@ Test(problem, text_by_hand)
 {
     char text[200];
     heed_desc desc;
-    cr_assert_eq(heed_desc_parse("  hq32 hk8\td128 f16 b8 q1 kv4096 causal softcap=30 page=16\n", &desc), HEED_OK, "%s", heed_error_message());
+    cr_assert_eq(heed_desc_parse("  hq32 hk8\td128 f16 b8 q1 kv4096 causal softcap=30 page=16\n", &desc), HEED_OK, "%s",
+                 heed_error_message());
     cr_assert(desc.q_heads == 32 && desc.kv_heads == 8 && desc.head_dim == 128 && desc.q_type == HEED_F16 && desc.max_batch == 8);
     cr_assert(desc.max_q_len == 1 && desc.max_kv_len == 4096 && desc.flags == HEED_CAUSAL && desc.softcap == 30 && desc.page_size == 16);
     heed_desc_format(&desc, text, sizeof text);
@@ -300,7 +301,10 @@ Test(problem, text_by_hand)
 /* A type of its own beats the type of all, in any order; q's own type is not lent to the others. */
 Test(problem, text_types)
 {
-    static const struct { const char *words; heed_type q, k, v, o; } each[] = {
+    static const struct {
+        const char *words;
+        heed_type q, k, v, o;
+    } each[] = {
         {"f16", HEED_F16, HEED_F16, HEED_F16, HEED_F16},
         {"k=i8 f16", HEED_F16, HEED_I8, HEED_F16, HEED_F16},
         {"f16 k=i8", HEED_F16, HEED_I8, HEED_F16, HEED_F16},
@@ -311,17 +315,19 @@ Test(problem, text_types)
     };
     for (size_t n = 0; n < sizeof each / sizeof *each; n++) {
         struct problem p = problem_of(each[n].words);
-        cr_expect(p.q_type == each[n].q && p.k_type == each[n].k && p.v_type == each[n].v && p.o_type == each[n].o, "%s: q %s k %s v %s o %s",
-                  each[n].words, type_name(p.q_type), type_name(p.k_type), type_name(p.v_type), type_name(p.o_type));
+        cr_expect(p.q_type == each[n].q && p.k_type == each[n].k && p.v_type == each[n].v && p.o_type == each[n].o,
+                  "%s: q %s k %s v %s o %s", each[n].words, type_name(p.q_type), type_name(p.k_type), type_name(p.v_type),
+                  type_name(p.o_type));
     }
 }
 
 Test(problem, text_that_is_no_descriptor)
 {
-    static const char *const bad[] = {"pos=17", "ragged", "kvlens",  "tree", "kvfirst=100", "layout=blhd", "bcast=hq", "seed=7",  "data=huge",
-                                      "hq",     "hq1.5",  "hqx",     "d-",   "d64x",        "q=f64",       "bias",     "bias=x",  "kv=",
-                                      "wl=",    "wl=1e3", "scale=",  "scale=1,5", "softcap=x", "scores=",   "mask",     "mask=u8", "CAUSAL",
-                                      "d99999999999", "d2147483648", "b-2147483649", "f64", "page", "ropeoff", "causal,", "lse3"};
+    static const char *const bad[] = {"pos=17",      "ragged",       "kvlens",  "tree",  "kvfirst=100", "layout=blhd", "bcast=hq",
+                                      "seed=7",      "data=huge",    "hq",      "hq1.5", "hqx",         "d-",          "d64x",
+                                      "q=f64",       "bias",         "bias=x",  "kv=",   "wl=",         "wl=1e3",      "scale=",
+                                      "scale=1,5",   "softcap=x",    "scores=", "mask",  "mask=u8",     "CAUSAL",      "d99999999999",
+                                      "d2147483648", "b-2147483649", "f64",     "page",  "ropeoff",     "causal,",     "lse3"};
     char fragment[64];
     heed_desc desc = {.q_heads = 77};
     for (size_t n = 0; n < sizeof bad / sizeof *bad; n++) {
@@ -388,7 +394,8 @@ Test(problem, bad_lengths)
     EXPECT(inner_lengths(&in, LENGTHS(.batch = 1, .kv_len = -1)), HEED_OUT_OF_BOUNDS, "kv_len is -1");
     EXPECT(inner_lengths(&in, LENGTHS(.batch = 2, .kv_lens = INTS(4, -3))), HEED_OUT_OF_BOUNDS, "kv_lens[1] is -3");
     EXPECT(inner_lengths(&in, LENGTHS(.batch = 2, .q_start = INTS(1, 2, 3))), HEED_INVALID_ARGUMENT, "q_start[0] is 1");
-    EXPECT(inner_lengths(&in, LENGTHS(.batch = 2, .q_start = INTS(0, 3, 2))), HEED_INVALID_ARGUMENT, "q_start[2] is 2, below q_start[1] = 3");
+    EXPECT(inner_lengths(&in, LENGTHS(.batch = 2, .q_start = INTS(0, 3, 2))), HEED_INVALID_ARGUMENT,
+           "q_start[2] is 2, below q_start[1] = 3");
     EXPECT(inner_lengths(&in, LENGTHS(.batch = 0, .q_start = INTS(5))), HEED_INVALID_ARGUMENT, "q_start[0] is 5");
     EXPECT(inner_lengths(&in, LENGTHS(.batch = 2, .kv_start = INTS(-1, 2, 3))), HEED_INVALID_ARGUMENT, "kv_start[0] is -1");
     EXPECT(inner_lengths(&in, LENGTHS(.batch = 2, .kv_start = INTS(0, 9, 8))), HEED_INVALID_ARGUMENT, "kv_start[2] is 8");
@@ -414,14 +421,16 @@ Test(problem, lengths_of_dense_sequences)
     cr_assert_eq(inner_problem(&in, "d64"), HEED_OK);
     cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 3, .q_len = 2, .kv_len = 7)), HEED_OK);
     const struct sequence *s = in.batch.sequences;
-    cr_assert(in.batch.batch == 3 && in.batch.q_total == 6 && in.batch.kv_total == 0 && in.batch.q_len_max == 2 && in.batch.kv_len_max == 7);
+    cr_assert(in.batch.batch == 3 && in.batch.q_total == 6 && in.batch.kv_total == 0 && in.batch.q_len_max == 2 &&
+              in.batch.kv_len_max == 7);
     cr_assert(!in.batch.q_packed && !in.batch.kv_packed && in.batch.page_max == -1 && !in.batch.q_positions && !in.batch.page_table);
     cr_assert(s[2].q_len == 2 && s[2].kv_len == 7 && s[2].q_token == 0 && s[2].kv_token == 0 && s[2].q_index == 4 && s[2].reserved == 0);
     cr_assert(s[2].first == 0 && s[2].position == 5, "the last query stands at the last key");
     cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 2, .q_len = 5, .kv_lens = INTS(3, 0))), HEED_OK);
     s = in.batch.sequences;
     cr_assert(s[0].position == -2 && s[1].position == -5 && s[1].kv_len == 0);
-    cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 2, .q_len = 5, .kv_len = 9, .q_position = INTS(-4, 20), .kv_first = INTS(0, 15))), HEED_OK);
+    cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 2, .q_len = 5, .kv_len = 9, .q_position = INTS(-4, 20), .kv_first = INTS(0, 15))),
+                 HEED_OK);
     s = in.batch.sequences;
     cr_assert(s[0].position == -4 && s[1].position == 20 && s[1].first == 15);
     cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 1, .q_len = 2, .kv_len = 9, .kv_first = INTS(100))), HEED_OK);
@@ -442,7 +451,8 @@ Test(problem, lengths_of_packed_sequences)
     cr_assert_eq(inner_problem(&in, "d64"), HEED_OK);
     int32_t q_start[] = {0, 3, 3, 10}, positions[] = {5, 4, 3, 2, 1, 0, -1, -2, -3, -4};
     cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 3, .q_len = 99, .q_start = q_start, .kv_start = INTS(0, 0, 20, 31),
-                                            .kv_lens = INTS(0, 5, 11), .q_positions = positions)), HEED_OK, "%s", heed_error_message());
+                                            .kv_lens = INTS(0, 5, 11), .q_positions = positions)),
+                 HEED_OK, "%s", heed_error_message());
     q_start[1] = 9, positions[9] = 77; /* the arrays were copied */
     const struct sequence *s = in.batch.sequences;
     cr_assert(in.batch.q_packed && in.batch.kv_packed && in.batch.q_total == 10 && in.batch.kv_total == 31);
@@ -466,13 +476,15 @@ Test(problem, lengths_of_paged_sequences)
     cr_assert(in.batch.sequences[1].first_page == 3 && in.batch.page_table[4] == 9 && in.batch.page_table[6] == 3);
     cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 1, .q_len = 1, .kv_len = 6, .page_table_stride = 2, .page_table = table)), HEED_OK);
     cr_assert(in.batch.page_max == 7 && in.batch.page_max_tokens == 4);
-    cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 1, .q_len = 1, .kv_len = 6, .page_table_stride = 2, .page_table = INTS(0, 5))), HEED_OK);
+    cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 1, .q_len = 1, .kv_len = 6, .page_table_stride = 2, .page_table = INTS(0, 5))),
+                 HEED_OK);
     cr_assert(in.batch.page_max == 5 && in.batch.page_max_tokens == 2);
     cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 2, .q_len = 1)), HEED_OK, "no keys, no table: %s", heed_error_message());
     cr_assert_eq(in.batch.page_max, -1);
     /* lengths from kv_start, keys from pages: not packed */
-    cr_assert_eq(inner_lengths(&in, LENGTHS(.batch = 1, .q_len = 1, .kv_start = INTS(0, 5), .page_table_stride = 2, .page_table = INTS(1, 0))),
-                 HEED_OK);
+    cr_assert_eq(
+        inner_lengths(&in, LENGTHS(.batch = 1, .q_len = 1, .kv_start = INTS(0, 5), .page_table_stride = 2, .page_table = INTS(1, 0))),
+        HEED_OK);
     cr_assert(!in.batch.kv_packed && in.batch.sequences[0].kv_len == 5 && in.batch.kv_total == 0);
     inner_end(&in);
 }
@@ -486,9 +498,10 @@ Test(problem, lengths_without_memory)
     cr_assert_eq(inner_problem(&in, "d64 page=4"), HEED_OK);
     for (;; failures++) {
         in.memory.allowed = failures;
-        heed_status status = lengths_take(&in.services, &in.plan.problem,
-                                          LENGTHS(.batch = 1, .q_len = 2, .kv_len = 6, .q_positions = INTS(1, 2), .page_table_stride = 2,
-                                                  .page_table = INTS(0, 5)), &in.batch);
+        heed_status status = lengths_take(
+            &in.services, &in.plan.problem,
+            LENGTHS(.batch = 1, .q_len = 2, .kv_len = 6, .q_positions = INTS(1, 2), .page_table_stride = 2, .page_table = INTS(0, 5)),
+            &in.batch);
         if (status == HEED_OK) break;
         cr_assert_eq(status, HEED_OUT_OF_MEMORY);
         cr_assert(strstr(heed_error_message(), "bytes failed"), "%s", heed_error_message());

@@ -4,19 +4,22 @@
 #include "dtype.h"
 #include "inner.h"
 #include "ranges.h"
+#include "view.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
 
-#define EXPECT(call, expected, fragment)                                                                                     \
-    do {                                                                                                                     \
-        heed_status got_ = (call);                                                                                           \
-        cr_expect_eq(got_, expected, "%s: %s, \"%s\"", #call, heed_status_string(got_), heed_error_message());               \
-        cr_expect(strstr(heed_error_message(), fragment), "\"%s\" does not hold \"%s\"", heed_error_message(), fragment);    \
+#define EXPECT(call, expected, fragment)                                                                                  \
+    do {                                                                                                                  \
+        heed_status got_ = (call);                                                                                        \
+        cr_expect_eq(got_, expected, "%s: %s, \"%s\"", #call, heed_status_string(got_), heed_error_message());            \
+        cr_expect(strstr(heed_error_message(), fragment), "\"%s\" does not hold \"%s\"", heed_error_message(), fragment); \
     } while (0)
 #define ACCEPT(call) cr_expect_eq(call, HEED_OK, "%s: \"%s\"", #call, heed_error_message())
 
 #define LENGTHS(...) (&(heed_lengths){.struct_size = sizeof(heed_lengths), __VA_ARGS__})
 #define INTS(...) ((const int32_t[]){__VA_ARGS__})
+
+#define PICK(n) ((int64_t)(inner_random(state) % (n)))
 
 enum { ARENA = 1 << 20, PLACE = 1 << 15 };
 
@@ -40,10 +43,7 @@ static heed_tensor dense(int place, int64_t batch, int64_t tokens, int64_t heads
     return t;
 }
 
-static int64_t row_units(heed_type type, int64_t n)
-{
-    return type_is_block(type) ? type_row_bytes(type, n) : n;
-}
+static int64_t row_units(heed_type type, int64_t n) { return type_is_block(type) ? type_row_bytes(type, n) : n; }
 
 static void make(const char *words, const heed_lengths *lengths)
 {
@@ -82,15 +82,9 @@ static void make(const char *words, const heed_lengths *lengths)
     f.inner.batch.workspace_bytes = 0;
 }
 
-static heed_status run(void)
-{
-    return tensors_take(&f.inner.plan, &f.inner.batch, &f.x, &f.workspace, false, &f.call);
-}
+static heed_status run(void) { return tensors_take(&f.inner.plan, &f.inner.batch, &f.x, &f.workspace, false, &f.call); }
 
-static heed_status append(void)
-{
-    return append_take(&f.inner.plan, &f.inner.batch, HEED_TYPE_DEFAULT, &f.new_k, &f.new_v, &f.x, &f.call);
-}
+static heed_status append(void) { return append_take(&f.inner.plan, &f.inner.batch, HEED_TYPE_DEFAULT, &f.new_k, &f.new_v, &f.x, &f.call); }
 
 static struct byte_range range_of(enum role role)
 {
@@ -102,8 +96,8 @@ static struct byte_range range_of(enum role role)
 static void range_is(enum role role, int64_t begin, int64_t end)
 {
     const struct byte_range range = range_of(role);
-    cr_expect(range.begin == begin && range.end == end, "%s reaches %lld to %lld, not %lld to %lld", role_name(role), (long long)range.begin,
-              (long long)range.end, (long long)begin, (long long)end);
+    cr_expect(range.begin == begin && range.end == end, "%s reaches %lld to %lld, not %lld to %lld", role_name(role),
+              (long long)range.begin, (long long)range.end, (long long)begin, (long long)end);
 }
 
 /* A tensor fits exactly: one byte less is out of bounds. */
@@ -225,8 +219,8 @@ Test(tensors, packed)
 
 Test(tensors, paged)
 {
-    make("hq2 hk1 d4 page=4 kv=i8", LENGTHS(.batch = 2, .q_len = 1, .kv_lens = INTS(6, 3), .page_table_stride = 2,
-                                            .page_table = INTS(3, 5, 1, -9)));
+    make("hq2 hk1 d4 page=4 kv=i8",
+         LENGTHS(.batch = 2, .q_len = 1, .kv_lens = INTS(6, 3), .page_table_stride = 2, .page_table = INTS(3, 5, 1, -9)));
     f.x.k.bytes -= 2 * 4; /* two tokens of page 5 are in use */
     tight(&f.x.k, "k");
     range_is(ROLE_K, 0, 5 * 16 + 8);
@@ -294,18 +288,127 @@ Test(tensors, nothing_to_reach)
     EXPECT(run(), HEED_INVALID_ARGUMENT, "o.data is NULL");
 }
 
+/* Every address that the formulas of view.h give, by role. */
+static void addresses(enum role role, bool keys, struct byte_range *range)
+{
+    const struct view *v = call_view(&f.call, role);
+    const struct problem *p = &f.inner.plan.problem;
+    const struct heed_batch *batch = &f.inner.batch;
+    struct shape shape;
+    role_shape(&f.call, role, &shape);
+    *range = (struct byte_range){INT64_MAX, INT64_MIN};
+    for (int32_t b = 0; b < batch->batch; b++) {
+        const struct sequence *s = &batch->sequences[b];
+        const int32_t tokens = keys ? s->kv_len : s->q_len;
+        int64_t bytes = shape.row_bytes;
+        if (role == ROLE_BIAS) bytes = s->kv_len * 2;
+        if (role == ROLE_MASK) bytes = (s->kv_len + 7) / 8;
+        for (int32_t h = 0; bytes && h < shape.head; h++)
+            for (int32_t n = 0; n < tokens; n++) {
+                const int64_t at = keys ? key_offset(v, s, batch->page_table, p->page_size, b, h, n) : query_offset(v, s, b, h, n);
+                if (at < range->begin) range->begin = at;
+                if (at + bytes > range->end) range->end = at + bytes;
+            }
+    }
+    if (range->begin > range->end) *range = (struct byte_range){0, 0};
+}
+
+static void random_strides(uint64_t *state, heed_tensor *t)
+{
+    t->batch_stride = PICK(64) - 16, t->head_stride = PICK(32) - 8, t->token_stride = PICK(32) - 8;
+    t->offset = 1000, t->bytes = 4000;
+}
+
+/* Lengths and strides at random: the range is what the address formulas reach, and the call fits it to the byte at both ends. */
+static void check_random_ranges(uint64_t *state, bool paged)
+{
+    static const struct {
+        enum role role;
+        size_t tensor;
+        bool keys;
+        int unit;
+    } each[] = {
+        {ROLE_Q, offsetof(heed_tensors, q), false, 4},
+        {ROLE_K, offsetof(heed_tensors, k), true, 2},
+        {ROLE_V, offsetof(heed_tensors, v), true, 1},
+        {ROLE_V_SCALE, offsetof(heed_tensors, v_scale), true, 4},
+        {ROLE_BIAS, offsetof(heed_tensors, bias), false, 2},
+        {ROLE_MASK, offsetof(heed_tensors, mask), false, 1},
+        {ROLE_KEY_RANGE, offsetof(heed_tensors, key_range), false, 4},
+    };
+    int32_t q_start[4] = {0}, kv_start[4] = {0}, kv_lens[3], table[9];
+    for (int b = 0; b < 3; b++) {
+        q_start[b + 1] = q_start[b] + (int32_t)PICK(4);
+        kv_start[b + 1] = kv_start[b] + (int32_t)PICK(7);
+        kv_lens[b] = (int32_t)PICK(7);
+    }
+    for (int n = 0; n < 9; n++) table[n] = (int32_t)PICK(5);
+    heed_lengths lengths = {
+        .struct_size = sizeof lengths, .batch = 1 + (int32_t)PICK(3), .q_len = (int32_t)PICK(4), .kv_len = (int32_t)PICK(7)};
+    if (PICK(2)) lengths.q_start = q_start;
+    if (PICK(2))
+        lengths.kv_start = kv_start;
+    else if (PICK(2))
+        lengths.kv_lens = kv_lens;
+    if (paged) lengths.page_table = table, lengths.page_table_stride = 3;
+    make(paged ? "hq4 hk2 d3 k=f16 v=i8 bias=f16 mask=bits keyrange page=2" : "hq4 hk2 d3 k=f16 v=i8 bias=f16 mask=bits keyrange",
+         &lengths);
+    for (size_t n = 0; n < sizeof each / sizeof *each; n++)
+        random_strides(state, (heed_tensor *)(void *)((unsigned char *)&f.x + each[n].tensor));
+    f.x.q.offset = f.x.v_scale.offset = f.x.key_range.offset = 300;
+    ACCEPT(run());
+    for (size_t n = 0; n < sizeof each / sizeof *each; n++) {
+        heed_tensor *t = (heed_tensor *)(void *)((unsigned char *)&f.x + each[n].tensor), saved = *t;
+        struct byte_range expected, got = range_of(each[n].role);
+        const bool pages = paged && each[n].keys;
+        addresses(each[n].role, each[n].keys, &expected);
+        cr_assert(pages ? got.begin <= expected.begin && got.end >= expected.end : got.begin == expected.begin && got.end == expected.end,
+                  "%s reaches %lld to %lld, not %lld to %lld", role_name(each[n].role), (long long)got.begin, (long long)got.end,
+                  (long long)expected.begin, (long long)expected.end);
+        if (got.end == 0 && got.begin == 0) continue;
+        t->bytes = (uint64_t)(t->offset * each[n].unit + got.end);
+        ACCEPT(run());
+        t->bytes--;
+        cr_assert_eq(run(), HEED_OUT_OF_BOUNDS);
+        *t = saved;
+        t->offset = -got.begin / each[n].unit; /* a multiple */
+        ACCEPT(run());
+        t->offset--;
+        cr_assert_eq(run(), HEED_OUT_OF_BOUNDS);
+        *t = saved;
+        ACCEPT(run());
+    }
+}
+
+Test(tensors, ranges_agree_with_addresses)
+{
+    uint64_t state = 4711;
+    for (int n = 0; n < 1500; n++) check_random_ranges(&state, n % 3 == 2);
+    inner_end(&f.inner);
+    cr_assert_eq(f.inner.memory.in_use, 0);
+}
+
 /* ---- faults -------------------------------------------------------------------------------- */
 
 Test(tensors, missing)
 {
     make(ALL, LENGTHS(.batch = 2, .q_len = 3, .kv_len = 5));
-    static const struct { size_t offset; const char *fragment; } each[] = {
-        {offsetof(heed_tensors, q), "q.data is NULL"}, {offsetof(heed_tensors, k), "k.data is NULL"},
-        {offsetof(heed_tensors, v), "v.data is NULL"}, {offsetof(heed_tensors, o), "o.data is NULL"},
-        {offsetof(heed_tensors, lse), "lse.data is NULL"}, {offsetof(heed_tensors, mask), "mask.data is NULL"},
-        {offsetof(heed_tensors, bias), "bias.data is NULL"}, {offsetof(heed_tensors, alibi_slopes), "alibi_slopes.data is NULL"},
-        {offsetof(heed_tensors, sinks), "sinks.data is NULL"}, {offsetof(heed_tensors, k_scale), "k_scale.data is NULL"},
-        {offsetof(heed_tensors, v_scale), "v_scale.data is NULL"}, {offsetof(heed_tensors, scores), "scores.data is NULL"},
+    static const struct {
+        size_t offset;
+        const char *fragment;
+    } each[] = {
+        {offsetof(heed_tensors, q), "q.data is NULL"},
+        {offsetof(heed_tensors, k), "k.data is NULL"},
+        {offsetof(heed_tensors, v), "v.data is NULL"},
+        {offsetof(heed_tensors, o), "o.data is NULL"},
+        {offsetof(heed_tensors, lse), "lse.data is NULL"},
+        {offsetof(heed_tensors, mask), "mask.data is NULL"},
+        {offsetof(heed_tensors, bias), "bias.data is NULL"},
+        {offsetof(heed_tensors, alibi_slopes), "alibi_slopes.data is NULL"},
+        {offsetof(heed_tensors, sinks), "sinks.data is NULL"},
+        {offsetof(heed_tensors, k_scale), "k_scale.data is NULL"},
+        {offsetof(heed_tensors, v_scale), "v_scale.data is NULL"},
+        {offsetof(heed_tensors, scores), "scores.data is NULL"},
         {offsetof(heed_tensors, key_range), "key_range.data is NULL"},
     };
     for (size_t n = 0; n < sizeof each / sizeof *each; n++) {
@@ -355,12 +458,17 @@ Test(tensors, off_is_not_looked_at)
 Test(tensors, alignment)
 {
     make("hq2 d32 f16 k=q4_0 v=i8 lse mask=bool", LENGTHS(.batch = 2, .q_len = 3, .kv_len = 5));
-    static const struct { size_t offset; int bad, good; const char *fragment; } each[] = {
+    static const struct {
+        size_t offset;
+        int bad, good;
+        const char *fragment;
+    } each[] = {
         {offsetof(heed_tensors, q), 1, 2, "q: its first element is not aligned to 2 bytes, as f16"},
         {offsetof(heed_tensors, k), 1, 2, "k: its first element is not aligned to 2 bytes, as q4_0"},
         {offsetof(heed_tensors, lse), 2, 4, "lse: its first element is not aligned to 4 bytes, as f32"},
         {offsetof(heed_tensors, v_scale), 1, 4, "v_scale: its first"},
-        {offsetof(heed_tensors, v), 0, 1, ""}, {offsetof(heed_tensors, mask), 0, 3, ""},
+        {offsetof(heed_tensors, v), 0, 1, ""},
+        {offsetof(heed_tensors, mask), 0, 3, ""},
     };
     for (size_t n = 0; n < sizeof each / sizeof *each; n++) {
         heed_tensor *t = (heed_tensor *)(void *)((unsigned char *)&f.x + each[n].offset), saved = *t;
@@ -553,7 +661,6 @@ Test(tensors, other_outputs_must_not_overlap)
     EXPECT(run(), HEED_INVALID_ARGUMENT, "o overlaps mask");
 }
 
-#define PICK(n) ((int64_t)(inner_random(state) % (n)))
 /* Against a table of bytes: random small layouts, decided by writing every row down. */
 static void mark(const struct placed *p, int64_t at, unsigned char *bytes, unsigned char bit, bool *twice, bool *met)
 {
@@ -601,7 +708,8 @@ Test(tensors, overlaps_agree_with_brute_force)
         cr_assert_eq(overlap_between(&b, &a), met ? MEETING : APART, "case %d", n);
         met_count += met, twice_count += twice_a;
     }
-    cr_assert(met_count > 6000 && met_count < 54000 && twice_count > 6000 && twice_count < 54000, "%d %d of both sorts", met_count, twice_count);
+    cr_assert(met_count > 6000 && met_count < 54000 && twice_count > 6000 && twice_count < 54000, "%d %d of both sorts", met_count,
+              twice_count);
 }
 
 /* Very large tensors are as quick as small ones, interleaved or not. */
@@ -653,8 +761,10 @@ Test(tensors, appended)
     ACCEPT(append_take(&f.inner.plan, &f.inner.batch, HEED_BF16, NULL, &f.new_v, &f.x, &f.call));
     cr_assert(!f.call.k.given && !f.call.rope_cos.given);
     EXPECT(append_take(&f.inner.plan, &f.inner.batch, HEED_I8, NULL, &f.new_v, &f.x, &f.call), HEED_UNSUPPORTED, "new_type is i8");
-    EXPECT(append_take(&f.inner.plan, &f.inner.batch, (heed_type)44, NULL, &f.new_v, &f.x, &f.call), HEED_INVALID_ARGUMENT, "new_type is 44");
-    EXPECT(append_take(&f.inner.plan, &f.inner.batch, HEED_F32, NULL, &f.new_v, NULL, &f.call), HEED_INVALID_ARGUMENT, "heed_tensors is NULL");
+    EXPECT(append_take(&f.inner.plan, &f.inner.batch, (heed_type)44, NULL, &f.new_v, &f.x, &f.call), HEED_INVALID_ARGUMENT,
+           "new_type is 44");
+    EXPECT(append_take(&f.inner.plan, &f.inner.batch, HEED_F32, NULL, &f.new_v, NULL, &f.call), HEED_INVALID_ARGUMENT,
+           "heed_tensors is NULL");
 }
 
 Test(tensors, appended_beyond)
