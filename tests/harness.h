@@ -69,6 +69,7 @@ struct instance {
     struct problem_line line;
     struct problem problem;
     enum instance_variant variant;
+    bool stored;                    /* lengths and rows come from a stored case, not from the seed */
     heed_lengths lengths;
     heed_tensors tensors;           /* host memory */
     struct shape shape[ROLE_COUNT];
@@ -129,6 +130,9 @@ struct outcome {
     char message[512];       /* why it failed or was skipped; the refusal of the row */
     heed_check_report report;
     uint64_t bits;           /* of the outputs */
+    /* case_check() against stored bounds: elements with a bound above 0, of these beyond a tenth of it; sum of (got - want) / bound, sum of squares */
+    uint64_t bounded, beyond_tenth;
+    double signed_ratio, squared_ratio;
 };
 
 /* Plan (insisting on the row `kernel`, NULL = the planner's choice), run, compare every element with the reference inside its bound, look
@@ -158,6 +162,7 @@ struct stored_case {
     double *o, *lse, *scores; /* expected, in the order of rows (b, h, i) x dim; NULL = not stored */
     double *o_bound, *lse_bound; /* NULL: atol + rtol |want| */
     double rtol, atol;
+    void *files;              /* ONNX operators beside Attention: their arrays */
     bool poison, empty_rows, zero_pattern, uniform; /* flags of heed-case/1 */
 };
 

@@ -75,6 +75,7 @@ static int32_t longest(const int32_t *lens, int32_t batch)
 enum scales { SCALES_NONE, SCALES_ONE, SCALES_ROWS };
 static enum scales scales_of(const struct instance *in, heed_type type)
 {
+    if (in->stored) return SCALES_NONE; /* given or not by the case, always per row */
     if (type == HEED_I8) return SCALES_ROWS;
     if (type != HEED_F8_E4M3 && type != HEED_F8_E5M2) return SCALES_NONE;
     return (enum scales)((in->line.seed + 1) % 3); /* seed 1: a scale per row */
