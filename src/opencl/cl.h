@@ -5,7 +5,7 @@
 #ifndef HEED_CL_H
 #define HEED_CL_H
 
-#include "../internal.h"
+#include "../problem.h"
 #include "../status.h"
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
 #include <CL/cl.h>
@@ -58,7 +58,7 @@ enum {
 
 /* ---- a row's kernels ------------------------------------------------------- */
 
-enum { CL_PARTS = 6, CL_OPTIONS = 4096 };
+enum { CL_PARTS = 6, CL_OPTIONS = 4096, CL_DUMMY_BYTES = 64, CL_SLOT_WORKSPACE = ROLE_COUNT, CL_SLOTS };
 
 /* NDRange of every attention and merge-of-parts launch: work_dim 2, local size local[0] x local[1], one work-group per item:
  *
@@ -85,31 +85,37 @@ struct cl_program;   /* program.c */
 struct cl_verdict;   /* probe.c */
 
 struct cl_device {
-    struct device *device;
+    struct device *device;        /* not to be used by a probe's thread, which may outlive it; these may: */
+    char name[128];
+    struct services services;     /* malloc, no log, a copy of cache_dir */
+    struct heed_context shadow_context;
+    struct device shadow;         /* a device with these services, for the probe's plan */
+    uint64_t identity[2];         /* hash of platform, name, vendor, driver, library version */
     cl_platform_id platform;
     cl_device_id id;
     cl_context context;           /* made at first use (device_open), or the caller's */
     cl_command_queue queue;       /* in-order, ours */
     cl_mem dummy;                 /* 64 bytes for absent tensors */
-    bool opened;
+    bool opened, borrowed;        /* borrowed: the caller's context and device, retained */
+    bool own_cache;               /* the driver keeps compiled programs itself */
+    int pid;                      /* of the process that listed it */
     enum cl_family family;
     const struct cl_tuning *tuning;
     cl_device_type type;
     uint32_t provides;            /* CL_NEEDS_ bits */
     bool unified;                 /* works on the caller's memory without copies */
     int version;                  /* 120, 200, 300 */
-    bool svm;
     cl_uint compute_units, native_width, registers, address_bits, base_align;
     size_t max_group, max_sizes[3];
     cl_ulong max_alloc, global_bytes, local_bytes;
     char driver[128], version_text[128];
     atomic_int lost;              /* a cl_int code, 0 = alive */
+    atomic_int failed_waits;      /* in a row; three of them and the device counts as lost */
     atomic_int probing;           /* probe threads that have not ended */
     pthread_mutex_t lock;         /* context, programs, verdicts, warm */
     pthread_mutex_t admission;    /* one probe at a time */
     struct cl_program *programs;
     struct cl_verdict *verdicts;
-    struct cl_pending *pending;   /* memory that a device may still write after a failed wait */
 };
 
 static inline struct cl_device *cl_device_of(const struct device *device) { return (struct cl_device *)device->state; }
@@ -130,7 +136,6 @@ extern const struct kernel_text kernel_texts[]; /* kernels/, made by script/embe
 
 struct cl_program {
     struct cl_program *next;
-    atomic_int refs;
     uint64_t hash[2];             /* of source parts, options, device, driver, library version */
     cl_program program;
     bool from_disk;               /* a binary of our cache: must be probed again */
@@ -139,11 +144,13 @@ struct cl_program {
 /* Options of a row for a problem: the common ones of the brief (HEAD_DIM, ...) and the row's own. */
 heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, char *text,
                        size_t capacity);
+void cl_identity(struct cl_device *device, const heed_device_info *info); /* fills device->identity */
 heed_status cl_program_hash(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, uint64_t hash[2]);
-/* From memory, else from disk, else built. Held by the caller. BUILD_FAILED with the log. */
+/* Work-items per group of the row on this device. */
+void cl_local(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, size_t local[2]);
+/* From memory, else from disk, else built. Lives as long as the device. BUILD_FAILED with the log. */
 heed_status cl_program_get(struct cl_device *device, const struct kernel_row *row, const struct problem *problem,
                            struct cl_program **program);
-void cl_program_drop(struct cl_device *device, struct cl_program *program);
 void cl_programs_release(struct cl_device *device);
 
 /* ---- files on disk (cache.c) ------------------------------------------------- */
@@ -156,28 +163,73 @@ void cl_cache_store(const struct services *services, const uint64_t key[2], cons
 
 heed_status cl_admit(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, char *reason,
                      size_t capacity);
-/* Seconds per visible (query, key) pair that the probe measured; a guess where it is not known. */
-double cl_pair_seconds(struct cl_device *device, const uint64_t hash[2]);
+/* Seconds per (query, key) pair that the probe of this row measured; a guess where it is not known. */
+float cl_pair_seconds(struct cl_device *device, const struct kernel_row *row, const struct problem *problem);
 void cl_verdicts_release(struct cl_device *device);
 
-/* ---- launches (launch.c, memory.c) ---------------------------------------------- */
+/* ---- memory of one run (memory.c) ------------------------------------------------- */
+
+/* A tensor as a kernel sees it: element 0 at byte `offset` of mem. Absent: the dummy. */
+struct cl_bound { cl_mem mem; int64_t offset; };
+
+struct cl_memory {
+    struct cl_device *device;
+    const struct call *call;
+    struct cl_bound bound[CL_SLOTS];
+    cl_mem owned[CL_SLOTS];       /* views and copies made for this run */
+    size_t owned_bytes[CL_SLOTS];
+    bool owned_written[CL_SLOTS]; /* a view of host memory that the kernels write: mapped at the end */
+    int owned_count;
+    int private_of[CL_SLOTS];     /* by slot: index + 1 in owned of a private output, to be copied out */
+    bool on_host;                 /* the device works on the caller's memory: it is waited for without limit */
+};
+
+/* Binds every given tensor among `roles` (bits) for reading or, in `written`, writing. On failure nothing is held. */
+heed_status cl_memory_bind(struct cl_device *device, const struct call *call, uint32_t roles, uint32_t written, struct cl_memory *memory);
+void cl_memory_release(struct cl_memory *memory);
+heed_status cl_memory_copy_out(struct cl_memory *memory); /* private outputs to the caller, row by row; after a finished run */
+
+/* ---- commands of one run (stream.c) ------------------------------------------------- */
+
+/* A chain of commands on one queue: each waits for the one before, so that out-of-order queues do too. */
+struct cl_stream {
+    struct cl_device *device;
+    cl_command_queue queue;
+    cl_uint num_wait;
+    const cl_event *wait;         /* the caller's */
+    cl_event last;                /* of the newest command, held */
+    cl_event *done;               /* where the caller wants it; NULL */
+    bool blocking;                /* on our own queue, waited for */
+    double estimate;              /* seconds of work enqueued */
+};
+
+heed_status cl_stream_begin(struct cl_device *device, const struct queue_args *queue, struct cl_stream *stream);
+heed_status cl_stream_kernel(struct cl_stream *stream, cl_kernel kernel, const size_t global[2], const size_t local[2]);
+heed_status cl_stream_coherent(struct cl_stream *stream, const struct cl_memory *memory); /* map and unmap written host memory */
+/* Blocking: waits. Else: hands out *done. `status` is how enqueueing went; the worse of both is returned. */
+heed_status cl_stream_end(struct cl_stream *stream, heed_status status, const struct cl_memory *memory);
+heed_status cl_wait_failed(struct cl_device *device, const char *call, cl_int code);
+
+/* ---- launches (launch.c) ------------------------------------------------------------- */
+
+struct cl_step {                  /* one kind of step of a plan */
+    struct cl_program *program;
+    const struct kernel_row *row;
+    size_t local[2];
+    _Atomic float pair_seconds;   /* per (query, key) pair of a work item: the probe's measurement, refined by runs */
+};
 
 struct cl_plan {                  /* plan->state */
-    struct {
-        struct cl_program *program;
-        const struct kernel_row *row;
-        size_t local[2];
-        uint64_t hash[2];
-        _Atomic double pair_seconds;
-    } kind[KIND_COUNT];
+    struct cl_step step[KIND_COUNT];
 };
 
 struct cl_batch {                 /* batch->state */
     cl_mem sequences, q_positions, page_table;
     cl_mem items[2], merges[2];
-    double pairs[2];              /* cost of the items */
+    double pairs[2];              /* cost of all items */
 };
 
+heed_status cl_step_prepare(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, struct cl_step *step);
 heed_status cl_plan_prepare(struct heed_plan *plan);
 void cl_plan_release(struct heed_plan *plan);
 heed_status cl_batch_prepare(struct heed_batch *batch);

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT
+ * probe.c - admission: a row is offered on a device after it gave right answers there, in the very form in which it will be used. Neither a type,
+ * nor a name, nor a successful build admits a row. The problem and the judging are in probe_case.c; here: threads, limits, verdicts.
+ *
+ * A build cannot be interrupted, so each probe runs in a thread of its own; after the limit the row is refused and the thread left to end by
+ * itself. It may outlive the context: it touches cl_device alone, whose memory is malloc's.
+ */
+#include "cl.h"
+#include "probe_case.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+enum { LIMIT_SECONDS = 20, REASON_BYTES = 200 };
+
+/* What is known of a row in one form on this device. The fields after `next` are what is stored on disk. */
+struct cl_verdict {
+    struct cl_verdict *next;
+    struct known {
+        uint64_t key[2];
+        float pair_seconds;
+        uint32_t admitted;
+        char reason[REASON_BYTES];
+    } known;
+};
+
+/* ---- verdicts ---------------------------------------------------------------------- */
+
+static heed_status verdict_key(struct cl_device *device, const struct kernel_row *row, enum kind kind, const struct problem *problem, uint64_t key[2])
+{
+    uint64_t program[2];
+    heed_status status = cl_program_hash(device, row, problem, program);
+    if (status != HEED_OK) return status;
+    char text[256];
+    const size_t n = text_append(text, sizeof text, 0, "%s %d %d %d %d %llx", row->name, (int)kind, row->q_tile, row->kv_chunk,
+                                 (int)row->packs_group, (unsigned long long)program[1]);
+    const XXH128_hash_t sum = XXH3_128bits_withSeed(text, n, program[0]);
+    key[0] = sum.low64;
+    key[1] = sum.high64;
+    return HEED_OK;
+}
+
+/* With the lock held. */
+static struct cl_verdict *find(struct cl_device *device, const uint64_t key[2])
+{
+    for (struct cl_verdict *v = device->verdicts; v; v = v->next)
+        if (v->known.key[0] == key[0] && v->known.key[1] == key[1]) return v;
+    return NULL;
+}
+
+static bool recall(struct cl_device *device, const uint64_t key[2], struct known *known)
+{
+    pthread_mutex_lock(&device->lock);
+    const struct cl_verdict *verdict = find(device, key);
+    if (verdict) *known = verdict->known;
+    pthread_mutex_unlock(&device->lock);
+    return verdict != NULL;
+}
+
+static void remember(struct cl_device *device, const struct known *known)
+{
+    struct cl_verdict *verdict = malloc(sizeof *verdict);
+    if (!verdict) return; /* probed again next time */
+    verdict->known = *known;
+    pthread_mutex_lock(&device->lock);
+    verdict->next = device->verdicts;
+    device->verdicts = verdict;
+    pthread_mutex_unlock(&device->lock);
+}
+
+static bool load(struct cl_device *device, const uint64_t key[2], struct known *known)
+{
+    size_t length = 0;
+    struct known *stored = cl_cache_load(&device->services, key, "verdict", &length);
+    const bool good = stored && length == sizeof *stored && stored->key[0] == key[0] && stored->key[1] == key[1];
+    if (good) {
+        *known = *stored;
+        known->reason[REASON_BYTES - 1] = '\0';
+    }
+    free(stored);
+    return good;
+}
+
+void cl_verdicts_release(struct cl_device *device)
+{
+    while (device->verdicts) {
+        struct cl_verdict *verdict = device->verdicts;
+        device->verdicts = verdict->next;
+        free(verdict);
+    }
+}
+
+float cl_pair_seconds(struct cl_device *device, const struct kernel_row *row, const struct problem *problem)
+{
+    uint64_t key[2];
+    struct known known = {0};
+    for (int kind = KIND_PREFILL; kind <= KIND_DECODE; kind++)
+        if (verdict_key(device, row, (enum kind)kind, problem, key) == HEED_OK && recall(device, key, &known) && known.pair_seconds > 0)
+            return known.pair_seconds;
+    return 20e-9f; /* a slow device: more and shorter launches */
+}
+
+/* ---- the thread ---------------------------------------------------------------------- */
+
+/* Shared by the thread and by who waits for it; the last one frees it. */
+struct probe {
+    atomic_int refs;
+    struct cl_device *device;
+    const struct kernel_row *row;
+    enum kind kind;
+    struct problem problem;
+    pthread_mutex_t lock;
+    pthread_cond_t ended_signal;
+    bool ended;
+    heed_status status;
+    bool lasting;              /* a verdict to keep; not a passing lack of memory */
+    float pair_seconds;
+    char message[4096];
+};
+
+static void probe_drop(struct probe *probe)
+{
+    if (atomic_fetch_sub(&probe->refs, 1) != 1) return;
+    pthread_mutex_destroy(&probe->lock);
+    pthread_cond_destroy(&probe->ended_signal);
+    free(probe);
+}
+
+static void *probe_thread(void *argument)
+{
+    struct probe *probe = argument;
+    struct cl_device *device = probe->device;
+    float pair_seconds = 0;
+    bool wrong = false;
+    const heed_status status = probe_case(device, &probe->problem, probe->row, probe->kind, &pair_seconds, &wrong);
+    pthread_mutex_lock(&probe->lock);
+    probe->status = status;
+    probe->lasting = status == HEED_OK || status == HEED_BUILD_FAILED || wrong;
+    probe->pair_seconds = pair_seconds;
+    if (status != HEED_OK) snprintf(probe->message, sizeof probe->message, "%s", heed_error_message());
+    probe->ended = true;
+    pthread_cond_signal(&probe->ended_signal);
+    pthread_mutex_unlock(&probe->lock);
+    probe_drop(probe);
+    atomic_fetch_sub(&device->probing, 1); /* the last touch */
+    return NULL;
+}
+
+static struct probe *probe_start(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind)
+{
+    struct probe *probe = calloc(1, sizeof *probe);
+    pthread_condattr_t clock;
+    pthread_attr_t detached;
+    pthread_t thread;
+    if (!probe) return NULL;
+    *probe = (struct probe){.device = device, .row = row, .kind = kind, .problem = *problem};
+    atomic_init(&probe->refs, 2);
+    pthread_mutex_init(&probe->lock, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&probe->ended_signal, &clock);
+    pthread_condattr_destroy(&clock);
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    atomic_fetch_add(&device->probing, 1);
+    const int error = pthread_create(&thread, &detached, probe_thread, probe);
+    pthread_attr_destroy(&detached);
+    if (error == 0) return probe;
+    atomic_fetch_sub(&device->probing, 1);
+    atomic_store(&probe->refs, 1);
+    probe_drop(probe);
+    return NULL;
+}
+
+/* Waits for the end or the limit; message and status are the probe's. */
+static heed_status probe_wait(struct probe *probe, bool *lasting, float *pair_seconds)
+{
+    struct timespec end;
+    int error = 0;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += LIMIT_SECONDS;
+    pthread_mutex_lock(&probe->lock);
+    while (!probe->ended && error == 0) error = pthread_cond_timedwait(&probe->ended_signal, &probe->lock, &end);
+    heed_status status = HEED_UNSUPPORTED;
+    *lasting = true;
+    if (probe->ended) {
+        status = probe->status;
+        *lasting = probe->lasting;
+        *pair_seconds = probe->pair_seconds;
+        if (status != HEED_OK) fail(status, "%s", probe->message);
+    } else {
+        fail(status, "its probe did not end within %d s", LIMIT_SECONDS);
+    }
+    pthread_mutex_unlock(&probe->lock);
+    return status;
+}
+
+/* ---- admission ------------------------------------------------------------------------- */
+
+/* What the columns say about the device. */
+static heed_status check_needs(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem)
+{
+    static const struct { uint32_t bit; const char *text; } needs[] = {
+        {CL_NEEDS_CPU, "a device of type CPU"}, {CL_NEEDS_GPU, "a device that is no CPU"}, {CL_NEEDS_HALF, "cl_khr_fp16"},
+        {CL_NEEDS_SUBGROUPS, "cl_khr_subgroups"}, {CL_NEEDS_FP64, "cl_khr_fp64"}, {CL_NEEDS_LOCAL, "local memory of its own"},
+        {CL_NEEDS_NV, "an NVIDIA driver"}};
+    const uint32_t missing = row->needs & ~device->provides;
+    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
+        if (missing & needs[i].bit) return fail(HEED_UNSUPPORTED, "needs %s", needs[i].text);
+    if (missing) return fail(HEED_UNSUPPORTED, "needs something this device lacks (0x%x)", missing);
+    const size_t bytes = row->cl->local_bytes ? row->cl->local_bytes(device, problem) : 0;
+    if (bytes > device->local_bytes)
+        return fail(HEED_UNSUPPORTED, "needs %zu bytes of local memory, the device has %llu", bytes, (unsigned long long)device->local_bytes);
+    size_t local[2];
+    cl_local(device, row, problem, local);
+    if (local[0] * local[1] > device->max_group || local[0] > device->max_sizes[0] || local[1] > device->max_sizes[1])
+        return fail(HEED_UNSUPPORTED, "needs groups of %zu x %zu work-items, the device takes %zu", local[0], local[1], device->max_group);
+    return HEED_OK;
+}
+
+/* One line: what stands before the first line end. */
+static void first_line(const char *from, char *to, size_t capacity)
+{
+    const size_t length = strcspn(from, "\n");
+    snprintf(to, capacity, "%.*s", (int)(length < capacity ? length : capacity - 1), from);
+}
+
+/* heed info shows what a driver was refused; a device whose last row fails is not usable. */
+static void note_refusal(struct device *device, const struct kernel_row *row, const char *reason)
+{
+    struct heed_context *context = device->context;
+    const bool last = !row[1].name && row->name;
+    pthread_mutex_lock(&context->lock);
+    heed_device_info *info = &device->info;
+    if (!strstr(info->reason, row->name) || last)
+        text_append(info->reason, sizeof info->reason, last ? 0 : strlen(info->reason), "%s%s: %s", info->reason[0] && !last ? "; " : "", row->name,
+                    reason);
+    if (last) info->usable = 0;
+    pthread_mutex_unlock(&context->lock);
+    log_line(&context->services, 1, "%s: %s refused: %s", info->name, row->name, reason);
+}
+
+/* Probes the row in a thread and writes down the verdict. */
+static heed_status judge(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, struct known *known)
+{
+    struct cl_device *d = cl_device_of(device);
+    bool lasting = false;
+    struct probe *probe = probe_start(d, problem, row, kind);
+    if (!probe) return fail(HEED_OUT_OF_MEMORY, "no thread for the probe of %s", row->name);
+    const heed_status status = probe_wait(probe, &lasting, &known->pair_seconds);
+    probe_drop(probe);
+    known->admitted = status == HEED_OK;
+    if (status != HEED_OK) first_line(heed_error_message(), known->reason, sizeof known->reason);
+    if (lasting) {
+        remember(d, known);
+        cl_cache_store(&d->services, known->key, "verdict", known, sizeof *known);
+        if (status != HEED_OK) note_refusal(device, row, known->reason);
+    }
+    return status;
+}
+
+heed_status cl_admit(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, char *reason, size_t capacity)
+{
+    struct cl_device *d = cl_device_of(device);
+    struct known known = {0};
+    heed_status status = check_needs(d, row, problem);
+    if (status == HEED_OK) status = cl_device_open(d);
+    if (status == HEED_OK) status = verdict_key(d, row, kind, problem, known.key);
+    if (status == HEED_OK) {
+        pthread_mutex_lock(&d->admission);
+        /* A verdict from disk holds for a program made from its source. One loaded as a binary is another program: probed again. */
+        const bool in_memory = recall(d, known.key, &known), on_disk = !in_memory && load(d, known.key, &known);
+        if (on_disk && (!known.admitted || d->own_cache || !d->services.cache_dir)) {
+            remember(d, &known);
+            if (!known.admitted) note_refusal(device, row, known.reason);
+        }
+        if (!in_memory && !(on_disk && (!known.admitted || d->own_cache)))
+            status = judge(device, problem, row, kind, &known);
+        else if (!known.admitted)
+            status = fail(HEED_UNSUPPORTED, "%s", known.reason);
+        pthread_mutex_unlock(&d->admission);
+    }
+    if (status != HEED_OK) first_line(heed_error_message(), reason, capacity);
+    return status;
+}

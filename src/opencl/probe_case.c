@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT
+ * probe_case.c - attention of one row on a device: run twice, the same bits, each element inside the bound that the definition gives.
+ */
+#include "probe_case.h"
+#include "opencl.h"
+#include "../bound.h"
+#include "../dtype.h"
+#include "../reference.h"
+#include "../view.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* ---- judging ------------------------------------------------------------------- */
+
+static double output_at(heed_type type, const void *row, int32_t index)
+{
+    float x;
+    row_to_f32(type, (const char *)row + (size_t)index * (size_t)type_row_bytes(type, 1), 1.0f, &x, 1);
+    return (double)x;
+}
+
+static heed_status wrong_element(const char *name, int32_t b, int32_t h, int32_t i, int32_t d, double got, double want, double bound)
+{
+    char texts[3][32];
+    text_of_double(got, texts[0], sizeof texts[0]);
+    text_of_double(want, texts[1], sizeof texts[1]);
+    text_of_double(bound, texts[2], sizeof texts[2]);
+    return fail(HEED_UNSUPPORTED, "wrong result in its probe: %s[b %d, h %d, i %d, %d] is %s, should be %s within %s", name, b, h, i, d, texts[0],
+                texts[1], texts[2]);
+}
+
+/* Rows that are looked at one by one: all of a short sequence, else those around the edges of tiles. */
+static bool sampled_query(int32_t i, int32_t q_len)
+{
+    static const int32_t edges[] = {0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129};
+    if (q_len <= 8 || i >= q_len - 2) return true;
+    for (size_t n = 0; n < sizeof edges / sizeof *edges; n++)
+        if (edges[n] == i) return true;
+    return false;
+}
+
+static bool sampled_head(const struct problem *p, int32_t h)
+{
+    return p->q_heads <= 4 || h == 0 || h == p->group - 1 || h == p->group || h == p->q_heads - 1;
+}
+
+struct judge {
+    const struct call *call;
+    const struct arithmetic *arithmetic;
+    struct reference_row *row;
+    double *o_bound, *score_bound;
+};
+
+static heed_status judge_row(struct judge *j, int32_t b, int32_t h, int32_t i)
+{
+    const struct problem *p = &j->call->plan->problem;
+    const struct sequence *s = &j->call->batch->sequences[b];
+    double lse_bound;
+    reference_compute(j->call, b, h, i, j->row);
+    bound_row(j->call, b, h, i, j->row, j->arithmetic, j->o_bound, &lse_bound, j->score_bound);
+    if (j->row->order_matters) return HEED_OK;
+    const void *o = query_row(&j->call->o, s, b, h, i);
+    for (int32_t d = 0; d < p->v_head_dim; d++) {
+        const double got = output_at(p->o_type, o, d);
+        if (!bound_holds(got, j->row->o[d], j->o_bound[d])) return wrong_element("o", b, h, i, d, got, j->row->o[d], j->o_bound[d]);
+    }
+    if (j->call->lse.given) {
+        const double got = (double)*(const float *)query_row(&j->call->lse, s, b, h, i);
+        if (!bound_holds(got, j->row->lse_out, lse_bound)) return wrong_element("lse", b, h, i, 0, got, j->row->lse_out, lse_bound);
+    }
+    if (j->call->scores.given) {
+        const float *scores = query_row(&j->call->scores, s, b, h, i);
+        for (int32_t k = 0; k < s->kv_len; k++) {
+            const double want = reference_score(p, j->row, k);
+            if (!bound_holds((double)scores[k], want, j->score_bound[k]))
+                return wrong_element("scores", b, h, i, k, (double)scores[k], want, j->score_bound[k]);
+        }
+    }
+    return HEED_OK;
+}
+
+/* No row may be left as it was, looked at or not. */
+static heed_status check_written(const struct call *call)
+{
+    const struct problem *p = &call->plan->problem;
+    const size_t bytes = (size_t)type_row_bytes(p->o_type, p->v_head_dim);
+    for (int32_t b = 0; b < call->batch->batch; b++) {
+        const struct sequence *s = &call->batch->sequences[b];
+        for (int32_t i = 0; i < s->q_len; i++)
+            for (int32_t h = 0; h < p->q_heads; h++) {
+                const unsigned char *row = query_row(&call->o, s, b, h, i);
+                size_t n = 0;
+                while (n < bytes && row[n] == PROBE_SENTINEL) n++;
+                if (n == bytes) return fail(HEED_UNSUPPORTED, "wrong result in its probe: o[b %d, h %d, i %d] was not written", b, h, i);
+            }
+    }
+    return HEED_OK;
+}
+
+static heed_status judge_call(struct probe_set *set, const struct call *call, const struct kernel_row *kernel)
+{
+    const struct problem *p = &call->plan->problem;
+    struct judge j = {.call = call, .arithmetic = &kernel->arithmetic};
+    heed_status status = check_written(call);
+    if (status != HEED_OK) return status;
+    j.row = reference_row_new(&set->device->services, p, set->kv_max);
+    j.o_bound = probe_block(set, (size_t)p->v_head_dim * sizeof(double));
+    j.score_bound = probe_block(set, (size_t)(set->kv_max + 1) * sizeof(double));
+    if (!j.row || !j.o_bound || !j.score_bound) status = fail(HEED_OUT_OF_MEMORY, "no memory to judge the probe");
+    for (int32_t b = 0; b < PROBE_BATCH && status == HEED_OK; b++)
+        for (int32_t i = 0; i < set->q_lens[b] && status == HEED_OK; i++)
+            for (int32_t h = 0; h < p->q_heads && status == HEED_OK; h++)
+                if (sampled_query(i, set->q_lens[b]) && sampled_head(p, h)) status = judge_row(&j, b, h, i);
+    if (j.row) reference_row_delete(&set->device->services, j.row);
+    return status;
+}
+
+/* ---- running ---------------------------------------------------------------------- */
+
+static heed_tensor *const *outputs_of(struct probe_set *set, heed_tensor *list[4])
+{
+    list[0] = &set->tensors.o;
+    list[1] = set->tensors.lse.data ? &set->tensors.lse : NULL;
+    list[2] = set->tensors.scores.data ? &set->tensors.scores : NULL;
+    return list;
+}
+
+static heed_status run_twice(struct probe_set *set, const struct call *call, const struct kernel_row *kernel, float *pair_seconds, bool *wrong)
+{
+    const struct cl_batch *lists = set->batch.state;
+    heed_tensor *list[4];
+    unsigned char *first[3] = {0};
+    outputs_of(set, list);
+    heed_status status = cl_run(call, NULL);
+    for (int n = 0; n < 3 && status == HEED_OK; n++) {
+        if (!list[n]) continue;
+        first[n] = probe_block(set, list[n]->bytes);
+        if (!first[n]) return fail(HEED_OUT_OF_MEMORY, "no memory to judge the probe");
+        memcpy(first[n], list[n]->data, list[n]->bytes);
+        memset(list[n]->data, PROBE_SENTINEL, list[n]->bytes);
+    }
+    const double begin = seconds();
+    if (status == HEED_OK) status = cl_run(call, NULL);
+    const double spent = seconds() - begin, pairs = lists->pairs[KIND_PREFILL] + lists->pairs[KIND_DECODE];
+    if (status != HEED_OK) return status;
+    *pair_seconds = (float)(spent / (pairs > 1 ? pairs : 1));
+    status = judge_call(set, call, kernel);
+    for (int n = 0; n < 3 && status == HEED_OK; n++)
+        if (list[n] && memcmp(first[n], list[n]->data, list[n]->bytes))
+            status = fail(HEED_UNSUPPORTED, "two runs of its probe gave different bits");
+    *wrong = status == HEED_UNSUPPORTED;
+    return status;
+}
+
+static heed_status probe_attention(struct probe_set *set, const struct kernel_row *kernel, float *pair_seconds, bool *wrong)
+{
+    struct cl_device *device = set->device;
+    struct heed_buffer workspace = {.context = &device->shadow_context, .device = &device->shadow, .bytes = set->batch.workspace_bytes};
+    heed_tensor space = {.bytes = workspace.bytes, .memory = HEED_MEMORY_CL_BUFFER};
+    struct call call;
+    heed_status status = probe_fill(set);
+    if (status == HEED_OK && workspace.bytes) {
+        status = opencl_backend.buffer_create(&workspace);
+        space.data = workspace.data;
+    }
+    if (status == HEED_OK) status = tensors_take(&set->plan, &set->batch, &set->tensors, workspace.bytes ? &space : NULL, false, &call);
+    if (status == HEED_OK) {
+        call.may_copy = call.private_output = !device->unified;
+        status = run_twice(set, &call, kernel, pair_seconds, wrong);
+    }
+    if (workspace.data) opencl_backend.buffer_destroy(&workspace);
+    return status;
+}
+
+heed_status probe_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, float *pair_seconds,
+                       bool *wrong)
+{
+    struct probe_set *set = calloc(1, sizeof *set);
+    if (!set) return out_of_memory(sizeof *set);
+    set->device = device;
+    set->random = 1;
+    set->plan = (struct heed_plan){.context = &device->shadow_context, .device = &device->shadow, .problem = *problem, .state = &set->state};
+    for (int k = 0; k < KIND_COUNT; k++) set->plan.row[k] = row;
+    set->plan.decode_max_q_len = kind == KIND_DECODE ? INT32_MAX : 0;
+    set->batch.plan = &set->plan;
+    struct cl_step *step = &set->state.step[kind];
+    heed_status status = cl_step_prepare(device, problem, row, step);
+    if (status == HEED_OK) {
+        atomic_store(&step->pair_seconds, 1e-9f); /* one launch: it is small */
+        status = probe_lengths(set, kind);
+    }
+    if (status == HEED_OK)
+        status = kind <= KIND_DECODE ? probe_attention(set, row, pair_seconds, wrong) : probe_beside(set, kind, wrong);
+    probe_release(set);
+    free(set);
+    return status;
+}

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT
+ * program.c - source parts + options -> cl_program. Kept in memory per device, and on disk where the driver keeps none itself. Called while
+ * plans are made and nowhere else.
+ *
+ * Programs, like everything that a probe's thread touches, come from malloc and not from the caller's allocator: such a thread may outlive the
+ * context.
+ */
+#include "cl.h"
+#include "../mutant.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+enum { LOG_IN_MESSAGE = 3000 };
+
+/* ---- options ---------------------------------------------------------------- */
+
+static uint32_t float_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static int flag(uint64_t flags, uint64_t bit) { return (flags & bit) != 0; }
+
+static bool is_attention(const struct kernel_row *row) { return (row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE))) != 0; }
+
+/* What is computed. Floats go in as bit patterns: no locale, no rounding. */
+static size_t attention_options(const struct kernel_row *row, const struct problem *p, char *text, size_t capacity, size_t n)
+{
+    n = text_append(text, capacity, n, " -DQ_HEADS=%d -DKV_HEADS=%d -DGROUP=%d -DQ_TYPE=%d -DBIAS_TYPE=%d", p->q_heads, p->kv_heads, p->group,
+                    p->q_type, p->bias_type);
+    n = text_append(text, capacity, n, " -DSCALE_BITS=0x%08xu -DSOFTCAP_BITS=0x%08xu", float_bits(p->scale), float_bits(p->softcap));
+    n = text_append(text, capacity, n, " -DCAUSAL=%d -DWINDOW_LEFT=%d -DWINDOW_RIGHT=%d", flag(p->flags, HEED_CAUSAL), p->window_left,
+                    p->window_right);
+    n = text_append(text, capacity, n, " -DALIBI=%d -DSINKS=%d -DMASK_BOOL=%d -DMASK_BITS=%d -DBIAS=%d -DBIAS_FIRST=%d -DKEY_RANGE=%d",
+                    flag(p->flags, HEED_ALIBI), flag(p->flags, HEED_SINKS), flag(p->flags, HEED_MASK_BOOL), flag(p->flags, HEED_MASK_BITS),
+                    flag(p->flags, HEED_BIAS), flag(p->flags, HEED_BIAS_FIRST), flag(p->flags, HEED_KEY_RANGE));
+    n = text_append(text, capacity, n, " -DWRITE_LSE=%d -DLSE_WITHOUT_SINK=%d -DSCORES=%d -DSCORES_STAGE=%d", flag(p->flags, HEED_WRITE_LSE),
+                    flag(p->flags, HEED_LSE_WITHOUT_SINK), flag(p->flags, HEED_WRITE_SCORES), p->scores_stage);
+    return text_append(text, capacity, n, " -DQ_TILE=%d -DKV_CHUNK=%d -DPACKS_GROUP=%d", row->q_tile, row->kv_chunk, row->packs_group);
+}
+
+/* The kernels beside attention see only what they use, so that plans with other masks or scales share one program. */
+static size_t beside_options(const struct problem *p, char *text, size_t capacity, size_t n)
+{
+    return text_append(text, capacity, n, " -DQ_TYPE=%d -DROPE_DIM=%d -DROPE_OFFSET=%d -DROPE_INTERLEAVED=%d", p->q_type, p->rope_dim,
+                       p->rope_offset, flag(p->flags, HEED_ROPE_INTERLEAVED));
+}
+
+void cl_local(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, size_t local[2])
+{
+    local[0] = local[1] = 1;
+    if (row->cl->local)
+        row->cl->local(device, problem, local);
+    else if (!is_attention(row))
+        local[0] = (size_t)cl_lanes(device);
+}
+
+heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *p, char *text, size_t capacity)
+{
+    size_t local[2];
+    cl_local(device, row, p, local);
+    size_t n = text_append(text, capacity, 0, "-cl-std=CL1.2 -DHEAD_DIM=%d -DV_HEAD_DIM=%d -DK_TYPE=%d -DV_TYPE=%d -DO_TYPE=%d -DPAGE_SIZE=%d",
+                           p->head_dim, p->v_head_dim, p->k_type, p->v_type, p->o_type, p->page_size);
+    n = text_append(text, capacity, n, " -DLSE_BASE2=%d -DLOCAL_X=%d -DLOCAL_Y=%d -DGUARD=%d", flag(p->flags, HEED_LSE_BASE2), (int)local[0],
+                    (int)local[1], device->tuning->loop_guard);
+    n = is_attention(row) ? attention_options(row, p, text, capacity, n) : beside_options(p, text, capacity, n);
+    if (row->cl->options && n < capacity) n += row->cl->options(device, p, text + n, capacity - n);
+#ifdef HEED_MUTANTS
+    if (mutant_name()) n = text_append(text, capacity, n, " -DMUTANT_%s", mutant_name());
+#endif
+    return n < capacity ? HEED_OK : fail(HEED_INTERNAL, "build options of %s need %zu bytes, room for %zu", row->name, n, capacity);
+}
+
+/* ---- sources ------------------------------------------------------------------ */
+
+static const struct kernel_text *part_named(const char *name)
+{
+    for (const struct kernel_text *part = kernel_texts; part->name; part++)
+        if (!strcmp(part->name, name)) return part;
+    return NULL;
+}
+
+static void hash_text(XXH3_state_t *state, const char *text) { XXH3_128bits_update(state, text, strlen(text) + 1); }
+
+void cl_identity(struct cl_device *device, const heed_device_info *info)
+{
+    char text[1024];
+    const size_t n = text_append(text, sizeof text, 0, "%u|%s|%s|%s|%s|%s", (unsigned)heed_version(), info->platform, info->name, info->vendor,
+                                 device->driver, device->version_text);
+    const XXH128_hash_t sum = XXH3_128bits(text, n < sizeof text ? n : sizeof text - 1);
+    device->identity[0] = sum.low64;
+    device->identity[1] = sum.high64;
+}
+
+heed_status cl_program_hash(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, uint64_t hash[2])
+{
+    char options[CL_OPTIONS];
+    heed_status status = cl_options(device, row, problem, options, sizeof options);
+    if (status != HEED_OK) return status;
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) return out_of_memory(sizeof *state);
+    XXH3_128bits_reset(state);
+    XXH3_128bits_update(state, device->identity, sizeof device->identity);
+    hash_text(state, options);
+    for (int i = 0; i < CL_PARTS && row->cl->parts[i]; i++) {
+        const struct kernel_text *part = part_named(row->cl->parts[i]);
+        hash_text(state, row->cl->parts[i]);
+        if (part) XXH3_128bits_update(state, part->text, part->length);
+    }
+    const XXH128_hash_t sum = XXH3_128bits_digest(state);
+    XXH3_freeState(state);
+    hash[0] = sum.low64;
+    hash[1] = sum.high64;
+    return HEED_OK;
+}
+
+/* Each part behind a #line of its own, so that the compiler's log names our files. */
+static heed_status source_program(struct cl_device *device, const struct kernel_row *row, cl_program *program)
+{
+    char lines[CL_PARTS][96];
+    const char *texts[2 * CL_PARTS];
+    size_t lengths[2 * CL_PARTS];
+    cl_uint count = 0;
+    for (int i = 0; i < CL_PARTS && row->cl->parts[i]; i++) {
+        const struct kernel_text *part = part_named(row->cl->parts[i]);
+        if (!part) return fail(HEED_INTERNAL, "%s needs kernels/%s, which this build does not hold", row->name, row->cl->parts[i]);
+        snprintf(lines[i], sizeof lines[i], "\n#line 1 \"%s\"\n", part->name);
+        texts[count] = lines[i];
+        lengths[count++] = strlen(lines[i]);
+        texts[count] = part->text;
+        lengths[count++] = part->length;
+    }
+    cl_int code = CL_SUCCESS;
+    *program = clCreateProgramWithSource(device->context, count, texts, lengths, &code);
+    return *program ? HEED_OK : cl_failed(device, "clCreateProgramWithSource", code);
+}
+
+/* ---- building ------------------------------------------------------------------- */
+
+/* The message: row, error, options and the head of the log. */
+static heed_status build_failed(struct cl_device *device, const struct kernel_row *row, cl_program program, const char *options, cl_int code)
+{
+    size_t size = 0;
+    char *log = NULL;
+    if (clGetProgramBuildInfo(program, device->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &size) == CL_SUCCESS && size > 1 && size < 64u << 20 &&
+        (log = calloc(size + 1, 1)) != NULL && clGetProgramBuildInfo(program, device->id, CL_PROGRAM_BUILD_LOG, size, log, NULL) != CL_SUCCESS)
+        log[0] = '\0';
+    const heed_status status =
+        code == CL_DEVICE_NOT_AVAILABLE || code == CL_OUT_OF_HOST_MEMORY || code == CL_OUT_OF_RESOURCES ? HEED_DEVICE_FAILED : HEED_BUILD_FAILED;
+    if (status == HEED_DEVICE_FAILED)
+        cl_failed(device, "clBuildProgram", code);
+    else
+        fail(status, "kernel %s does not build on %s: clBuildProgram: %s; log: %.*s; options: %.700s", row->name, device->name,
+             cl_error_name(code), LOG_IN_MESSAGE, log && log[0] ? log : "(empty)", options);
+    free(log);
+    return status;
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* The bytes of our own cache; NULL where there are none or the driver does not want them. */
+static cl_program binary_program(struct cl_device *device, const uint64_t hash[2], const char *options)
+{
+    size_t length;
+    unsigned char *bytes = cl_cache_load(&device->services, hash, "program", &length);
+    if (!bytes) return NULL;
+    const unsigned char *const binaries[] = {bytes};
+    cl_int state = CL_SUCCESS, code = CL_SUCCESS;
+    cl_program program = clCreateProgramWithBinary(device->context, 1, &device->id, &length, (const unsigned char **)binaries, &state, &code);
+    if (program && (state != CL_SUCCESS || clBuildProgram(program, 1, &device->id, options, NULL, NULL) != CL_SUCCESS)) {
+        clReleaseProgram(program);
+        program = NULL;
+    }
+    free(bytes);
+    return program;
+}
+
+static void keep_binary(struct cl_device *device, const uint64_t hash[2], cl_program program)
+{
+    size_t size = 0;
+    if (clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) != CL_SUCCESS || size == 0 || size > 64u << 20) return;
+    unsigned char *bytes = malloc(size), *const binaries[] = {bytes};
+    if (bytes && clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binaries, (void *)binaries, NULL) == CL_SUCCESS)
+        cl_cache_store(&device->services, hash, "program", bytes, size);
+    free(bytes);
+}
+
+static heed_status build(struct cl_device *device, const struct kernel_row *row, const struct problem *problem, struct cl_program *made)
+{
+    char options[CL_OPTIONS];
+    heed_status status = cl_options(device, row, problem, options, sizeof options);
+    if (status != HEED_OK) return status;
+    if (!device->own_cache && (made->program = binary_program(device, made->hash, options))) {
+        made->from_disk = true;
+        return HEED_OK;
+    }
+    status = source_program(device, row, &made->program);
+    if (status != HEED_OK) return status;
+    const double begin = seconds();
+    const cl_int code = clBuildProgram(made->program, 1, &device->id, options, NULL, NULL);
+    if (code != CL_SUCCESS) {
+        status = build_failed(device, row, made->program, options, code);
+        clReleaseProgram(made->program);
+        made->program = NULL;
+        return status;
+    }
+    /* Below a tenth of a second asking for the binary costs more than it saves. */
+    if (!device->own_cache && seconds() - begin > 0.1) keep_binary(device, made->hash, made->program);
+    return HEED_OK;
+}
+
+/* ---- in memory --------------------------------------------------------------------- */
+
+static struct cl_program *find(struct cl_device *device, const uint64_t hash[2])
+{
+    for (struct cl_program *p = device->programs; p; p = p->next)
+        if (p->hash[0] == hash[0] && p->hash[1] == hash[1]) return p;
+    return NULL;
+}
+
+heed_status cl_program_get(struct cl_device *device, const struct kernel_row *row, const struct problem *problem, struct cl_program **out)
+{
+    uint64_t hash[2];
+    heed_status status = cl_device_open(device);
+    if (status == HEED_OK) status = cl_program_hash(device, row, problem, hash);
+    if (status != HEED_OK) return status;
+    pthread_mutex_lock(&device->lock);
+    *out = find(device, hash);
+    pthread_mutex_unlock(&device->lock);
+    if (*out) return HEED_OK;
+
+    struct cl_program *made = calloc(1, sizeof *made);
+    if (!made) return out_of_memory(sizeof *made);
+    memcpy(made->hash, hash, sizeof hash);
+    status = build(device, row, problem, made);
+    if (status != HEED_OK) {
+        free(made);
+        return status;
+    }
+    pthread_mutex_lock(&device->lock); /* two threads may have built the same: the first one stays */
+    struct cl_program *other = find(device, hash);
+    if (!other) {
+        made->next = device->programs;
+        device->programs = made;
+    }
+    pthread_mutex_unlock(&device->lock);
+    if (other) {
+        clReleaseProgram(made->program);
+        free(made);
+    }
+    *out = other ? other : made;
+    return HEED_OK;
+}
+
+void cl_programs_release(struct cl_device *device)
+{
+    while (device->programs) {
+        struct cl_program *program = device->programs;
+        device->programs = program->next;
+        clReleaseProgram(program->program);
+        free(program);
+    }
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+ * rows.c - the OpenCL rows of the table, best first; opencl.naive, which does everything, last. A row is offered on a device only after a right
+ * answer there (probe.c), so nothing here is a promise about any device.
+ */
+#include "cl.h"
+
+enum {
+    TYPES_FLOAT = 1u << HEED_F32 | 1u << HEED_F16 | 1u << HEED_BF16,
+    TYPES_ALL = TYPES_FLOAT | 1u << HEED_I8 | 1u << HEED_Q8_0 | 1u << HEED_Q4_0 | 1u << HEED_F8_E4M3 | 1u << HEED_F8_E5M2
+};
+
+/* exp_1 of common.cl: one rounding of the argument, 1.1 ulp; tanh and log of our own; full-profile division (2.5 ulp and a product). */
+#define OWN_MATHS .exp_ulp = 1.1f, .exp_roundings = 1, .tanh_ulp = 5, .log_ulp = 3, .div_roundings = 6
+
+/* ---- options and groups ------------------------------------------------------- */
+
+/* The register tile of prefill_cpu.cl: 16 accumulators where there are 32 vector registers, else 4. */
+static size_t prefill_cpu_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    (void)problem;
+    const int32_t rows = device->tuning->tile_rows ? device->tuning->tile_rows : 4;
+    const int32_t vectors = device->tuning->tile_vectors ? device->tuning->tile_vectors : device->registers >= 32 ? 4 : 1;
+    return text_append(text, capacity, 0, " -DMR=%d -DNV=%d", rows, vectors);
+}
+
+static size_t rotate_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    (void)device, (void)problem;
+    return text_append(text, capacity, 0, " -DROTATE=1");
+}
+
+static size_t merge_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    (void)device, (void)problem;
+    return text_append(text, capacity, 0, " -DMERGE_TWO=1");
+}
+
+static void lanes(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    (void)problem;
+    local[0] = (size_t)cl_lanes(device);
+}
+
+/* ---- specs --------------------------------------------------------------------- */
+
+static const struct cl_kernel_spec prefill_cpu = {
+    .parts = {"common.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
+static const struct cl_kernel_spec naive = {.parts = {"common.cl", "naive.cl"}, .kernel = "naive", .local = lanes};
+static const struct cl_kernel_spec append = {.parts = {"common.cl", "append.cl"}, .kernel = "append"};
+static const struct cl_kernel_spec rotate = {.parts = {"common.cl", "append.cl"}, .kernel = "rotate", .options = rotate_options};
+static const struct cl_kernel_spec merge_two = {.parts = {"common.cl", "merge.cl"}, .kernel = "merge_two", .options = merge_options};
+
+/* ---- rows ----------------------------------------------------------------------- */
+
+const struct kernel_row cl_rows[] = {
+    {.name = "opencl.prefill_cpu", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_CPU,
+     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .dim_limit = 256, .q_tile = 128,
+     .arithmetic = {.dot_lanes = 1, .sum_extra = 5, .rescale_block = 128, OWN_MATHS}, .cl = &prefill_cpu},
+    {.name = "opencl.append", .kinds = KIND_BIT(KIND_APPEND), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
+     .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &append},
+    {.name = "opencl.rotate", .kinds = KIND_BIT(KIND_ROTATE), .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL,
+     .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &rotate},
+    {.name = "opencl.merge", .kinds = KIND_BIT(KIND_MERGE), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
+     .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .arithmetic = {OWN_MATHS}, .cl = &merge_two},
+    {.name = "opencl.naive", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_NAIVE, .features = FEATURES_ALL,
+     .q_types = TYPES_ALL, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .q_tile = 16,
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 16, OWN_MATHS}, .cl = &naive},
+    {0},
+};

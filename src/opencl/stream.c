@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT
+ * stream.c - the commands of one run on one queue, ours or the caller's: a chain of events, and what to do when a link fails.
+ */
+#include "cl.h"
+#include <time.h>
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void rest(double duration)
+{
+    const struct timespec pause = {(time_t)duration, (long)((duration - (double)(time_t)duration) * 1e9)};
+    nanosleep(&pause, NULL);
+}
+
+/* ---- beginning -------------------------------------------------------------- */
+
+/* The caller's queue must be one of this device's context: another one would be accepted and do anything. */
+static heed_status check_queue(struct cl_device *device, cl_command_queue queue)
+{
+    cl_context context = NULL;
+    cl_device_id id = NULL;
+    cl_int code = clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof context, &context, NULL);
+    if (code == CL_SUCCESS) code = clGetCommandQueueInfo(queue, CL_QUEUE_DEVICE, sizeof id, &id, NULL);
+    if (code == CL_INVALID_COMMAND_QUEUE) return fail(HEED_INVALID_ARGUMENT, "queue is no cl_command_queue");
+    if (code != CL_SUCCESS) return cl_failed(device, "clGetCommandQueueInfo", code);
+    if (context != device->context) return fail(HEED_INVALID_ARGUMENT, "queue belongs to another cl_context than device %s", device->name);
+    if (id != device->id) return fail(HEED_INVALID_ARGUMENT, "queue belongs to another device than %s", device->name);
+    return HEED_OK;
+}
+
+heed_status cl_stream_begin(struct cl_device *device, const struct queue_args *args, struct cl_stream *stream)
+{
+    *stream = (struct cl_stream){.device = device, .queue = device->queue, .blocking = !args};
+    heed_status status = cl_device_open(device);
+    stream->queue = device->queue;
+    if (status != HEED_OK || !args) return status;
+    if (!args->queue) return fail(HEED_INVALID_ARGUMENT, "queue is NULL");
+    if ((args->num_wait > 0) != (args->wait != NULL))
+        return fail(HEED_INVALID_ARGUMENT, "num_wait is %u and wait is %s", args->num_wait, args->wait ? "given" : "NULL");
+    stream->queue = args->queue;
+    stream->num_wait = args->num_wait;
+    stream->wait = args->wait;
+    stream->done = args->done;
+    if (stream->done) *stream->done = NULL;
+    return check_queue(device, stream->queue);
+}
+
+/* ---- commands ---------------------------------------------------------------- */
+
+static cl_uint waits(const struct cl_stream *s, const cl_event **list)
+{
+    *list = s->last ? &s->last : s->wait;
+    return s->last ? 1 : s->num_wait;
+}
+
+/* The caller's events are looked at by the driver with the first command. */
+static heed_status refused(struct cl_stream *s, const char *call, cl_int code)
+{
+    if (!s->last && s->num_wait && (code == CL_INVALID_EVENT_WAIT_LIST || code == CL_INVALID_CONTEXT || code == CL_INVALID_EVENT))
+        return fail(HEED_INVALID_ARGUMENT, "wait holds an event that is none of the queue's context: %s: %s", call, cl_error_name(code));
+    return cl_failed(s->device, call, code);
+}
+
+static void advance(struct cl_stream *s, cl_event event)
+{
+    if (s->last) clReleaseEvent(s->last);
+    s->last = event;
+}
+
+heed_status cl_stream_kernel(struct cl_stream *s, cl_kernel kernel, const size_t global[2], const size_t local[2])
+{
+    const cl_event *list;
+    const cl_uint count = waits(s, &list);
+    cl_event event = NULL;
+    const cl_int code = clEnqueueNDRangeKernel(s->queue, kernel, 2, NULL, global, local, count, list, &event);
+    if (code != CL_SUCCESS) return refused(s, "clEnqueueNDRangeKernel", code);
+    advance(s, event);
+    return HEED_OK;
+}
+
+/* Host memory that kernels wrote through a view is the host's again only after a map. */
+heed_status cl_stream_coherent(struct cl_stream *s, const struct cl_memory *memory)
+{
+    for (int i = 0; i < memory->owned_count; i++) {
+        if (!memory->owned_written[i]) continue;
+        const cl_event *list;
+        cl_uint count = waits(s, &list);
+        cl_event event = NULL;
+        cl_int code = CL_SUCCESS;
+        void *at = clEnqueueMapBuffer(s->queue, memory->owned[i], CL_FALSE, CL_MAP_READ, 0, memory->owned_bytes[i], count, list, &event, &code);
+        if (!at) return refused(s, "clEnqueueMapBuffer", code);
+        advance(s, event);
+        count = waits(s, &list);
+        event = NULL;
+        code = clEnqueueUnmapMemObject(s->queue, memory->owned[i], at, count, list, &event);
+        if (code != CL_SUCCESS) return refused(s, "clEnqueueUnmapMemObject", code);
+        advance(s, event);
+    }
+    return HEED_OK;
+}
+
+/* ---- ending -------------------------------------------------------------------- */
+
+/* CL_COMPLETE, a negative error, or a positive state of a command under way. */
+static cl_int event_state(cl_event event)
+{
+    cl_int state = CL_QUEUED;
+    const cl_int code = clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state, NULL);
+    return code == CL_SUCCESS ? state : code;
+}
+
+/* After a failed wait the device may still be at work on the caller's memory. Look until the command has ended; where even looking fails, give
+ * it a moment: there is nothing else to hold on to. */
+static void settle(struct cl_stream *s)
+{
+    clFinish(s->queue);
+    const double limit = seconds() + 0.05 + 4 * (s->estimate < 10 ? s->estimate : 10);
+    while (event_state(s->last) != CL_COMPLETE && seconds() < limit) rest(1e-3);
+}
+
+/* With a limit, for a device that works on copies: 50 times the estimate, at least 30 s. Waiting is looking now and then. */
+static cl_int wait_limited(struct cl_stream *s)
+{
+    const double begin = seconds(), limit = 50 * s->estimate > 30 ? 50 * s->estimate : 30;
+    double pause = 20e-6;
+    cl_int state;
+    while ((state = event_state(s->last)) > CL_COMPLETE) {
+        const double spent = seconds() - begin;
+        if (spent > limit) return 1;
+        rest(pause);
+        if (pause < 1e-3 && pause < spent / 16) pause *= 2;
+    }
+    return state;
+}
+
+static heed_status wait_end(struct cl_stream *s, bool limited)
+{
+    cl_int code = clFlush(s->queue);
+    const char *call = "clFlush";
+    if (code == CL_SUCCESS && limited) {
+        call = "wait for event";
+        code = wait_limited(s);
+        if (code == 1) {
+            atomic_store(&s->device->lost, CL_DEVICE_NOT_AVAILABLE);
+            return fail(HEED_DEVICE_FAILED, "%s did not end its work within the limit (estimate %d ms); it is not used again", s->device->name,
+                        (int)(s->estimate * 1e3));
+        }
+    } else if (code == CL_SUCCESS) {
+        call = "clWaitForEvents";
+        code = clWaitForEvents(1, &s->last);
+        if (code == CL_SUCCESS && (code = event_state(s->last)) > 0) code = CL_SUCCESS;
+    }
+    if (code == CL_SUCCESS) {
+        atomic_store(&s->device->failed_waits, 0);
+        return HEED_OK;
+    }
+    settle(s);
+    return cl_wait_failed(s->device, call, code);
+}
+
+heed_status cl_stream_end(struct cl_stream *s, heed_status status, const struct cl_memory *memory)
+{
+    if (s->last && s->blocking) {
+        if (status == HEED_OK) status = wait_end(s, !memory->on_host);
+        else settle(s); /* a later command failed: what was enqueued runs out first */
+    } else if (!s->blocking) {
+        if (s->last) {
+            const cl_int code = clFlush(s->queue);
+            if (status == HEED_OK && code != CL_SUCCESS) status = cl_failed(s->device, "clFlush", code);
+        } else if (status == HEED_OK && s->done) {
+            /* Nothing to do, but the caller wants an event behind his own. */
+            const cl_int code = clEnqueueMarkerWithWaitList(s->queue, s->num_wait, s->wait, &s->last);
+            if (code != CL_SUCCESS) status = refused(s, "clEnqueueMarkerWithWaitList", code);
+        }
+        if (s->done && s->last) {
+            *s->done = s->last;
+            s->last = NULL;
+        }
+    }
+    if (s->last) clReleaseEvent(s->last);
+    s->last = NULL;
+    return status;
+}

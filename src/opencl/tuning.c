@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ * tuning.c - family -> tile sizes: one table on one screen. It rules how registers and lanes are used; the keys per block, the chunks and the
+ * query tiles that bits depend on are columns of the rows. Which family a device belongs to is device.c's knowledge.
+ */
+#include "cl.h"
+
+/* 0 = derived from the device: vector from its native width, the register tile from its number of registers. The pocl-cpu line is measured
+ * (doc: prefill_cpu 78-82 % of peak with 16 x (4 x 4) on 32 registers, 71 % with 16 x (4 x 1) on 16); lines of GPUs without a measurement
+ * keep to what every device of the family has registers for. */
+static const struct cl_tuning table[FAMILY_COUNT] = {
+    /*                                    prefill_cpu, decode      prefill_tile                                        */
+    /*                      family        vector  rows  vectors    wg_x  wg_y  rows  columns  vector    lanes guard own cache */
+    [FAMILY_POCL_CPU] =    {"pocl-cpu",    0,      0,    0,         8,    8,    8,    1,       8,        1,    true,  true},
+    [FAMILY_GENERIC_CPU] = {"generic-cpu", 0,      0,    0,         8,    8,    8,    1,       8,        1,    false, false},
+    [FAMILY_GENERIC_GPU] = {"generic-gpu", 4,      4,    1,         16,   8,    8,    1,       4,        64,   false, false},
+    [FAMILY_NVIDIA] =      {"nvidia",      4,      4,    1,         16,   8,    8,    1,       4,        64,   false, true},
+    [FAMILY_AMD] =         {"amd",         4,      4,    1,         16,   8,    8,    1,       4,        64,   false, false},
+    [FAMILY_INTEL] =       {"intel",       4,      4,    1,         16,   8,    8,    1,       4,        32,   false, false},
+    [FAMILY_ADRENO] =      {"adreno",      4,      4,    1,         16,   8,    8,    1,       4,        64,   false, false},
+    [FAMILY_MALI] =        {"mali",        4,      2,    1,         16,   8,    8,    1,       4,        16,   false, false},
+};
+
+const struct cl_tuning *cl_tuning_of(enum cl_family family) { return &table[family]; }
+
+int32_t cl_vector_width(const struct cl_device *device)
+{
+    const int32_t width = device->tuning->vector ? device->tuning->vector : (int32_t)device->native_width;
+    return width >= 16 ? 16 : width >= 8 ? 8 : 4;
+}
+
+int32_t cl_lanes(const struct cl_device *device)
+{
+    int32_t lanes = device->tuning->lanes;
+    while (lanes > 1 && ((size_t)lanes > device->max_group || (size_t)lanes > device->max_sizes[0])) lanes /= 2;
+    return lanes;
+}
