@@ -56,7 +56,7 @@ struct rotate_strides {
 };
 
 /* A work-item per row (t, h), t counted over all sequences. x is of Q_TYPE (f32, f16, bf16). */
-kernel void rotate(global uchar *x, global const uchar *rope_cos, global const uchar *rope_sin, global const struct sequence *sequences,
+kernel void rotate_rows(global uchar *x, global const uchar *rope_cos, global const uchar *rope_sin, global const struct sequence *sequences,
                    global const int *q_positions, int sequence_count, int heads, int row_first, int row_count, struct rotate_strides st)
 {
     int number = ROW_NUMBER;

@@ -251,7 +251,7 @@ extern const struct kernel_row cl_rows[]; /* rows.c */
  *          int sequence_count, int heads, int new_type, int given, int row_first, int row_count, struct { struct strides t[8]; } st)
  *          row = t * heads + g; given: bit 0 new_k, 1 new_v, 2 k_scale, 3 v_scale. Key kv_len - q_len + i; rope by -DROPE_DIM, ROPE_OFFSET,
  *          ROPE_INTERLEAVED.
- *   rotate(x, rope_cos, rope_sin, sequences, q_positions, int sequence_count, int heads, int row_first, int row_count, st[3])
+ *   rotate_rows(x, rope_cos, rope_sin, sequences, q_positions, int sequence_count, int heads, int row_first, int row_count, st[3])
  *          row = t * heads + h
  *   merge_two(o_a, lse_a, o_b, lse_b, o, lse, sequences, int sequence_count, int heads, int row_first, int row_count, st[6])
  *          row = t * heads + h

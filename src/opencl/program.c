@@ -65,7 +65,7 @@ heed_status cl_options(const struct cl_device *device, const struct kernel_row *
 {
     size_t local[2];
     cl_local(device, row, p, local);
-    size_t n = text_append(text, capacity, 0, "-cl-std=CL1.2 -DHEAD_DIM=%d -DV_HEAD_DIM=%d -DK_TYPE=%d -DV_TYPE=%d -DO_TYPE=%d -DPAGE_SIZE=%d",
+    size_t n = text_append(text, capacity, 0, "-cl-std=CL1.2 -w -DHEAD_DIM=%d -DV_HEAD_DIM=%d -DK_TYPE=%d -DV_TYPE=%d -DO_TYPE=%d -DPAGE_SIZE=%d",
                            p->head_dim, p->v_head_dim, p->k_type, p->v_type, p->o_type, p->page_size);
     n = text_append(text, capacity, n, " -DLSE_BASE2=%d -DLOCAL_X=%d -DLOCAL_Y=%d -DGUARD=%d", flag(p->flags, HEED_LSE_BASE2), (int)local[0],
                     (int)local[1], device->tuning->loop_guard);

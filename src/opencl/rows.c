@@ -47,7 +47,7 @@ static const struct cl_kernel_spec prefill_cpu = {
     .parts = {"common.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
 static const struct cl_kernel_spec naive = {.parts = {"common.cl", "naive.cl"}, .kernel = "naive", .local = lanes};
 static const struct cl_kernel_spec append = {.parts = {"common.cl", "append.cl"}, .kernel = "append"};
-static const struct cl_kernel_spec rotate = {.parts = {"common.cl", "append.cl"}, .kernel = "rotate", .options = rotate_options};
+static const struct cl_kernel_spec rotate = {.parts = {"common.cl", "append.cl"}, .kernel = "rotate_rows", .options = rotate_options};
 static const struct cl_kernel_spec merge_two = {.parts = {"common.cl", "merge.cl"}, .kernel = "merge_two", .options = merge_options};
 
 /* ---- rows ----------------------------------------------------------------------- */
