@@ -14,11 +14,11 @@ enum {
 
 /* ---- options and groups ------------------------------------------------------- */
 
-/* The register tile of prefill_cpu.cl: 16 accumulators where there are 32 vector registers, else 4. */
+/* The register tile of prefill_cpu.cl: 6 keys x 4 vectors where there are 32 vector registers, else 6 x 1. */
 static size_t prefill_cpu_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     (void)problem;
-    const int32_t rows = device->tuning->tile_rows ? device->tuning->tile_rows : 4;
+    const int32_t rows = device->tuning->tile_rows ? device->tuning->tile_rows : 6;
     const int32_t vectors = device->tuning->tile_vectors ? device->tuning->tile_vectors : device->registers >= 32 ? 4 : 1;
     return text_append(text, capacity, 0, " -DMR=%d -DNV=%d", rows, vectors);
 }
@@ -53,10 +53,10 @@ static const struct cl_kernel_spec merge_two = {.parts = {"common.cl", "merge.cl
 /* ---- rows ----------------------------------------------------------------------- */
 
 const struct kernel_row cl_rows[] = {
-    {.name = "opencl.prefill_cpu", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_CPU,
+    {.name = "opencl.prefill_cpu", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU,
      .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .dim_limit = 256, .q_tile = 128,
-     .arithmetic = {.dot_lanes = 1, .sum_extra = 5, .rescale_block = 128, OWN_MATHS}, .cl = &prefill_cpu},
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &prefill_cpu},
     {.name = "opencl.append", .kinds = KIND_BIT(KIND_APPEND), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &append},
     {.name = "opencl.rotate", .kinds = KIND_BIT(KIND_ROTATE), .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL,
