@@ -116,13 +116,15 @@ static uint32_t unpack(uint32_t code, int man_bits, int bias)
     return (uint32_t)(top + 1 - bias - man_bits + 127) << 23 | (man << (23 - top) & 0x7fffffu);
 }
 
-float f16_to_f32(uint16_t x)
+static inline float from_f16(uint16_t x)
 {
     uint32_t sign = (uint32_t)(x & 0x8000u) << 16, code = x & 0x7fffu;
     if (code < 0x7c00u) return float_of(sign | unpack(code, 10, 15));
     if (code == 0x7c00u) return float_of(sign | 0x7f800000u);
     return float_of(sign | 0x7fc00000u | (code & 0x3ffu) << 13); /* quiet, as the hardware does */
 }
+
+float f16_to_f32(uint16_t x) { return from_f16(x); }
 
 uint16_t f32_to_f16(float x)
 {
@@ -134,7 +136,9 @@ uint16_t f32_to_f16(float x)
     return (uint16_t)(sign | (code < 0x7c00u ? code : 0x7c00u));
 }
 
-float bf16_to_f32(uint16_t x) { return float_of((uint32_t)x << 16); }
+static inline float from_bf16(uint16_t x) { return float_of((uint32_t)x << 16); }
+
+float bf16_to_f32(uint16_t x) { return from_bf16(x); }
 
 uint16_t f32_to_bf16(float x)
 {
@@ -143,12 +147,14 @@ uint16_t f32_to_bf16(float x)
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16); /* the carry runs into the exponent, up to infinity */
 }
 
-float f8_e4m3_to_f32(uint8_t x)
+static inline float from_e4m3(uint8_t x)
 {
     uint32_t sign = (uint32_t)(x & 0x80u) << 24, code = x & 0x7fu;
     if (code == 0x7fu) return float_of(sign | 0x7fc00000u); /* its only NaN; it has no infinity */
     return float_of(sign | unpack(code, 3, 7));
 }
+
+float f8_e4m3_to_f32(uint8_t x) { return from_e4m3(x); }
 
 uint8_t f32_to_f8_e4m3(float x)
 {
@@ -160,7 +166,9 @@ uint8_t f32_to_f8_e4m3(float x)
     return (uint8_t)(sign | (code < 0x7eu ? code : 0x7eu));
 }
 
-float f8_e5m2_to_f32(uint8_t x) { return f16_to_f32((uint16_t)(x << 8)); /* the upper half of an f16 */ }
+static inline float from_e5m2(uint8_t x) { return from_f16((uint16_t)(x << 8)); /* the upper half of an f16 */ }
+
+float f8_e5m2_to_f32(uint8_t x) { return from_e5m2(x); }
 
 uint8_t f32_to_f8_e5m2(float x)
 {
@@ -184,63 +192,106 @@ static uint16_t half_at(const unsigned char *from)
 /* Element i of a q4_0 block: byte i holds element i in its low and element i + 16 in its high half. */
 static int q4_element(const unsigned char *codes, int i) { return (i < BLOCK / 2 ? codes[i] & 15 : codes[i - BLOCK / 2] >> 4) - 8; }
 
-/* Element i of a row as code * factor; the product of both is exact in double. */
-static double element(heed_type type, const unsigned char *row, float scale, int32_t i, double *factor)
+/* An element is code * factor, a product that is exact in double: the code of element i, and the factor of its block (of the row for i8
+ * and f8, 1 for plain floats). Inlined into a loop per type. */
+#define INLINE __attribute__((always_inline)) static inline
+
+INLINE float code_at(heed_type type, const unsigned char *row, int32_t i)
 {
-    const unsigned char *block;
-    *factor = 1;
+    const unsigned char *block = row + (size_t)(i / BLOCK) * (type == HEED_Q8_0 ? Q8_0_BYTES : Q4_0_BYTES);
+    float x;
     switch (type) {
-    case HEED_F32: {
-        float x;
+    case HEED_F32:
         memcpy(&x, row + (size_t)i * 4, sizeof x);
         return x;
-    }
     case HEED_F16:
-        return f16_to_f32(half_at(row + (size_t)i * 2));
+        return from_f16(half_at(row + (size_t)i * 2));
     case HEED_BF16:
-        return bf16_to_f32(half_at(row + (size_t)i * 2));
+        return from_bf16(half_at(row + (size_t)i * 2));
     case HEED_I8:
-        *factor = scale;
         return (int8_t)row[i];
     case HEED_F8_E4M3:
-        *factor = scale;
-        return f8_e4m3_to_f32(row[i]);
+        return from_e4m3(row[i]);
     case HEED_F8_E5M2:
-        *factor = scale;
-        return f8_e5m2_to_f32(row[i]);
+        return from_e5m2(row[i]);
     case HEED_Q8_0:
-        block = row + (size_t)(i / BLOCK) * Q8_0_BYTES;
-        *factor = f16_to_f32(half_at(block));
         return (int8_t)block[2 + i % BLOCK];
     case HEED_Q4_0:
-        block = row + (size_t)(i / BLOCK) * Q4_0_BYTES;
-        *factor = f16_to_f32(half_at(block));
-        return q4_element(block + 2, i % BLOCK);
+        return (float)q4_element(block + 2, i % BLOCK);
     default:
         return NAN;
     }
 }
 
+INLINE float factor_at(heed_type type, const unsigned char *row, float scale, int32_t i)
+{
+    if (type == HEED_Q8_0) return from_f16(half_at(row + (size_t)(i / BLOCK) * Q8_0_BYTES));
+    if (type == HEED_Q4_0) return from_f16(half_at(row + (size_t)(i / BLOCK) * Q4_0_BYTES));
+    return type == HEED_I8 || type == HEED_F8_E4M3 || type == HEED_F8_E5M2 ? scale : 1;
+}
+
+/* f32: both are floats, so there is one rounding, of the product. */
+INLINE void typed_to_f32(heed_type type, const unsigned char *row, float scale, float *to, int32_t n)
+{
+    for (int32_t first = 0; first < n; first += BLOCK) {
+        const float factor = factor_at(type, row, scale, first);
+        const int32_t end = n - first < BLOCK ? n : first + BLOCK;
+        for (int32_t i = first; i < end; i++) to[i] = code_at(type, row, i) * factor;
+    }
+}
+
+INLINE void typed_to_f64(heed_type type, const unsigned char *row, float scale, double *to, int32_t n)
+{
+    for (int32_t first = 0; first < n; first += BLOCK) {
+        const double factor = factor_at(type, row, scale, first);
+        const int32_t end = n - first < BLOCK ? n : first + BLOCK;
+        for (int32_t i = first; i < end; i++) to[i] = code_at(type, row, i) * factor;
+    }
+}
+
+/* The choice of type is made once per row: CALL with each type as a constant. */
+#define FOR_TYPE(type, CALL) \
+    switch (type) {          \
+    case HEED_F32:           \
+        CALL(HEED_F32);      \
+        break;               \
+    case HEED_F16:           \
+        CALL(HEED_F16);      \
+        break;               \
+    case HEED_BF16:          \
+        CALL(HEED_BF16);     \
+        break;               \
+    case HEED_I8:            \
+        CALL(HEED_I8);       \
+        break;               \
+    case HEED_Q8_0:          \
+        CALL(HEED_Q8_0);     \
+        break;               \
+    case HEED_Q4_0:          \
+        CALL(HEED_Q4_0);     \
+        break;               \
+    case HEED_F8_E4M3:       \
+        CALL(HEED_F8_E4M3);  \
+        break;               \
+    case HEED_F8_E5M2:       \
+        CALL(HEED_F8_E5M2);  \
+        break;               \
+    default:                 \
+        break;               \
+    }
+
 void row_to_f32(heed_type type, const void *from, float scale, float *to, int32_t n)
 {
-    const unsigned char *row = from;
-    const bool scaled = type == HEED_I8 || type == HEED_F8_E4M3 || type == HEED_F8_E5M2 || type_is_block(type);
-    if (type == HEED_F32) {
-        memcpy(to, from, (size_t)n * sizeof *to);
-        return;
-    }
-    for (int32_t i = 0; i < n; i++) {
-        double factor, x = element(type, row, scale, i, &factor);
-        to[i] = scaled ? (float)x * (float)factor : (float)x; /* one rounding, of the product */
-    }
+#define CALL(TYPE) typed_to_f32(TYPE, from, scale, to, n)
+    FOR_TYPE(type, CALL)
+#undef CALL
 }
 
 void row_to_f64(heed_type type, const void *from, float scale, double *to, int32_t n)
 {
-    for (int32_t i = 0; i < n; i++) {
-        double factor, x = element(type, from, scale, i, &factor);
-        to[i] = x * factor; /* at most 24 + 8 bits: exact */
-    }
+#define CALL(TYPE) typed_to_f64(TYPE, from, scale, to, n)
+    FOR_TYPE(type, CALL)
+#undef CALL
 }
 
 static bool all_finite(const float *x, int32_t n)
