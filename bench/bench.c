@@ -20,11 +20,11 @@ static const double least_seconds = 0.3, most_seconds = 10, check_budget = 2e8;
 static const size_t read_bytes_most = (size_t)256 << 20, read_bytes_least = (size_t)1 << 20;
 
 static const struct column columns[] = {
-    {"device", "device", -6, 0},     {"kernel", "kernel", -19, 0},     {"ms_median", "ms", 9, 3},           {"spread", "spread", 6, 2},
+    {"device", "device", -17, 0},     {"kernel", "kernel", -19, 0},     {"ms_median", "ms", 9, 3},           {"spread", "spread", 6, 2},
     {"gflops", "GFLOP/s", 8, 1},     {"kv_gbps", "KV GB/s", 7, 1},     {"roof_percent", "% roof", 6, 0},    {"worst_ratio", "err/bound", 9, 3},
     {"problem", "problem", -10, 0},  {0}};
 static const struct column columns_peers[] = {
-    {"device", "device", -6, 0},     {"kernel", "kernel", -19, 0},     {"ms_median", "ms", 9, 3},           {"spread", "spread", 6, 2},
+    {"device", "device", -17, 0},     {"kernel", "kernel", -19, 0},     {"ms_median", "ms", 9, 3},           {"spread", "spread", 6, 2},
     {"gflops", "GFLOP/s", 8, 1},     {"kv_gbps", "KV GB/s", 7, 1},     {"roof_percent", "% roof", 6, 0},    {"worst_ratio", "err/bound", 9, 3},
     {"peer", "peer", -11, 0},        {"peer_ms_median", "peer ms", 9, 3}, {"speedup", "speedup", 7, 2},     {"problem", "problem", -10, 0},
     {0}};
@@ -288,6 +288,16 @@ static int bench_suites(struct bench *bench, const char *list)
     return EXIT_OK;
 }
 
+/* Said once, not for every problem: what is asked for but cannot be timed. */
+static void name_unusable(struct bench *bench)
+{
+    for (int n = 0; n < bench->tool.device_count; n++) {
+        heed_device_info info = {.struct_size = sizeof info};
+        if (heed_device_get_info(bench->tool.context, bench->tool.devices[n], &info) == HEED_OK && !info.usable)
+            fprintf(stderr, "heed bench: %s is unusable: %s\n", info.name, info.reason);
+    }
+}
+
 static int bench_all(struct bench *bench)
 {
     const struct options *options = bench->tool.options;
@@ -295,6 +305,7 @@ static int bench_all(struct bench *bench)
     for (int n = 0; n < options->problem_count; n++)
         if (!problem_read(options->problems[n], &lines[n])) return EXIT_USAGE;
     int code = EXIT_OK;
+    name_unusable(bench);
     for (int n = 0; n < options->problem_count && code == EXIT_OK; n++) code = bench_line(bench, &lines[n]);
     if (code == EXIT_OK && (options->suite || !options->problem_count))
         code = bench_suites(bench, options->suite ? options->suite : "small");

@@ -17,7 +17,7 @@ static const char *const text =
     "#define CAT(a, b) a##b\n"
     "#define TYPE(w) CAT(float, w)\n"
     "typedef TYPE(VW) vec;\n"
-    "kernel void fma_roof(global float *out, float seed, int turns)\n"
+    "kernel GROUP void fma_roof(global float *out, float seed, int turns)\n"
     "{\n"
     "    vec a0 = seed, a1 = seed + 1, a2 = seed + 2, a3 = seed + 3, a4 = seed + 4, a5 = seed + 5, a6 = seed + 6, a7 = seed + 7;\n"
     "    const vec m = 0.999f, c = 0.001f * seed;\n"
@@ -28,7 +28,7 @@ static const char *const text =
     "    const vec s = a0 + a1 + a2 + a3 + a4 + a5 + a6 + a7;\n"
     "    out[get_global_id(0)] = s.s0 + s.s1 + s.s2 + s.s3;\n"
     "}\n"
-    "kernel void read_roof(global float *out, global const uint4 *in, ulong first, ulong step, ulong count)\n"
+    "kernel GROUP void read_roof(global float *out, global const uint4 *in, ulong first, ulong step, ulong count)\n"
     "{\n"
     "    uint4 a = 0;\n"
     "    ulong n = get_global_id(0) * first;\n"
@@ -66,11 +66,11 @@ static heed_status kernel_make(struct probe *p, const char *name, cl_kernel *ker
 
 static heed_status probe_build(struct probe *p)
 {
-    char options[64];
+    char options[128];
     cl_int code;
     p->program = clCreateProgramWithSource(p->device->context, 1, (const char **)&text, NULL, &code);
     if (code != CL_SUCCESS) return cl_failed(p->device, "clCreateProgramWithSource", code);
-    snprintf(options, sizeof options, "-DVW=%d", (int)p->width);
+    snprintf(options, sizeof options, "-DVW=%d -DGROUP=%s", (int)p->width, p->cpu ? "__attribute__((reqd_work_group_size(1,1,1)))" : "");
     code = clBuildProgram(p->program, 1, &p->device->id, options, NULL, NULL);
     if (code != CL_SUCCESS) return fail(HEED_BUILD_FAILED, "clBuildProgram of the roof kernels: %s", cl_error_name(code));
     p->out = clCreateBuffer(p->device->context, CL_MEM_READ_WRITE, p->items * sizeof(float), NULL, &code);

@@ -9,7 +9,7 @@
 
 static const size_t read_bytes = (size_t)256 << 20; /* beyond every cache */
 
-static const struct column roof_columns[] = {{"device", "device", -6, 0},      {"threads", "threads", 7, 0},
+static const struct column roof_columns[] = {{"device", "device", -17, 0},      {"threads", "threads", 7, 0},
                                              {"fma_gflops", "FMA GFLOP/s", 11, 1}, {"read_gbps", "read GB/s", 9, 1},
                                              {"launch_us", "launch us", 9, 1}, {0}};
 

@@ -63,7 +63,7 @@ static bool array_read(const char *name, const char *path, bool heads_first, str
 {
     char message[256];
     if (!path) return bad("--%s FILE is missing", name);
-    if (!npy_read(path, &array->npy, message, sizeof message)) return bad("%s: %s", path, message);
+    if (!npy_read(path, &array->npy, message, sizeof message)) return bad("%s", message);
     if (!float_type(path, &array->npy, &array->type)) return false;
     const int64_t *shape = array->npy.shape;
     if (array->npy.rank != 3 && array->npy.rank != 4)
@@ -167,10 +167,10 @@ struct grids { struct npy mask, bias; heed_type bias_type; };
 static bool grids_read(const struct options *options, struct grids *grids)
 {
     char message[256];
-    if (options->mask && !npy_read(options->mask, &grids->mask, message, sizeof message)) return bad("%s: %s", options->mask, message);
+    if (options->mask && !npy_read(options->mask, &grids->mask, message, sizeof message)) return bad("%s", message);
     if (options->mask && grids->mask.type != NPY_B1)
         return bad("%s: holds %s; a mask is bool (|b1)", options->mask, npy_type_text(grids->mask.type));
-    if (options->bias && !npy_read(options->bias, &grids->bias, message, sizeof message)) return bad("%s: %s", options->bias, message);
+    if (options->bias && !npy_read(options->bias, &grids->bias, message, sizeof message)) return bad("%s", message);
     return !options->bias || float_type(options->bias, &grids->bias, &grids->bias_type);
 }
 

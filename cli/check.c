@@ -19,7 +19,7 @@ static const char *const usual[] = {
     NULL,
 };
 
-static const struct column columns[] = {{"verdict", "verdict", -7, 0}, {"worst_ratio", "err/bound", 9, 3}, {"device", "device", -6, 0},
+static const struct column columns[] = {{"verdict", "verdict", -7, 0}, {"worst_ratio", "err/bound", 9, 3}, {"device", "device", -17, 0},
                                         {"kernel", "kernel", -20, 0},  {"what", "problem", -10, 0},        {0}};
 
 struct checker {
@@ -274,5 +274,9 @@ int run_check(const struct options *options)
             (long long)checker.failed, (long long)checker.skipped);
     tool_close(&checker.tool);
     if (code) return code;
+    if (checker.passed + checker.failed + checker.skipped == 0 && !checker.broken) {
+        fputs("heed check: nothing was compared: --against names the device itself\n", stderr);
+        return EXIT_USAGE;
+    }
     return checker.failed ? EXIT_CHECK_FAILED : checker.broken ? EXIT_USAGE : EXIT_OK;
 }

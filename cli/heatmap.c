@@ -55,7 +55,7 @@ static int step_of(float weight, int steps)
 
 static void print_cell(float weight, enum color color, int wide)
 {
-    static const int palette[STEPS_256] = {232, 233, 17, 18, 54, 54, 90, 126, 125, 161, 167, 203, 208, 214, 220, 229};
+    static const int palette[STEPS_256] = {16, 233, 17, 53, 54, 90, 126, 162, 161, 197, 203, 208, 214, 220, 227, 230};
     static const int sixteen[STEPS_16] = {40, 44, 45, 43, 103}; /* black, blue, magenta, yellow, bright yellow */
     static const char ramp[] = " .:-=+*#%@";
     unsigned char rgb[3];

@@ -10,8 +10,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const struct column columns[] = {{"device", "device", -6, 0},   {"kernel", "kernel", -20, 0}, {"ms", "ms", 9, 3},
-                                        {"difference", "difference", 10, 9}, {"problem", "problem", -10, 0}, {0}};
+static const struct column columns[] = {{"device", "device", -17, 0},   {"kernel", "kernel", -20, 0}, {"ms", "ms", 9, 3},
+                                        {"difference", "difference", 10, 10}, {"problem", "problem", -10, 0}, {0}};
 
 /* The row of the plan that does these queries. */
 static const char *kernel_name(const struct prepared *prepared, const struct instance *instance)

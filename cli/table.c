@@ -51,7 +51,8 @@ static const char *cell_text(const json_t *cell, int digits, char *text, size_t 
     else if (json_is_real(cell)) {
         const double x = json_real_value(cell);
         const bool tiny = x != 0 && fabs(x) < 0.5 * pow(10, -digits), huge = fabs(x) >= 1e9;
-        if (tiny || huge) snprintf(text, capacity, "%.1e", x);
+        if (x == 0) snprintf(text, capacity, "0"); /* exactly */
+        else if (tiny || huge) snprintf(text, capacity, "%.1e", x);
         else snprintf(text, capacity, "%.*f", digits, x);
     } else snprintf(text, capacity, "-");
     return text;

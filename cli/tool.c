@@ -81,7 +81,7 @@ void device_label(struct tool *tool, int32_t device, char *label, size_t capacit
 {
     heed_device_info info = {.struct_size = sizeof info};
     if (device == 0 || heed_device_get_info(tool->context, device, &info) != HEED_OK) snprintf(label, capacity, "cpu");
-    else snprintf(label, capacity, "opencl:%d %.40s", (int)device - 1, info.name);
+    else snprintf(label, capacity, "opencl:%d %s", (int)device - 1, info.family);
 }
 
 bool kernel_known(const char *name)

@@ -28,7 +28,7 @@ int exit_of(heed_status status);
 int out_of_room(void);
 
 const char *backend_name(heed_backend backend); /* "cpu", "opencl" */
-/* "CPU" stays "cpu"; an OpenCL device is called by its number and name, short enough for a table. */
+/* "cpu", or "opencl:0 nvidia-sm90": number and family, short enough for a table. */
 void device_label(struct tool *tool, int32_t device, char *label, size_t capacity);
 /* Says so if no row of any backend has this name. */
 bool kernel_known(const char *name);

@@ -81,6 +81,7 @@ checks() {
   exits 0 "2 passed, 0 failed, 0 skipped" check --device cpu "hq2 d16 q5" "hq1 d8 q1 kv9 f16"
   exits 0 "1 passed, 0 failed, 0 skipped" check --device cpu "${files[@]}"
   exits 0 "0 failed" check --device cpu
+  exits 2 "nothing was compared" check --device cpu --against cpu "hq2 d16 q5"
   exits 2 "no case.json" check --device cpu --cases $data
   exits 2 "--v FILE is missing" check --device cpu --q $data/q.npy --k $data/k.npy
   exits 0 '"verdict": "pass"' check --device cpu --json "hq2 d16 q5 causal lse" "hq2 d16 q1 kv40 bf16"
