@@ -23,6 +23,13 @@ static size_t prefill_cpu_options(const struct cl_device *device, const struct p
     return text_append(text, capacity, 0, " -DMR=%d -DNV=%d", rows, vectors);
 }
 
+/* decode.cl sums as many rows x keys side by side as there are registers for. */
+static size_t decode_cpu_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    (void)problem;
+    return text_append(text, capacity, 0, " -DREGISTERS=%d", device->registers >= 32 ? 32 : 8);
+}
+
 static size_t rotate_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     (void)device, (void)problem;
@@ -43,6 +50,8 @@ static void lanes(const struct cl_device *device, const struct problem *problem,
 
 /* ---- specs --------------------------------------------------------------------- */
 
+static const struct cl_kernel_spec decode_cpu = {
+    .parts = {"common.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu", .merge = "merge_parts", .options = decode_cpu_options};
 static const struct cl_kernel_spec prefill_cpu = {
     .parts = {"common.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
 static const struct cl_kernel_spec naive = {.parts = {"common.cl", "naive.cl"}, .kernel = "naive", .local = lanes};
@@ -52,10 +61,15 @@ static const struct cl_kernel_spec merge_two = {.parts = {"common.cl", "merge.cl
 
 /* ---- rows ----------------------------------------------------------------------- */
 
+/* h_d of decode: head_dim / 16 fmas and 4 levels of the tree; h_n: one chain over a chunk, a merge per chunk, a value's scale and the sink. */
 const struct kernel_row cl_rows[] = {
+    {.name = "opencl.decode_cpu", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_CPU,
+     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .q_tile = 8, .kv_chunk = 512, .packs_group = true,
+     .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_cpu},
     {.name = "opencl.prefill_cpu", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU,
      .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
-     .dim_limit = 256, .q_tile = 128,
+     .dim_limit = 576, .q_tile = 128,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &prefill_cpu},
     {.name = "opencl.append", .kinds = KIND_BIT(KIND_APPEND), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &append},
