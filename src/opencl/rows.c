@@ -6,6 +6,7 @@
 
 enum {
     TYPES_FLOAT = 1u << HEED_F32 | 1u << HEED_F16 | 1u << HEED_BF16,
+    NAIVE_TILE = 16,
     TYPES_ALL = TYPES_FLOAT | 1u << HEED_I8 | 1u << HEED_Q8_0 | 1u << HEED_Q4_0 | 1u << HEED_F8_E4M3 | 1u << HEED_F8_E5M2
 };
 
@@ -42,10 +43,12 @@ static size_t merge_options(const struct cl_device *device, const struct problem
     return text_append(text, capacity, 0, " -DMERGE_TWO=1");
 }
 
-static void lanes(const struct cl_device *device, const struct problem *problem, size_t local[2])
+/* A work-item per row of naive.cl's tile. Nothing is shared, so it costs nothing on CPUs, and one driver there gets loops over rows wrong. */
+static void naive_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
 {
     (void)problem;
-    local[0] = (size_t)cl_lanes(device);
+    local[0] = NAIVE_TILE;
+    while (local[0] > device->max_group || local[0] > device->max_sizes[0]) local[0] /= 2;
 }
 
 /* ---- specs --------------------------------------------------------------------- */
@@ -54,7 +57,7 @@ static const struct cl_kernel_spec decode_cpu = {
     .parts = {"common.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu", .merge = "merge_parts", .options = decode_cpu_options};
 static const struct cl_kernel_spec prefill_cpu = {
     .parts = {"common.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
-static const struct cl_kernel_spec naive = {.parts = {"common.cl", "naive.cl"}, .kernel = "naive", .local = lanes};
+static const struct cl_kernel_spec naive = {.parts = {"common.cl", "naive.cl"}, .kernel = "naive", .local = naive_local};
 static const struct cl_kernel_spec append = {.parts = {"common.cl", "append.cl"}, .kernel = "append"};
 static const struct cl_kernel_spec rotate = {.parts = {"common.cl", "append.cl"}, .kernel = "rotate_rows", .options = rotate_options};
 static const struct cl_kernel_spec merge_two = {.parts = {"common.cl", "merge.cl"}, .kernel = "merge_two", .options = merge_options};
@@ -78,7 +81,7 @@ const struct kernel_row cl_rows[] = {
     {.name = "opencl.merge", .kinds = KIND_BIT(KIND_MERGE), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .arithmetic = {OWN_MATHS}, .cl = &merge_two},
     {.name = "opencl.naive", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_NAIVE, .features = FEATURES_ALL,
-     .q_types = TYPES_ALL, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .q_tile = 16,
+     .q_types = TYPES_ALL, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .q_tile = NAIVE_TILE,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 16, OWN_MATHS}, .cl = &naive},
     {0},
 };

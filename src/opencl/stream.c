@@ -92,8 +92,8 @@ heed_status cl_stream_coherent(struct cl_stream *s, const struct cl_memory *memo
         cl_uint count = waits(s, &list);
         cl_event event = NULL;
         cl_int code = CL_SUCCESS;
-        void *at = clEnqueueMapBuffer(s->queue, memory->owned[i], CL_FALSE, CL_MAP_READ, 0, memory->owned_bytes[i], count, list, &event, &code);
-        if (!at) return refused(s, "clEnqueueMapBuffer", code);
+        void *at = clEnqueueMapBuffer(s->queue, memory->owned[i], s->blocking, CL_MAP_READ, 0, memory->owned_bytes[i], count, list, &event, &code);
+        if (!at) return s->blocking ? cl_wait_failed(s->device, "clEnqueueMapBuffer", code) : refused(s, "clEnqueueMapBuffer", code);
         advance(s, event);
         count = waits(s, &list);
         event = NULL;
