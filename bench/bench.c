@@ -16,7 +16,7 @@
 #include <string.h>
 
 enum { LEAST_RUNS = 10, MOST_RUNS = 20000, SLOW_RUNS = 3 };
-static const double least_seconds = 0.3, most_seconds = 10, check_budget = 2e8;
+static const double least_seconds = 0.3, most_seconds = 10, check_budget = 2e8, noisy_spread = 0.2;
 static const size_t read_bytes_most = (size_t)256 << 20, read_bytes_least = (size_t)1 << 20;
 
 static const struct column columns[] = {
@@ -33,6 +33,7 @@ struct bench {
     struct table table;
     struct roof_memory *memory;
     bool failed;
+    int noisy; /* rows whose spread says that the machine was not left alone */
 };
 
 /* ---- ceilings ---------------------------------------------------------------- */
@@ -164,6 +165,7 @@ static void report(struct bench *bench, int32_t device, const struct instance *i
         table_number(table, "speedup", peer ? r->theirs.median / r->ours.median : NAN);
     }
     table_row(table);
+    bench->noisy += r->ours.spread > noisy_spread;
     if (!(r->worst <= 1)) {
         bench->failed = true;
         fprintf(stderr, "heed bench: %s: a result lies outside its bound (%.3g times); the time is worth nothing\n", instance->line.text,
@@ -323,6 +325,9 @@ int run_bench(const struct options *options)
     else code = bench_all(&bench);
     if (code == EXIT_OK && options->plot && !plot_svg(bench.table.rows, options->plot)) code = EXIT_USAGE;
     if (!table_end(&bench.table) && code == EXIT_OK) code = out_of_room();
+    if (bench.noisy)
+        fprintf(stderr, "heed bench: %d row%s with a spread above %.1f: the machine was busy, such times are not to be compared\n", bench.noisy,
+                bench.noisy == 1 ? "" : "s", noisy_spread);
     roof_memory_free(bench.memory);
     tool_close(&bench.tool);
     return code ? code : bench.failed ? EXIT_CHECK_FAILED : EXIT_OK;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include "tool.h"
 
-enum { PASSES = 5, LAUNCHES = 40 };
+enum { PASSES = 8, LAUNCHES = 40 };
 
 /* Eight chains a work-item, of vectors as wide as the device likes. The read takes `count` words from gid * first in steps. */
 static const char *const text =

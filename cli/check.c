@@ -22,6 +22,10 @@ static const char *const usual[] = {
 static const struct column columns[] = {{"verdict", "verdict", -7, 0}, {"worst_ratio", "err/bound", 9, 3}, {"device", "device", -17, 0},
                                         {"kernel", "kernel", -20, 0},  {"what", "problem", -10, 0},        {0}};
 
+static const struct column columns_against[] = {
+    {"verdict", "verdict", -7, 0},  {"worst_ratio", "err/bound", 9, 3},   {"device", "device", -17, 0}, {"kernel", "kernel", -20, 0},
+    {"against", "against", -17, 0}, {"what", "problem", -10, 0}, {0}};
+
 struct checker {
     struct tool tool;
     struct table table;
@@ -267,7 +271,7 @@ int run_check(const struct options *options)
     if (options->kernel && !kernel_known(options->kernel)) return EXIT_USAGE;
     int code = tool_open(&checker.tool, options, "all");
     if (code) return code;
-    if (!table_begin(&checker.table, columns, options->json)) code = out_of_room();
+    if (!table_begin(&checker.table, options->against ? columns_against : columns, options->json)) code = out_of_room();
     else code = check_all(&checker);
     if (!table_end(&checker.table) && code == 0) code = out_of_room();
     fprintf(options->json ? stderr : stdout, "%lld passed, %lld failed, %lld skipped\n", (long long)checker.passed,
