@@ -23,6 +23,7 @@ struct walk {
     char *text;                 /* explain */
     size_t length;
     char refusal[256];          /* of the row insisted on, else of the last row */
+    heed_status status;         /* of the same row: what kind of refusal it was */
     bool insisted_seen, insisted_refused;
 };
 
@@ -30,13 +31,16 @@ struct walk {
 static const char *row_refusal(struct walk *walk, const struct kernel_row *row, enum kind kind, char *text, size_t capacity)
 {
     struct heed_plan *plan = walk->plan;
+    walk->status = HEED_UNSUPPORTED;
     const char *reason = registry_refusal(row, &plan->problem, kind, text, capacity);
     if (reason) return reason;
     const struct kernel_row *prefill = plan->row[KIND_PREFILL];
     if (kind == KIND_DECODE && (plan->problem.flags & HEED_INVARIANT) && prefill && prefill->order != row->order)
         return "its order of arithmetic is not that of the prefill row";
-    if (plan->device->backend->admit(plan->device, &plan->problem, row, kind, text, capacity) != HEED_OK) return text;
-    return NULL;
+    const heed_status status = plan->device->backend->admit(plan->device, &plan->problem, row, kind, text, capacity);
+    if (status == HEED_OK) return NULL;
+    walk->status = status; /* a failed build or a lost device is no missing ability */
+    return text;
 }
 
 static void choose(struct walk *walk, enum kind kind)
@@ -65,14 +69,15 @@ static void choose(struct walk *walk, enum kind kind)
 /* Fills plan->row[] and the explanation, or says which kind of step has no row. */
 static heed_status choose_rows(struct heed_plan *plan, const char *kernel, char *text)
 {
-    struct walk walk = {.plan = plan, .insisted = kernel, .text = text};
+    struct walk walk = {.plan = plan, .insisted = kernel, .text = text, .status = HEED_UNSUPPORTED};
     for (int kind = 0; kind < KIND_COUNT; kind++) {
         /* merging partial results is part of a run; appending and rotating need rope and cache rules that problem.c has checked */
         choose(&walk, (enum kind)kind);
-        if (walk.insisted_refused) return fail(HEED_UNSUPPORTED, "kernel %s", walk.refusal);
+        const bool failed = walk.status != HEED_UNSUPPORTED && !plan->row[kind]; /* the call's own message is longer: a build log */
+        if (walk.insisted_refused) return fail(walk.status, "kernel %s", failed ? heed_error_message() : walk.refusal);
         if (!plan->row[kind] && kind <= KIND_DECODE)
-            return fail(HEED_UNSUPPORTED, "no row of %s can do this %s step; the last one, %s", plan->device->info.name, kind_names[kind],
-                        walk.refusal);
+            return fail(walk.status, "no row of %s can do this %s step; the last one, %s", plan->device->info.name, kind_names[kind],
+                        failed ? heed_error_message() : walk.refusal);
     }
     if (kernel && !walk.insisted_seen)
         return fail(HEED_INVALID_ARGUMENT, "kernel \"%s\" is no row of the table of device %s", kernel, plan->device->info.name);

@@ -22,7 +22,7 @@ struct cl_verdict {
     struct known {
         uint64_t key[2];
         float pair_seconds;
-        uint32_t admitted;
+        uint32_t status;           /* HEED_OK: admitted */
         char reason[REASON_BYTES];
     } known;
 };
@@ -252,7 +252,7 @@ static heed_status judge(struct device *device, const struct problem *problem, c
     if (!probe) return fail(HEED_OUT_OF_MEMORY, "no thread for the probe of %s", row->name);
     const heed_status status = probe_wait(probe, &lasting, &known->pair_seconds);
     probe_drop(probe);
-    known->admitted = status == HEED_OK;
+    known->status = (uint32_t)status;
     if (status != HEED_OK) first_line(heed_error_message(), known->reason, sizeof known->reason);
     if (lasting) {
         remember(d, known);
@@ -260,6 +260,19 @@ static heed_status judge(struct device *device, const struct problem *problem, c
         if (status != HEED_OK) note_refusal(device, row, known->reason);
     }
     return status;
+}
+
+/* A refusal from disk holds. An admission holds for a program made from its source; one loaded as a binary is another program, which is probed
+ * again at its first use. */
+static bool recall_from_disk(struct device *device, const struct kernel_row *row, struct known *known)
+{
+    struct cl_device *d = cl_device_of(device);
+    struct known stored;
+    if (!load(d, known->key, &stored) || (stored.status == HEED_OK && !d->own_cache)) return false;
+    *known = stored;
+    remember(d, known);
+    if (stored.status != HEED_OK) note_refusal(device, row, stored.reason);
+    return true;
 }
 
 heed_status cl_admit(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, char *reason, size_t capacity)
@@ -271,16 +284,10 @@ heed_status cl_admit(struct device *device, const struct problem *problem, const
     if (status == HEED_OK) status = verdict_key(d, row, kind, problem, known.key);
     if (status == HEED_OK) {
         pthread_mutex_lock(&d->admission);
-        /* A verdict from disk holds for a program made from its source. One loaded as a binary is another program: probed again. */
-        const bool in_memory = recall(d, known.key, &known), on_disk = !in_memory && load(d, known.key, &known);
-        if (on_disk && (!known.admitted || d->own_cache || !d->services.cache_dir)) {
-            remember(d, &known);
-            if (!known.admitted) note_refusal(device, row, known.reason);
-        }
-        if (!in_memory && !(on_disk && (!known.admitted || d->own_cache)))
+        if (!recall(d, known.key, &known) && !recall_from_disk(device, row, &known))
             status = judge(device, problem, row, kind, &known);
-        else if (!known.admitted)
-            status = fail(HEED_UNSUPPORTED, "%s", known.reason);
+        else if (known.status != HEED_OK)
+            status = fail((heed_status)known.status, "%s", known.reason);
         pthread_mutex_unlock(&d->admission);
     }
     if (status != HEED_OK) first_line(heed_error_message(), reason, capacity);
