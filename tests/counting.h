@@ -1,15 +1,33 @@
 /* SPDX-License-Identifier: MIT
- * counting.h - what every test program does with a problem line: count it, and say how to replay it when it fails.
+ * counting.h - what every test program does with a problem line: count it, and say how to replay it when it fails. Also what the environment
+ * asks of the tests: HEED_TEST_FILES (names of problem files), HEED_TEST_DEVICES (cpu, opencl), HEED_TEST_FIRST (end at the first failure).
  */
 #ifndef HEED_COUNTING_H
 #define HEED_COUNTING_H
 
 #include "harness.h"
 #include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
 
 struct counts {
     int64_t passed, failed, skipped;
 };
+
+/* Is the word in the list that the variable holds? Without the variable every word is. */
+static inline bool test_wants(const char *variable, const char *word)
+{
+    const char *list = getenv(variable);
+    const size_t length = strlen(word);
+    if (!list || !*list) return true;
+    for (const char *at = list; (at = strstr(at, word)); at += length)
+        if ((at == list || strchr(" ,", at[-1])) && (!at[length] || strchr(" ,", at[length]))) return true;
+    return false;
+}
+
+static inline bool test_wants_file(const char *name) { return test_wants("HEED_TEST_FILES", name); }
+static inline bool test_wants_device(const char *wing) { return test_wants("HEED_TEST_DEVICES", wing); }
+static inline bool test_is_over(const struct counts *counts) { return counts->failed > 0 && getenv("HEED_TEST_FIRST"); }
 
 /* One line of the log for each failure, with the command that replays it; "skipped: " lines are gathered by script/run_tests. */
 static inline void count_outcome(struct counts *counts, const char *device, const char *kernel, const char *line, const struct outcome *outcome)

@@ -3,8 +3,6 @@
  * byte touched that is not the row's, the same bits again. One Criterion test per instruction set (or OpenCL) and file.
  */
 #include "counting.h"
-#include <stdlib.h>
-#include <string.h>
 
 static struct problem_line *read_problems(const char *name, int32_t *count)
 {
@@ -18,7 +16,7 @@ static struct problem_line *read_problems(const char *name, int32_t *count)
 static void check_row(heed_context *context, int32_t device, const char *device_name, const char *kernel, const struct problem_line *lines,
                       int32_t count, struct counts *counts)
 {
-    for (int32_t n = 0; n < count; n++) {
+    for (int32_t n = 0; n < count && !test_is_over(counts); n++) {
         struct outcome outcome;
         line_check(context, device, kernel, &lines[n], &outcome);
         count_outcome(counts, device_name, kernel, lines[n].text, &outcome);
@@ -42,6 +40,7 @@ static void agree_cpu(const char *isa, const char *problems)
     struct counts counts = {0};
     int32_t count;
     const bool best = !strcmp(isa, "best");
+    if (!test_wants_file(problems) || !test_wants_device("cpu")) return;
     const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT,
                                           .cpu_features = best ? NULL : isa};
     struct problem_line *lines = read_problems(problems, &count);
@@ -65,6 +64,7 @@ static void agree_opencl(const char *problems)
     struct counts counts = {0};
     int32_t count;
     const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2};
+    if (!test_wants_file(problems) || !test_wants_device("opencl")) return;
     struct problem_line *lines = read_problems(problems, &count);
     cr_assert(heed_context_create(&options, &context) == HEED_OK, "%s", heed_error_message());
     const int32_t devices = heed_device_count(context);

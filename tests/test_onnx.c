@@ -3,8 +3,6 @@
  * HEED_ONNX_DIR names its folder, else ../shared/data/onnx beside the repository; skipped, and said so, where neither is there.
  */
 #include "counting.h"
-#include <stdlib.h>
-#include <string.h>
 
 static void onnx_row(heed_context *context, int32_t device, const char *device_name, const char *kernel, char **folders, int32_t count,
                      struct counts *counts)
@@ -43,6 +41,7 @@ Test(onnx, every_device)
     for (int32_t device = 0; device < heed_device_count(context); device++) {
         char name[32] = "cpu";
         if (device) snprintf(name, sizeof name, "opencl:%d", (int)device - 1);
+        if (!test_wants_device(device ? "opencl" : "cpu")) continue;
         onnx_row(context, device, name, NULL, folders, count, &counts);
         for (int32_t n = 0; (row = device_row(context, device, n)); n++) onnx_row(context, device, name, row, folders, count, &counts);
     }
