@@ -121,7 +121,10 @@ static heed_status check_bytes(const struct taking *t, enum role role, const hee
     if (!range_of_box(&p->shape, &p->view, &p->box)) return beyond_limit(name, tensor);
     if (fits(&p->box, p->view.offset, bytes)) return HEED_OK;
     if (!range_exact(t->call, role, &p->shape, &p->view, &range)) return beyond_limit(name, tensor);
-    if (fits(&range, p->view.offset, bytes) || MUTANT(problem_bytes_unchecked)) return HEED_OK;
+    if (fits(&range, p->view.offset, bytes) || MUTANT(problem_bytes_unchecked)) {
+        p->box = range; /* what lies beside the tensor does not overlap it */
+        return HEED_OK;
+    }
     return fail(
         HEED_OUT_OF_BOUNDS,
         "%s: offset, strides and lengths reach bytes %lld to %lld of %llu (%lld x %lld x %lld rows of %lld bytes: %s, tokens, heads)", name,
