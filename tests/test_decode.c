@@ -38,6 +38,7 @@ static const char *const lines[] = {
     "hq4 hk1 d64 q1 kv1024 lse",          "hq4 hk1 d64 q1 kv1025 lse",          "hq71 hk1 d40 q1 kv700 lse",
     "hq7 hk1 d80 q1 kv600 f16 o=f32 lse", "hq3 hk1 d17 dv33 q2 kv530 causal lse", "hq1 d9 dv70 q8 kv90 causal lse",
     "hq6 hk2 d64 q2 kv700 mask=bool seed=3 lse", "hq6 hk2 d64 q2 kv700 mask=bits bf16 o=f32 seed=4 lse",
+    "hq4 d128 q1 kv442 bias=f16 lse", "hq8 hk2 d64 kv=i8 q2 kv600 mask=bool lse",
     "hq4 hk2 d96 q1 kv900 bias=f16 softcap=20 alibi sinks lse", "hq4 hk2 d32 q2 kv900 bias=bf16 biasfirst softcap=5 lse lse2 sinks lsenosink",
     "b3 hq8 hk2 d64 q1 kv1300 page=16 kvlens wl=600 causal lse", "b2 hq4 hk2 d64 q2 kv600 ragged keyrange lse",
     "hq8 hk2 d64 dv32 kv=q8_0 q1 kv700 lse", "hq8 hk2 d64 kv=q4_0 q1 kv700 page=7 lse", "hq8 hk2 d48 kv=i8 q1 kv700 q=f16 o=f32 lse",

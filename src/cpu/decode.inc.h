@@ -116,7 +116,7 @@ INLINE vf add_terms(const struct decode_pass *pass, vf x, int32_t n, float slope
     if (pass->plain) return x;
     if (bias && first) x = vadd(x, vload(pass->terms + n));
     if (p->softcap > 0) x = vmul(vset1(p->softcap), vtanh(vdiv(x, vset1(p->softcap))));
-    if (p->flags & HEED_ALIBI) x = vfma(vset1(-slope), vload(pass->distances + n), x);
+    if (p->flags & HEED_ALIBI) x = vfma(vset1(MUTANT(cpu_decode_alibi_sign) ? slope : -slope), vload(pass->distances + n), x);
     if (bias && !first) x = vadd(x, vload(pass->terms + n));
     return x;
 }
@@ -163,7 +163,7 @@ static void softmax_row(struct decode_pass *pass, int32_t r)
     UNROLL for (int v = 0; v < LANE_VECTORS; v++) vstore(lanes + v * VW, sum[v]);
     pass->sums[2 * r] = m;
     pass->sums[2 * r + 1] = tree_of_16(lanes);
-    if (pass->v_scaled)
+    if (pass->v_scaled && !MUTANT(cpu_decode_value_scale))
         for (int32_t n = begin; n < end; n += VW) vstore(row + n, vmul(vload(row + n), vload(pass->v_scales + n)));
 }
 

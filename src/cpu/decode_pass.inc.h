@@ -106,6 +106,7 @@ static void apply_mask(const struct decode_pass *pass, int32_t r, int32_t lo, in
             memcpy(&bits, row + j / 8, (size_t)((to - from + 7) / 8));
         else
             bits = bits_of_bytes(row + j, to - from);
+        if (MUTANT(cpu_decode_mask_shift)) bits <<= 1;
         visible[w] &= bits << (from - w * 64);
     }
 }
@@ -155,7 +156,7 @@ static void find_rows(const struct decode_pass *pass, const struct view *view, c
         const int32_t j = pass->kv_begin + n;
         const unsigned char *row = key_row(view, pass->s, pages, page_size, pass->b, pass->g, j);
         int32_t end = pass->hi;
-        if (page_size > 0 && page_size - j % page_size < end - n) end = n + page_size - j % page_size;
+        if (page_size > 0 && page_size - j % page_size < end - n && !MUTANT(cpu_decode_page_end)) end = n + page_size - j % page_size;
         for (; n < end; n++, row += view->token) table[n] = row;
     }
     for (int32_t j = pass->lo & ~15; j < pass->lo; j++) table[j] = table[pass->lo];
