@@ -4,6 +4,7 @@
  */
 #include "bound.h"
 #include "dtype.h"
+#include "mutant.h"
 #include "view.h"
 
 #include <float.h>
@@ -19,6 +20,7 @@ const struct arithmetic bound_wall = {.dot_lanes = 1, .key_block = 0, .rescale_b
 bool bound_holds(double got, double want, double bound)
 {
     if (got == want || bound == INFINITY) return true;
+    if (MUTANT(bound_nan_passes) && isnan(got)) return true;
     if (isnan(want)) return isnan(got);
     return fabs(got - want) <= bound;
 }
@@ -61,6 +63,7 @@ static struct terms terms_of(const struct problem *p, const struct arithmetic *a
     double h_n = n;
     if (a->key_block > 0) h_n = min_of(n, a->key_block + ceil(span / a->key_block) + 1);
     h_n += a->sum_extra + (is_float(p->v_type) ? 0 : 1);
+    if (MUTANT(bound_chain_forgotten)) h_n = 0;
     double block = a->rescale_block > 0 ? a->rescale_block : 1;
     double rescales = min_of(ceil(span / block) + 2, n + 1);
     double exp_once = 2 * (double)a->exp_ulp * U / (1 - 2 * (double)a->exp_ulp * U);
@@ -86,6 +89,7 @@ static struct terms terms_of(const struct problem *p, const struct arithmetic *a
 static double score_error(const struct problem *p, const struct terms *t, const struct reference_row *row, int32_t j)
 {
     double scale = fabs((double)p->scale);
+    if (MUTANT(bound_dot_is_exact)) return 0;
     return t->dot * row->magnitude[j] +
            t->tiny_input * (row->key_size[j] * max_of(scale, 1) + row->query_size * scale + p->head_dim * max_of(scale, 1));
 }
@@ -226,6 +230,7 @@ static double output_bound(const struct problem *p, const struct arithmetic *a, 
 
     double spread = row->sink == -INFINITY ? s->spread[c] : max_of(s->spread[c], o);
     double moved = min_of(s->moved[c] + sink_growth * o, spread);
+    if (MUTANT(bound_ten_times)) moved *= 10;
     double weighted = min_of(s->weighted[c], s->largest[c]);
     double numerator = moved + gamma_of(t->chain) * weighted + t->weight * (weighted + o);
     double w = numerator + gamma_of(t->chain + t->division) * (o + numerator);

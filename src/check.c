@@ -5,6 +5,7 @@
 #include "check.h"
 #include "bound.h"
 #include "dtype.h"
+#include "mutant.h"
 #include "plan.h"
 #include "problem.h"
 #include "reference.h"
@@ -68,7 +69,7 @@ static void count(struct tally *to, struct tally *place, double got, double want
         to->signed_error += got - want;
         if (error > to->max_abs_error) to->max_abs_error = error;
     }
-    place->worst_ratio = ratio_of(got, want, bound);
+    place->worst_ratio = MUTANT(check_worst_by_error) ? error : ratio_of(got, want, bound);
     place->got = got, place->want = want, place->bound = bound;
     take_worst(to, place);
 }
@@ -130,7 +131,7 @@ static void check_row(const struct check_work *work, struct worker *w, int32_t b
         count(&w->tally, &place, element(p->o_type, o, place.d), want, w->o_bound[place.d] + (other ? w->o_other[place.d] : 0));
     }
     place.d = -1;
-    if (p->flags & HEED_WRITE_LSE) {
+    if ((p->flags & HEED_WRITE_LSE) && !MUTANT(check_lse_forgotten)) {
         place.output = OUTPUT_LSE;
         double want = other ? element(HEED_F32, query_row(&other->lse, s, b, h, i), 0) : row->lse_out;
         count(&w->tally, &place, element(HEED_F32, query_row(&got->lse, s, b, h, i), 0), want, lse_bound + lse_other);
@@ -162,6 +163,7 @@ static void check_task(void *arg, int32_t t, int32_t number)
     int32_t q_len = batch->sequences[low].q_len, tiles = (q_len - 1) / ROWS_PER_TASK + 1;
     int32_t rest = t - work->first_task[low], h = rest / tiles, first = rest % tiles * ROWS_PER_TASK;
     int32_t end = q_len - first < ROWS_PER_TASK ? q_len : first + ROWS_PER_TASK;
+    if (MUTANT(check_last_rows_forgotten) && end == q_len) end--;
     for (int32_t i = first; i < end; i++) check_row(work, &work->workers[number], low, h, i);
 }
 

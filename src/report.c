@@ -3,6 +3,7 @@
  */
 #include "report.h"
 #include "dtype.h"
+#include "mutant.h"
 #include "report_arrays.h"
 #include "status.h"
 
@@ -102,7 +103,7 @@ static void put_problem(FILE *json, const struct call *call, const char *name)
     put_lengths(json, "q_position", batch, Q_POSITION);
     put_lengths(json, "kv_first", batch, KV_FIRST);
     put_flag(json, "causal", p->flags & HEED_CAUSAL);
-    fprintf(json, "  \"window\": [%d, %d],\n  \"scale\": ", p->window_left, p->window_right);
+    fprintf(json, "  \"window\": [%d, %d],\n  \"scale\": ", MUTANT(report_window_lost) ? -1 : p->window_left, p->window_right);
     put_number(json, (double)p->scale);
     fputs(",\n  \"softcap\": ", json);
     put_number(json, (double)p->softcap);

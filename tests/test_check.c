@@ -309,6 +309,7 @@ static const char *const stored[] = {
     "b2 hq4 hk2 d32 q9 kv33 k=f8_e5m2 v=bf16 page=5 tree causal keyrange lse",
     "b2 hq4 hk2 d32 q9 kv33 kvlens mask=bits bcast=bhq wl=7 lse",
     "b3 hq4 hk2 d32 q9 kv40 ragged page=3 kv=i8 bias=f16 bcast=q mask=bool bcast=h lse invariant",
+    "b2 hq2 d8 q5 kv20 wl=3 wr=1 lse",
     "b2 hq2 d8 q9 kv20 scores=3 scale=-0.3 lse",
     "b3 hq2 d8 q9 kv20 tree ragged causal",
 };
