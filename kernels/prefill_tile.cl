@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT
+ * prefill_tile.cl - prefill for any GPU: a work-group per work item, register tiles, local memory, barriers. One text for every vendor.
+ *
+ * The arithmetic of src/cpu/panel.inc.h, in its order, so that a GPU gives the CPU's bits. A group of LOCAL_X x LOCAL_Y work-items owns ROWS = LOCAL_Y * TR
+ * query rows of one head at a time. Per block of KEYS keys, counted from key 0:
+ *
+ *     s[ROWS][KEYS]  = Q K^T       a work-item: TR rows x TC keys in registers; SLICE dimensions of Q and K at a time through local memory
+ *     m' = max(m, s)   fade = e^(m - m')   p = e^(s - m')   l = l fade + sum p           (one work-item per row adds, keys in order)
+ *     o[ROWS][DV]    = o fade + p V     a work-item: TR rows x TD dimensions in registers; SLICE keys of V at a time through local memory
+ *
+ * Keys that the group may not see repeat one that it may, with weight -0; dimensions behind the last are zeros. Where V holds NaN or infinity, rows that do
+ * not see the key pass it over (0 * NaN would be NaN).
+ *
+ *   LOCAL_X LOCAL_Y   the group; LOCAL_X divides 96        TR   rows per work-item: Q_TILE may be several times LOCAL_Y * TR
+ *   GUARD             see LOOP_GUARD in common.cl
+ */
+#ifndef TR
+#define TR 4
+#endif
+#define KEYS 96                      /* decides the bits */
+#define SLICE 16
+#define ROWS (LOCAL_Y * TR)
+#define TC (KEYS / LOCAL_X)
+#define TD ((V_HEAD_DIM + LOCAL_X - 1) / LOCAL_X)
+#define TD_AT_ONCE (TD < 8 ? TD : 8) /* dimensions per work-item that go through local memory together */
+#define V_WIDTH (LOCAL_X * TD_AT_ONCE)
+#define P_STEP (KEYS + 1)            /* rows of p begin in different banks */
+#define QK_FLOATS (SLICE * (KEYS + 1 + ROWS + 1))
+#define BUFFER_FLOATS (QK_FLOATS > SLICE * V_WIDTH ? QK_FLOATS : SLICE * V_WIDTH)
+#define FENCE barrier(CLK_LOCAL_MEM_FENCE)
+
+/* What the rows of a group see, in local memory. */
+struct seen {
+    int begin[ROWS], end[ROWS];
+#if ALTERED || MASKED
+    long own[ROWS], mask[ROWS], bias[ROWS];
+#endif
+};
+
+/* Four dimensions of a row from d on, zeros behind the last. */
+#define FOUR(name, TYPE)                                                                                                   \
+    static inline float4 name(global const uchar *row, int d, float factor)                                                     \
+    {                                                                                                                            \
+        if (d + 4 <= HEAD_DIM) return GLUE(load4_, TYPE)(row, d, factor);                                                        \
+        float4 x = 0;                                                                                                            \
+        if (d < HEAD_DIM) x.s0 = GLUE(load1_, TYPE)(row, d, factor);                                                             \
+        if (d + 1 < HEAD_DIM) x.s1 = GLUE(load1_, TYPE)(row, d + 1, factor);                                                     \
+        if (d + 2 < HEAD_DIM) x.s2 = GLUE(load1_, TYPE)(row, d + 2, factor);                                                     \
+        return x;                                                                                                                \
+    }
+FOUR(four_of_query, Q_TYPE)
+FOUR(four_of_key, K_TYPE)
+
+ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
+{
+    local float buffer[BUFFER_FLOATS] ALIGNED, p[ROWS * P_STEP] ALIGNED, row_fade[ROWS], row_m[ROWS], row_l[ROWS];
+    local struct seen seen;
+    local int odd; /* V of this block holds NaN or infinity */
+    local float *q_slice = buffer, *k_slice = buffer + SLICE * (ROWS + 1);
+    const int number = ITEM_NUMBER, lane = LANE, tx = (int)get_local_id(0), ty = (int)get_local_id(1);
+    if (number >= item_count) return; /* the whole group */
+    const struct work_item item = AT(struct work_item, items)[item_first + number];
+    const struct sequence s = sequences[item.sequence];
+    const int b = item.sequence, h = item.head, g = h / GROUP;
+
+    for (int first = item.q_begin; first < item.q_end; first += ROWS) {
+        const int rows = min(ROWS, item.q_end - first);
+        FENCE;
+        float slope = 0;
+        for (int r = lane; r < ROWS; r += LANES) {
+            struct row row = row_of(st, s, b, h, first + min(r, rows - 1), q_positions, key_range, alibi);
+            seen.begin[r] = row.begin;
+            seen.end[r] = row.end;
+#if ALTERED || MASKED
+            seen.own[r] = row.own;
+            seen.mask[r] = row.mask;
+            seen.bias[r] = row.bias;
+#endif
+            row_m[r] = -INFINITY;
+            row_l[r] = 0;
+        }
+#if ALIBI
+        slope = AT(float, alibi + st.alibi.offset)[h];
+#endif
+        FENCE;
+        int low = INT_MAX, high = 0, all_from = 0, all_to = INT_MAX;
+        for (int r = 0; r < ROWS; r++) {
+            all_from = max(all_from, seen.begin[r]);
+            all_to = min(all_to, seen.end[r]);
+            if (seen.end[r] == 0) continue;
+            low = min(low, seen.begin[r]);
+            high = max(high, seen.end[r]);
+        }
+        float o_tile[TR][TD];
+#pragma unroll
+        for (int r = 0; r < TR; r++)
+#pragma unroll
+            for (int c = 0; c < TD; c++) o_tile[r][c] = 0;
+
+        for (int block = high ? low / KEYS * KEYS : 0; block < high; block += KEYS) {
+            float tile[TR][TC];
+#pragma unroll
+            for (int r = 0; r < TR; r++)
+#pragma unroll
+                for (int c = 0; c < TC; c++) tile[r][c] = 0;
+
+            /* scores */
+            for (int d0 = 0; d0 < HEAD_DIM; d0 += SLICE) {
+                FENCE;
+                for (int x = lane; x < KEYS * (SLICE / 4); x += LANES) {
+                    int c = x / (SLICE / 4), d = x % (SLICE / 4) * 4, j = clamp(block + c, low, high - 1);
+                    float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j))[0] : 1.0f;
+                    float4 y = four_of_key(k + key_offset(st.k, s, page_table, b, g, j), d0 + d, factor);
+                    k_slice[(d + 0) * (KEYS + 1) + c] = y.s0;
+                    k_slice[(d + 1) * (KEYS + 1) + c] = y.s1;
+                    k_slice[(d + 2) * (KEYS + 1) + c] = y.s2;
+                    k_slice[(d + 3) * (KEYS + 1) + c] = y.s3;
+                }
+                for (int x = lane; x < ROWS * (SLICE / 4); x += LANES) {
+                    int r = x / (SLICE / 4), d = x % (SLICE / 4) * 4;
+                    float4 y = four_of_query(q + query_offset(st.q, s, b, h, first + min(r, rows - 1)), d0 + d, 1.0f) * SCALE;
+                    q_slice[(d + 0) * (ROWS + 1) + r] = y.s0;
+                    q_slice[(d + 1) * (ROWS + 1) + r] = y.s1;
+                    q_slice[(d + 2) * (ROWS + 1) + r] = y.s2;
+                    q_slice[(d + 3) * (ROWS + 1) + r] = y.s3;
+                }
+                if (lane == 0) odd = 0;
+                FENCE;
+                for (int d = 0; d < SLICE + LOOP_GUARD; d++) {
+                    float y[TC];
+#pragma unroll
+                    for (int c = 0; c < TC; c++) y[c] = k_slice[d * (KEYS + 1) + tx + LOCAL_X * c];
+#pragma unroll
+                    for (int r = 0; r < TR; r++) {
+                        float x = q_slice[d * (ROWS + 1) + ty * TR + r];
+#pragma unroll
+                        for (int c = 0; c < TC; c++) tile[r][c] = fma(y[c], x, tile[r][c]);
+                    }
+                }
+            }
+
+#pragma unroll
+            for (int r = 0; r < TR; r++)
+#pragma unroll
+                for (int c = 0; c < TC; c++) p[(ty * TR + r) * P_STEP + tx + LOCAL_X * c] = tile[r][c];
+            FENCE;
+
+            /* who sees what; from here on small code counts: a loop over the scores, whoever computed them */
+            if (all_from > block || all_to < block + KEYS || ALTERED || MASKED) {
+                for (int x = lane; x < ROWS * KEYS; x += LANES) {
+                    const int r = x / KEYS, j = block + x % KEYS;
+                    local float *at = p + r * P_STEP + x % KEYS;
+#if ALTERED || MASKED
+                    float capped;
+                    struct row row = {seen.begin[r], seen.end[r], s.kv_len, seen.own[r], seen.mask[r], seen.bias[r], slope};
+                    *at = j < s.kv_len ? logit1(*at, j, row, mask, bias, &capped) : -INFINITY;
+#else
+                    if (j < seen.begin[r] || j >= seen.end[r]) *at = -INFINITY;
+#endif
+                }
+                FENCE;
+            }
+            for (int r = lane; r < ROWS; r += LANES) {
+                float top = row_m[r];
+                for (int c = 0; c < KEYS + LOOP_GUARD; c++) top = LARGER(top, p[r * P_STEP + c]);
+                row_fade[r] = exp_1(row_m[r] - LARGER(-FLT_MAX, top));
+#ifdef MUTANT_cl_tile_rescale
+                row_fade[r] = 1.0f;
+#endif
+                row_m[r] = top;
+            }
+            FENCE;
+            for (int x = lane; x < ROWS * KEYS; x += LANES) {
+                const int r = x / KEYS;
+                local float *at = p + r * P_STEP + x % KEYS;
+                const float score = *at, e = exp_1(score - LARGER(-FLT_MAX, row_m[r]));
+                *at = score == -INFINITY ? -0.0f : e;
+            }
+#pragma unroll
+            for (int r = 0; r < TR; r++) {
+                const float fade = row_fade[ty * TR + r];
+#pragma unroll
+                for (int c = 0; c < TD; c++) o_tile[r][c] *= fade;
+            }
+#ifndef MUTANT_cl_tile_barrier
+            FENCE;
+#endif
+            for (int r = lane; r < ROWS; r += LANES) {
+                float sum = row_l[r] * row_fade[r];
+                for (int c = 0; c < KEYS + LOOP_GUARD; c++) sum += p[r * P_STEP + c];
+                row_l[r] = sum;
+            }
+
+            /* weighted values */
+#pragma unroll
+            for (int t = 0; t < TD; t += TD_AT_ONCE)
+                for (int c0 = 0; c0 < KEYS && block + c0 < high; c0 += SLICE) {
+                    FENCE;
+                    for (int x = lane; x < SLICE * V_WIDTH; x += LANES) {
+                        int c = x / V_WIDTH, d = x % V_WIDTH + t * LOCAL_X, j = clamp(block + c0 + c, low, high - 1);
+                        float y = 0;
+                        if (d < V_HEAD_DIM) {
+                            float factor = HAS_SCALE(V_TYPE) ? AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j))[0] : 1.0f;
+                            y = GLUE(load1_, V_TYPE)(v + key_offset(st.v, s, page_table, b, g, j), d, factor);
+                        }
+                        buffer[x] = y;
+                        if (!(fabs(y) < INFINITY)) atomic_or(&odd, 1);
+                    }
+                    FENCE;
+                    if (odd) {
+                        for (int c = 0; c < SLICE; c++)
+                            for (int r = 0; r < TR; r++) {
+                                const float w = p[(ty * TR + r) * P_STEP + c0 + c];
+#ifndef MUTANT_cl_tile_zero_times_nan
+                                if (as_uint(w) == 0x80000000) continue;
+#endif
+#pragma unroll
+                                for (int d = 0; d < TD_AT_ONCE; d++)
+                                    if (t + d < TD) o_tile[r][t + d] = fma(buffer[c * V_WIDTH + tx + LOCAL_X * d], w, o_tile[r][t + d]);
+                            }
+                    } else {
+                        for (int c = 0; c < SLICE + LOOP_GUARD; c++) {
+                            float y[TD_AT_ONCE];
+#pragma unroll
+                            for (int d = 0; d < TD_AT_ONCE; d++) y[d] = buffer[c * V_WIDTH + tx + LOCAL_X * d];
+#pragma unroll
+                            for (int r = 0; r < TR; r++) {
+                                const float w = p[(ty * TR + r) * P_STEP + c0 + c];
+#pragma unroll
+                                for (int d = 0; d < TD_AT_ONCE; d++)
+                                    if (t + d < TD) o_tile[r][t + d] = fma(y[d], w, o_tile[r][t + d]);
+                            }
+                        }
+                    }
+                }
+        }
+
+        FENCE;
+        /* p is free: the factors of each row's end */
+        for (int r = lane; r < rows; r += LANES) {
+            float2 by = end_row(row_m[r], row_l[r], st, s, b, h, first + r, lse, sinks, true);
+            p[r] = by.s0;
+            p[ROWS + r] = by.s1;
+        }
+        FENCE;
+#pragma unroll
+        for (int r = 0; r < TR; r++) {
+            const int n = ty * TR + r;
+            if (n >= rows) continue;
+            global uchar *to = o + query_offset(st.o, s, b, h, first + n);
+#pragma unroll
+            for (int c = 0; c < TD; c++) {
+                const int d = tx + LOCAL_X * c;
+                if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, row_l[n] == 0 ? 0.0f : o_tile[r][c] * p[n] / p[ROWS + n] + 0.0f);
+            }
+        }
+    }
+}
