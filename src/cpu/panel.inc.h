@@ -103,18 +103,18 @@ INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, 
 
 /* One pair of functions per number of vectors: 6 x 4, 6 x 3, 12 x 2 or 6 x 2, 12 x 1 accumulators. */
 #define PANEL_FUNCTIONS(vectors, most)                                                                                           \
-    NOINLINE void score_block_##vectors(const struct panel *a, const struct panel_work *w, const float *k, ptrdiff_t step, int keys, \
-                                        int dim)                                                                                 \
+    NOINLINE void score_block_##vectors(const struct panel *a, const struct panel_work *w, const float *k, ptrdiff_t step, int first, \
+                                        int keys, int dim)                                                                                 \
     {                                                                                                                            \
         FOR_TILES(x, keys, most, SCORE_TILE_##vectors);                                                                          \
     }                                                                                                                            \
     NOINLINE void value_block_##vectors(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, \
-                                        int dim)                                                                                 \
+                                        int first, int dim)                                                                                 \
     {                                                                                                                            \
         FOR_TILES(x, dim, most, VALUE_TILE_##vectors);                                                                           \
     }
-#define SCORE_TILE(rows, n) score_tile_of(rows, n, a->q, k + x * step, step, dim, w->p + (size_t)x * (n * VW), w->top)
-#define VALUE_TILE(rows, n) value_tile_of(rows, n, a->o + (size_t)x * (n * VW), v + x, step, w->p, keys, w->fade)
+#define SCORE_TILE(rows, n) score_tile_of(rows, n, a->q, k + x * step, step, dim, w->p + (size_t)(first + x) * (n * VW), w->top)
+#define VALUE_TILE(rows, n) value_tile_of(rows, n, a->o + (size_t)(first + x) * (n * VW), v + x, step, w->p, keys, w->fade)
 #define SCORE_TILE_1(rows) SCORE_TILE(rows, 1)
 #define SCORE_TILE_2(rows) SCORE_TILE(rows, 2)
 #define SCORE_TILE_3(rows) SCORE_TILE(rows, 3)
@@ -133,23 +133,25 @@ PANEL_FUNCTIONS(4, 6)
 PANEL_FUNCTIONS(2, 6)
 #endif
 
-static void score_block(const struct panel *a, const struct panel_work *w, const float *k, ptrdiff_t step, int keys, int dim)
+/* Keys first ... of the block; k is row `first`. */
+static void score_block(const struct panel *a, const struct panel_work *w, const float *k, ptrdiff_t step, int first, int keys, int dim)
 {
-    if (a->vectors == 1) score_block_1(a, w, k, step, keys, dim);
-    if (a->vectors == 2) score_block_2(a, w, k, step, keys, dim);
+    if (a->vectors == 1) score_block_1(a, w, k, step, first, keys, dim);
+    if (a->vectors == 2) score_block_2(a, w, k, step, first, keys, dim);
 #if VEC_REGISTERS == 32
-    if (a->vectors == 3) score_block_3(a, w, k, step, keys, dim);
-    if (a->vectors == 4) score_block_4(a, w, k, step, keys, dim);
+    if (a->vectors == 3) score_block_3(a, w, k, step, first, keys, dim);
+    if (a->vectors == 4) score_block_4(a, w, k, step, first, keys, dim);
 #endif
 }
 
-static void value_block(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, int dim)
+/* Columns first ... of V; v is column `first`. */
+static void value_block(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, int first, int dim)
 {
-    if (a->vectors == 1) value_block_1(a, w, v, step, keys, dim);
-    if (a->vectors == 2) value_block_2(a, w, v, step, keys, dim);
+    if (a->vectors == 1) value_block_1(a, w, v, step, keys, first, dim);
+    if (a->vectors == 2) value_block_2(a, w, v, step, keys, first, dim);
 #if VEC_REGISTERS == 32
-    if (a->vectors == 3) value_block_3(a, w, v, step, keys, dim);
-    if (a->vectors == 4) value_block_4(a, w, v, step, keys, dim);
+    if (a->vectors == 3) value_block_3(a, w, v, step, keys, first, dim);
+    if (a->vectors == 4) value_block_4(a, w, v, step, keys, first, dim);
 #endif
 }
 

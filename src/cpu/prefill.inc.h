@@ -17,6 +17,8 @@
 #include "merge.inc.h"
 #include "prefill_terms.inc.h"
 
+#include <stdio.h>
+
 static size_t prefill_scratch(const struct problem *p, int32_t kv_len_max)
 {
     const size_t dims = (size_t)p->head_dim + (size_t)p->v_head_dim;
@@ -144,26 +146,48 @@ static struct prefill_span span_of(const struct panel *a, int32_t block)
     return span;
 }
 
-static void attend_block(struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, struct key_block v, bool finite)
+enum { SCORE_STEP = 24, VALUE_STEP = 48 }; /* keys and dimensions between two prefetches: whole tiles */
+
+/* Keys [j, end) of the next block, to be brought near while this one is worked on; a step's share at a time. */
+struct prefill_ahead {
+    const struct key_source *k, *v; /* NULL: not wanted */
+    int32_t j0, j1;
+};
+
+static void prefetch_step(const struct prefill_pass *pass, const struct prefill_ahead *ahead, const struct key_source *from, int step, int steps)
+{
+    const int32_t rows = (ahead->j1 - ahead->j0 + steps - 1) / steps, j = ahead->j0 + step * rows;
+    if (from) prefetch_block(pass->call, from, pass->b, pass->g, j, min_int(j + rows, ahead->j1));
+}
+
+static void attend_block(struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, struct key_block v, bool finite,
+                         const struct prefill_ahead *ahead)
 {
     const struct panel *a = span->a;
     const struct panel_work *w = &pass->work;
-    const int keys = span->j1 - span->j0;
+    const int keys = span->j1 - span->j0, head_dim = pass->p->head_dim, v_head_dim = pass->p->v_head_dim;
     memcpy(w->top, a->m, sizeof(float) * (size_t)a->width);
-    score_block(a, w, k.data, k.step, keys, pass->p->head_dim);
+    for (int x = 0; x < keys; x += SCORE_STEP) {
+        prefetch_step(pass, ahead, ahead->k, x / SCORE_STEP, (keys + SCORE_STEP - 1) / SCORE_STEP);
+        score_block(a, w, k.data + x * k.step, k.step, x, min_int(SCORE_STEP, keys - x), head_dim);
+    }
     apply_terms(pass, span);
     if (finite || MUTANT(cpu_prefill_hidden_values)) {
         softmax_block(a, w, keys);
-        value_block(a, w, v.data, v.step, keys, pass->p->v_head_dim);
+        for (int d = 0; d < v_head_dim; d += VALUE_STEP) {
+            prefetch_step(pass, ahead, ahead->v, d / VALUE_STEP, (v_head_dim + VALUE_STEP - 1) / VALUE_STEP);
+            value_block(a, w, v.data + d, v.step, keys, d, min_int(VALUE_STEP, v_head_dim - d));
+        }
     } else {
         softmax_block_mark(a, w, keys);
-        value_block_select(a, w, v.data, v.step, keys, pass->p->v_head_dim);
+        value_block_select(a, w, v.data, v.step, keys, v_head_dim);
     }
 }
 
 /* One block of keys for all panels that see some of it. */
-static void walk_block(struct prefill_pass *pass, int32_t block)
+static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end)
 {
+    struct prefill_ahead ahead = {0};
     struct prefill_span span[PASS_PANELS];
     int32_t j0 = INT32_MAX, j1 = 0;
     for (int n = 0; n < pass->panels; n++) {
@@ -176,11 +200,18 @@ static void walk_block(struct prefill_pass *pass, int32_t block)
     const struct key_block k = load_block(pass->call, &pass->k, pass->b, pass->g, j0, j1);
     const struct key_block v = load_block(pass->call, &pass->v, pass->b, pass->g, j0, j1);
     const bool finite = block_is_finite(v, j1 - j0, pass->p->v_head_dim);
+    if (j1 == block + PANEL_KEYS && j1 < end) {
+        ahead.j0 = j1;
+        ahead.j1 = min_int(j1 + PANEL_KEYS, end);
+        if (k.data == pass->k.copy) ahead.k = &pass->k;
+        if (v.data == pass->v.copy) ahead.v = &pass->v;
+    }
     for (int n = 0; n < pass->panels; n++) {
         if (span[n].j0 >= span[n].j1) continue;
         const ptrdiff_t skip = span[n].j0 - j0;
         attend_block(pass, &span[n], (struct key_block){k.data + skip * k.step, k.step}, (struct key_block){v.data + skip * v.step, v.step},
-                     finite);
+                     finite, &ahead);
+        ahead.k = ahead.v = NULL;
     }
 }
 
@@ -242,13 +273,20 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
             if (pass.panel[n].end_max > end) end = pass.panel[n].end_max;
         }
         if (MUTANT(cpu_prefill_first_block) && begin > 0) begin += PANEL_KEYS;
-        for (int32_t block = begin / PANEL_KEYS * PANEL_KEYS; block < end; block += PANEL_KEYS) walk_block(&pass, block);
+        for (int32_t block = begin / PANEL_KEYS * PANEL_KEYS; block < end; block += PANEL_KEYS) walk_block(&pass, block, end);
         for (int n = 0; n < pass.panels; n++)
             for (int c = 0; c < pass.panel[n].width; c += VW) finish_vector(&pass, &pass.panel[n], c);
     }
 }
 
 static const struct cpu_kernel prefill_kernel = {.item = prefill_item, .scratch = prefill_scratch};
+
+static const char *prefill_group_fits(const struct problem *p, char *text, size_t capacity)
+{
+    if (p->group >= 4) return NULL;
+    snprintf(text, capacity, "%d query heads per KV head, wants 4 or more", p->group);
+    return text;
+}
 
 /* Also a row for decode steps, behind the decode rows: HEED_INVARIANT wants one order of arithmetic for both, and this one has it. */
 #define PREFILL_ROW(isa, need, name_end, tile, fits_)                                                                                \
@@ -260,6 +298,8 @@ static const struct cpu_kernel prefill_kernel = {.item = prefill_item, .scratch 
                        .div_roundings = 1},                                                                                         \
         .cpu = &prefill_kernel                                                                                                      \
     }
-#define PREFILL_ROWS(isa, need) PREFILL_ROW(isa, need, "", 64, NULL)
+/* Queries per item: 128 rows or a few times that. The second row serves every group; with large groups its items would be few and long. */
+#define PREFILL_ROWS(isa, need)                                                                                                     \
+    PREFILL_ROW(isa, need, ".grouped", 32, prefill_group_fits), PREFILL_ROW(isa, need, "", 128, NULL)
 
 #endif

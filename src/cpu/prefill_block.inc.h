@@ -10,14 +10,16 @@
 /* Elements [i, i + n) of a row of q, n <= VW. */
 INLINE vf load_float(heed_type type, const unsigned char *row, int32_t i, int n)
 {
-    if (type == HEED_F32) return vload_n((const float *)row + i, n);
-    if (type == HEED_F16) return vload_f16_n((const uint16_t *)row + i, n);
-    return vload_bf16_n((const uint16_t *)row + i, n);
+    if (type == HEED_F32) return n == VW ? vload((const float *)row + i) : vload_n((const float *)row + i, n);
+    if (type == HEED_F16) return n == VW ? vload_f16((const uint16_t *)row + i) : vload_f16_n((const uint16_t *)row + i, n);
+    return n == VW ? vload_bf16((const uint16_t *)row + i) : vload_bf16_n((const uint16_t *)row + i, n);
 }
 
 INLINE void store_float(heed_type type, unsigned char *row, int32_t i, vf x, int n)
 {
-    if (type == HEED_F32)
+    if (type == HEED_F32 && n == VW)
+        vstore((float *)row + i, x); /* masked stores are slow on some machines */
+    else if (type == HEED_F32)
         vstore_n((float *)row + i, x, n);
     else if (type == HEED_F16)
         vstore_f16_n((uint16_t *)row + i, x, n);
@@ -125,20 +127,31 @@ static struct key_block load_block(const struct call *call, const struct key_sou
     return (struct key_block){from->copy, from->copy_step};
 }
 
+/* Brings the rows of keys [j, end) near, where load_block() will copy them: page by page, so the hardware's own prefetch does not see it. */
+static void prefetch_block(const struct call *call, const struct key_source *from, int32_t b, int32_t g, int32_t j, int32_t end)
+{
+    const struct sequence *s = &call->batch->sequences[b];
+    const int64_t bytes = type_row_bytes(from->type, from->dim);
+    for (; j < end; j++) {
+        const unsigned char *row = key_row(from->rows, s, call->batch->page_table, call->plan->problem.page_size, b, g, j);
+        for (int64_t n = 0; n < bytes; n += 64) vprefetch(row + n);
+    }
+}
+
 /* Is every value of the block a finite number? x * 0 is 0, or NaN. */
 static bool block_is_finite(struct key_block block, int keys, int32_t dim)
 {
-    vf sum[2] = {vset1(0), vset1(0)};
+    const vf zero = vset1(0);
+    vf sum[4] = {zero, zero, zero, zero};
     for (int j = 0; j < keys; j++) {
         const float *row = block.data + j * block.step;
         int32_t i = 0;
-        for (; i + 2 * VW <= dim; i += 2 * VW) {
-            sum[0] = vfma(vload(row + i), vset1(0), sum[0]);
-            sum[1] = vfma(vload(row + i + VW), vset1(0), sum[1]);
-        }
-        for (; i < dim; i += VW) sum[0] = vfma(vload_n(row + i, min_int(VW, dim - i)), vset1(0), sum[0]);
+        for (; i + 4 * VW <= dim; i += 4 * VW)
+            UNROLL for (int n = 0; n < 4; n++) sum[n] = vfma(vload(row + i + n * VW), zero, sum[n]);
+        for (; i < dim; i += VW) sum[0] = vfma(vload_n(row + i, min_int(VW, dim - i)), zero, sum[0]);
     }
-    return !vany(vne(sum[0], sum[0])) && !vany(vne(sum[1], sum[1]));
+    const vf all = vadd(vadd(sum[0], sum[1]), vadd(sum[2], sum[3]));
+    return !vany(vne(all, all));
 }
 
 #endif
