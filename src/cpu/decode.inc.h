@@ -86,18 +86,12 @@ static void value_rows(struct decode_pass *pass)
 
 /* ---- from dot products to weights ----------------------------------------- */
 
-/* terms[key] for keys [lo, hi) in whole groups of 16: the row's bias as f32. A bias of -infinity hides its key by itself: the score may be
- * NaN. */
+/* terms[key] for keys [lo, hi) in whole groups of 16: the row's bias as f32. */
 static void find_bias(const struct decode_pass *pass, int32_t r)
 {
     const unsigned char *row = query_row(&pass->call->bias, pass->s, pass->b, row_head(pass, r), row_query(pass, r));
-    uint64_t *visible = pass->visible + r * DECODE_WORDS;
-    for (int32_t n = pass->lo & ~15; n < whole_lanes(pass->hi); n += VW) {
-        const vf x = vload_row_n(pass->p->bias_type, row, pass->kv_begin + n, lanes_left(pass->hi - n));
-        const uint64_t gone = (uint64_t)bits_of_vm(veq(x, vset1(-INFINITY))) << (n % 64);
-        if (!MUTANT(cpu_decode_bias_hides)) visible[n / 64] &= ~gone;
-        vstore(pass->terms + n, x);
-    }
+    for (int32_t n = pass->lo & ~15; n < whole_lanes(pass->hi); n += VW)
+        vstore(pass->terms + n, vload_row_n(pass->p->bias_type, row, pass->kv_begin + n, lanes_left(pass->hi - n)));
 }
 
 static void find_distances(const struct decode_pass *pass, int32_t r)
@@ -135,7 +129,7 @@ static void softmax_row(struct decode_pass *pass, int32_t r)
         find_distances(pass, r);
     }
     const int32_t begin = pass->lo & ~15, end = whole_lanes(pass->hi);
-    const bool biased = p->flags & HEED_BIAS;
+    const bool biased = (p->flags & HEED_BIAS) && !MUTANT(cpu_decode_bias_hides);
     const vf nothing = vset1(-INFINITY);
     vf top = nothing;
     for (int32_t n = begin; n < end; n += VW) {
