@@ -86,7 +86,7 @@ static heed_status bind_span(struct cl_memory *m, const struct span *span)
     /* A copy is made by the creating call, so that no queued command reads the caller's memory. */
     const cl_mem_flags flags =
         (span->written ? CL_MEM_READ_WRITE : CL_MEM_READ_ONLY) | (in_place ? CL_MEM_USE_HOST_PTR : CL_MEM_COPY_HOST_PTR);
-    cl_mem mem;
+    cl_mem mem = NULL;
     heed_status status = own(m, flags, bytes, (void *)span->begin, in_place && span->written, &mem);
     if (status != HEED_OK) return status;
     m->on_host = m->on_host || in_place;

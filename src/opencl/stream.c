@@ -33,6 +33,19 @@ static heed_status check_queue(struct cl_device *device, cl_command_queue queue)
     return HEED_OK;
 }
 
+/* Not every driver looks at them. */
+static heed_status check_waits(struct cl_device *device, const struct cl_stream *s)
+{
+    for (cl_uint n = 0; n < s->num_wait; n++) {
+        cl_context context = NULL;
+        const cl_int code = s->wait[n] ? clGetEventInfo(s->wait[n], CL_EVENT_CONTEXT, sizeof context, &context, NULL) : CL_INVALID_EVENT;
+        if (code == CL_INVALID_EVENT) return fail(HEED_INVALID_ARGUMENT, "wait[%u] is no cl_event", n);
+        if (code != CL_SUCCESS) return cl_failed(device, "clGetEventInfo", code);
+        if (context != device->context) return fail(HEED_INVALID_ARGUMENT, "wait[%u] belongs to another cl_context than device %s", n, device->name);
+    }
+    return HEED_OK;
+}
+
 heed_status cl_stream_begin(struct cl_device *device, const struct queue_args *args, struct cl_stream *stream)
 {
     *stream = (struct cl_stream){.device = device, .queue = device->queue, .blocking = !args};
@@ -47,7 +60,8 @@ heed_status cl_stream_begin(struct cl_device *device, const struct queue_args *a
     stream->wait = args->wait;
     stream->done = args->done;
     if (stream->done) *stream->done = NULL;
-    return check_queue(device, stream->queue);
+    status = check_queue(device, stream->queue);
+    return status == HEED_OK ? check_waits(device, stream) : status;
 }
 
 /* ---- commands ---------------------------------------------------------------- */
