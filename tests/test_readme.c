@@ -31,7 +31,7 @@ static const struct {
     {"scores", "scores=3"},
 };
 
-static const char *const rows[] = {"cpu.scalar.decode", "cpu.scalar.prefill", "reference", "opencl.decode", "opencl.prefill_cpu",
+static const char *const rows[] = {"cpu.scalar.decode", "cpu.scalar.prefill", "reference", "opencl.decode_cpu", "opencl.prefill_cpu",
                                    "opencl.prefill_tile", "opencl.naive"};
 enum { ROWS = sizeof rows / sizeof *rows };
 
