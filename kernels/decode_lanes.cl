@@ -29,6 +29,9 @@ ATTENTION_KERNEL void decode_lanes(ATTENTION_ARGUMENTS)
 {
     local float query[RT * DQ] ALIGNED, p[RT * KV_CHUNK] ALIGNED, share[RT * 16], row_m[RT], row_l[RT], row_by[2 * RT];
     local long v_at[KV_CHUNK];
+#if HAS_SCALE(V_TYPE)
+    local float v_factor[KV_CHUNK];
+#endif
     const int number = ITEM_NUMBER, lane = LANE;
     if (number >= item_count) return; /* the whole group */
     const struct work_item item = AT(struct work_item, items)[item_first + number];
@@ -61,6 +64,9 @@ ATTENTION_KERNEL void decode_lanes(ATTENTION_ARGUMENTS)
             const int j = chunk + clamp(n, lo, hi - 1);
             global const uchar *k_row = k + key_offset(st.k, s, page_table, b, g, j);
             v_at[n] = key_offset(st.v, s, page_table, b, g, j);
+#if HAS_SCALE(V_TYPE)
+            v_factor[n] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j))[0];
+#endif
             float16 sum[RT];
 #pragma unroll
             for (int r = 0; r < RT; r++) sum[r] = 0;
@@ -107,13 +113,6 @@ ATTENTION_KERNEL void decode_lanes(ATTENTION_ARGUMENTS)
         }
         FENCE;
         for (int r = lane; r < RT; r += LANES) row_l[r] = total16(vload16(r, share));
-        if (HAS_SCALE(V_TYPE)) {
-            for (int n = lo + lane; n < hi; n += LANES) {
-                const float factor = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, chunk + n))[0];
-                for (int r = 0; r < RT; r++)
-                    if (as_uint(p[r * KV_CHUNK + n]) != HIDDEN) p[r * KV_CHUNK + n] *= factor;
-            }
-        }
         FENCE;
 
         float acc[RT][TD];
@@ -127,9 +126,12 @@ ATTENTION_KERNEL void decode_lanes(ATTENTION_ARGUMENTS)
             for (int c = 0; c < TD; c++) x[c] = lane + LANES * c < V_HEAD_DIM ? GLUE(load1_, V_TYPE)(v + v_at[n], lane + LANES * c, 1.0f) : 0;
 #pragma unroll
             for (int r = 0; r < RT; r++) {
-                const float w = p[r * KV_CHUNK + n];
+                float w = p[r * KV_CHUNK + n];
 #ifndef MUTANT_cl_lanes_hidden_values
                 if (as_uint(w) == HIDDEN) continue;
+#endif
+#if HAS_SCALE(V_TYPE)
+                w *= v_factor[n];
 #endif
 #pragma unroll
                 for (int c = 0; c < TD; c++) acc[r][c] = fma(w, x[c], acc[r][c]);

@@ -28,6 +28,7 @@
 #define QK_FLOATS (SLICE * (KEYS + 1 + ROWS + 1))
 #define BUFFER_FLOATS (QK_FLOATS > SLICE * V_WIDTH ? QK_FLOATS : SLICE * V_WIDTH)
 #define FENCE barrier(CLK_LOCAL_MEM_FENCE)
+#define NO_UNROLL _Pragma("unroll 1") /* loops that compilers would unroll whole, to no good but minutes of compiling */
 
 /* What the rows of a group see, in local memory. */
 struct seen {
@@ -67,7 +68,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
         const int rows = min(ROWS, item.q_end - first);
         FENCE;
         float slope = 0;
-        for (int r = lane; r < ROWS; r += LANES) {
+        NO_UNROLL for (int r = lane; r < ROWS; r += LANES) {
             struct row row = row_of(st, s, b, h, first + min(r, rows - 1), q_positions, key_range, alibi);
             seen.begin[r] = row.begin;
             seen.end[r] = row.end;
@@ -84,7 +85,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 #endif
         FENCE;
         int low = INT_MAX, high = 0, all_from = 0, all_to = INT_MAX;
-        for (int r = 0; r < ROWS; r++) {
+        NO_UNROLL for (int r = 0; r < ROWS; r++) {
             all_from = max(all_from, seen.begin[r]);
             all_to = min(all_to, seen.end[r]);
             if (seen.end[r] == 0) continue;
@@ -105,9 +106,9 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 for (int c = 0; c < TC; c++) tile[r][c] = 0;
 
             /* scores */
-            for (int d0 = 0; d0 < HEAD_DIM; d0 += SLICE) {
+            NO_UNROLL for (int d0 = 0; d0 < HEAD_DIM; d0 += SLICE) {
                 FENCE;
-                for (int x = lane; x < KEYS * (SLICE / 4); x += LANES) {
+                NO_UNROLL for (int x = lane; x < KEYS * (SLICE / 4); x += LANES) {
                     int c = x / (SLICE / 4), d = x % (SLICE / 4) * 4, j = clamp(block + c, low, high - 1);
                     float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j))[0] : 1.0f;
                     float4 y = four_of_key(k + key_offset(st.k, s, page_table, b, g, j), d0 + d, factor);
@@ -116,7 +117,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                     k_slice[(d + 2) * (KEYS + 1) + c] = y.s2;
                     k_slice[(d + 3) * (KEYS + 1) + c] = y.s3;
                 }
-                for (int x = lane; x < ROWS * (SLICE / 4); x += LANES) {
+                NO_UNROLL for (int x = lane; x < ROWS * (SLICE / 4); x += LANES) {
                     int r = x / (SLICE / 4), d = x % (SLICE / 4) * 4;
                     float4 y = four_of_query(q + query_offset(st.q, s, b, h, first + min(r, rows - 1)), d0 + d, 1.0f) * SCALE;
                     q_slice[(d + 0) * (ROWS + 1) + r] = y.s0;
@@ -126,7 +127,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 }
                 if (lane == 0) odd = 0;
                 FENCE;
-                for (int d = 0; d < SLICE + LOOP_GUARD; d++) {
+                _Pragma("unroll 2") for (int d = 0; d < SLICE + LOOP_GUARD; d++) {
                     float y[TC];
 #pragma unroll
                     for (int c = 0; c < TC; c++) y[c] = k_slice[d * (KEYS + 1) + tx + LOCAL_X * c];
@@ -147,7 +148,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 
             /* who sees what; from here on small code counts: a loop over the scores, whoever computed them */
             if (all_from > block || all_to < block + KEYS || ALTERED || MASKED) {
-                for (int x = lane; x < ROWS * KEYS; x += LANES) {
+                NO_UNROLL for (int x = lane; x < ROWS * KEYS; x += LANES) {
                     const int r = x / KEYS, j = block + x % KEYS;
                     local float *at = p + r * P_STEP + x % KEYS;
 #if ALTERED || MASKED
@@ -160,9 +161,9 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 }
                 FENCE;
             }
-            for (int r = lane; r < ROWS; r += LANES) {
+            NO_UNROLL for (int r = lane; r < ROWS; r += LANES) {
                 float top = row_m[r];
-                for (int c = 0; c < KEYS + LOOP_GUARD; c++) top = LARGER(top, p[r * P_STEP + c]);
+                NO_UNROLL for (int c = 0; c < KEYS + LOOP_GUARD; c++) top = LARGER(top, p[r * P_STEP + c]);
                 row_fade[r] = exp_1(row_m[r] - LARGER(-FLT_MAX, top));
 #ifdef MUTANT_cl_tile_rescale
                 row_fade[r] = 1.0f;
@@ -170,7 +171,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 row_m[r] = top;
             }
             FENCE;
-            for (int x = lane; x < ROWS * KEYS; x += LANES) {
+            NO_UNROLL for (int x = lane; x < ROWS * KEYS; x += LANES) {
                 const int r = x / KEYS;
                 local float *at = p + r * P_STEP + x % KEYS;
                 const float score = *at, e = exp_1(score - LARGER(-FLT_MAX, row_m[r]));
@@ -185,18 +186,18 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 #ifndef MUTANT_cl_tile_barrier
             FENCE;
 #endif
-            for (int r = lane; r < ROWS; r += LANES) {
+            NO_UNROLL for (int r = lane; r < ROWS; r += LANES) {
                 float sum = row_l[r] * row_fade[r];
-                for (int c = 0; c < KEYS + LOOP_GUARD; c++) sum += p[r * P_STEP + c];
+                NO_UNROLL for (int c = 0; c < KEYS + LOOP_GUARD; c++) sum += p[r * P_STEP + c];
                 row_l[r] = sum;
             }
 
             /* weighted values */
 #pragma unroll
             for (int t = 0; t < TD; t += TD_AT_ONCE)
-                for (int c0 = 0; c0 < KEYS && block + c0 < high; c0 += SLICE) {
+                NO_UNROLL for (int c0 = 0; c0 < KEYS && block + c0 < high; c0 += SLICE) {
                     FENCE;
-                    for (int x = lane; x < SLICE * V_WIDTH; x += LANES) {
+                    NO_UNROLL for (int x = lane; x < SLICE * V_WIDTH; x += LANES) {
                         int c = x / V_WIDTH, d = x % V_WIDTH + t * LOCAL_X, j = clamp(block + c0 + c, low, high - 1);
                         float y = 0;
                         if (d < V_HEAD_DIM) {
@@ -208,7 +209,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                     }
                     FENCE;
                     if (odd) {
-                        for (int c = 0; c < SLICE; c++)
+                        NO_UNROLL for (int c = 0; c < SLICE; c++)
                             for (int r = 0; r < TR; r++) {
                                 const float w = p[(ty * TR + r) * P_STEP + c0 + c];
 #ifndef MUTANT_cl_tile_zero_times_nan
@@ -219,7 +220,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                                     if (t + d < TD) o_tile[r][t + d] = fma(buffer[c * V_WIDTH + tx + LOCAL_X * d], w, o_tile[r][t + d]);
                             }
                     } else {
-                        for (int c = 0; c < SLICE + LOOP_GUARD; c++) {
+                        _Pragma("unroll 2") for (int c = 0; c < SLICE + LOOP_GUARD; c++) {
                             float y[TD_AT_ONCE];
 #pragma unroll
                             for (int d = 0; d < TD_AT_ONCE; d++) y[d] = buffer[c * V_WIDTH + tx + LOCAL_X * d];
@@ -237,7 +238,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 
         FENCE;
         /* p is free: the factors of each row's end */
-        for (int r = lane; r < rows; r += LANES) {
+        NO_UNROLL for (int r = lane; r < rows; r += LANES) {
             float2 by = end_row(row_m[r], row_l[r], st, s, b, h, first + r, lse, sinks, true);
             p[r] = by.s0;
             p[ROWS + r] = by.s1;
