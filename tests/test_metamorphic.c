@@ -354,12 +354,12 @@ Test(metamorphic, opencl)
 
 /* The number of threads changes no bit; nor do instruction sets for f32 (an aim of doc/semantics.md, section 6: kept by these rows). */
 static const char *const same_everywhere[] = {
-    "hq8 hk2 d64 q1 kv3000 causal lse",
+    "hq16 hk4 d64 q1 kv4000 causal lse", /* all large enough to be handed to threads */
     "hq8 hk2 d64 q70 kv150 causal lse",
     "hq3 d80 q130 kv260 softcap=9 alibi lse",
     "b5 hq4 hk2 d40 q33 kv500 ragged sinks causal lse",
-    "b3 hq8 hk2 d128 q1 kv900 kvlens page=16 kv=q8_0 lse",
-    "b2 hq4 hk2 d64 q9 kv300 mask=bool bias=f32 lse",
+    "b3 hq16 hk8 d128 q1 kv900 kvlens page=16 kv=q8_0 lse",
+    "b2 hq4 hk2 d64 q29 kv300 mask=bool bias=f32 lse",
 };
 
 static uint64_t bits_on(heed_context *context, const char *text)
