@@ -474,7 +474,7 @@ Test(context, validation)
         /* all large enough to be handed to threads */
         "b2 hq4 hk2 d64 q70 kv90 causal lse",
         "b2 hq4 hk2 d32 q45 kv160 page=7 kvlens mask=bits bias=f16 keyrange alibi sinks softcap=9 lse lse2",
-        "b3 hq16 hk2 d32 q90 kv160 ragged kvfirst=5 tree causal wl=90 kv=i8 f16 o=f32 lse",
+        "b3 hq8 hk4 d32 q190 kv960 ragged kvfirst=5 tree causal wl=90 kv=i8 f16 o=f32 lse",
         "hq8 d32 q1 kv3000 kv=q4_0 o=bf16",
         "b3 hq4 d32 q90 kv120 kvlens kv=f8_e4m3 bias=f32 biasfirst softcap=3 sinks lse lsenosink",
     };
