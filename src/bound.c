@@ -89,6 +89,7 @@ static struct terms terms_of(const struct problem *p, const struct arithmetic *a
 static double score_error(const struct problem *p, const struct terms *t, const struct reference_row *row, int32_t j)
 {
     double scale = fabs((double)p->scale);
+    if (row->query_size == 0) return 0; /* nothing is rounded, so exp(0) stays exact */
     if (MUTANT(bound_dot_is_exact)) return 0;
     return t->dot * row->magnitude[j] +
            t->tiny_input * (row->key_size[j] * max_of(scale, 1) + row->query_size * scale + p->head_dim * max_of(scale, 1));
@@ -245,7 +246,7 @@ static double lse_bound_of(const struct problem *p, const struct arithmetic *a, 
 {
     double lse = (p->flags & HEED_LSE_BASE2) ? row->lse_out * LN2 : row->lse_out;
     double g = gamma_of(t->chain);
-    double x = l + g / (1 - g) + (row->visible + 1.0) * t->tiny_weight;
+    double x = l + g / (1 - g) + (row->visible + 1.0) * 0x1p-126; /* the sum takes weights before they are rounded to P */
     double m = row->maximum;
     if (p->flags & HEED_LSE_WITHOUT_SINK) m = min_of(m, lse); /* the keys' own maximum is near: between lse - log n and lse */
     double spread = max_of(fabs(lse - m), log(row->visible + 1.0));

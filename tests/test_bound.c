@@ -8,6 +8,7 @@
 
 #include <criterion/criterion.h>
 #include <float.h>
+#include <stddef.h>
 
 enum { KEYS = 300, DIM = 64, VDIM = 6 };
 
@@ -281,6 +282,11 @@ Test(bound, one_hot_probe_is_exact)
         else
             cr_assert(o_bound[c] == 0, "column %d: %g", c, o_bound[c]);
     }
+    struct arithmetic poor = arithmetic;
+    poor.exp_ulp = 1e4f, poor.exp_roundings = 1e4f; /* exp(0) is 1 all the same */
+    double unchanged = o_bound[0];
+    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &poor, o_bound, &lse_bound, NULL);
+    cr_assert(o_bound[0] == unchanged, "%g, not %g", o_bound[0], unchanged);
     cr_assert_eq(outside(&s, &good, &arithmetic, &worst), 0);
     cr_assert(outside(&s, &bad, &arithmetic, &worst) > 0);
     rig_done(&s.r);
@@ -364,6 +370,11 @@ Test(bound, values_decide)
     bound_row(&s.r.call, 0, 0, 0, row, &bound_wall, o_bound, &lse_bound, NULL);
     cr_assert(o_bound[0] < 400 * 3 * 0x1p-24, "equal values: %g", o_bound[0]);
     for (int c = 1; c < VDIM; c++) cr_assert(o_bound[c] < 10, "column %d: %g", c, o_bound[c]);
+    for (int n = DIM; n < KEYS * DIM; n++) s.k[n] = s.k[n % DIM]; /* equal logits whose error is large: any weights may come out */
+    for (int d = 0; d < DIM; d++) s.q[d] *= 1e6f;
+    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound, NULL);
+    cr_assert(o_bound[0] < 400 * 3 * 0x1p-24);
+    for (int c = 1; c < VDIM; c++) cr_assert(o_bound[c] > 0.5 && o_bound[c] < 6, "column %d: %g", c, o_bound[c]);
     rig_done(&s.r);
 }
 
@@ -418,5 +429,104 @@ Test(bound, the_reference_only_rounds)
         cr_assert(bound_holds((double)(float)row->o[c], row->o[c], o_bound[c]));
         cr_assert_not(bound_holds((double)nextafterf(nextafterf((float)row->o[c], 1e9f), 1e9f), row->o[c], o_bound[c]));
     }
+    rig_done(&s.r);
+}
+
+/* ---- every constant counts ---------------------------------------------------------------------- */
+
+struct size { double o, lse; };
+
+static struct size size_of(struct state *s, const struct arithmetic *arithmetic)
+{
+    double o_bound[VDIM], lse_bound;
+    bound_row(&s->r.call, 0, 0, 0, rig_row(&s->r, 0, 0, 0), arithmetic, o_bound, &lse_bound, NULL);
+    return (struct size){o_bound[2], lse_bound};
+}
+
+/* A row in which nothing but the changed constant differs: the bound must grow by about what the derivation says. */
+Test(bound, every_constant_counts)
+{
+    static struct state s;
+    const struct arithmetic base = {.dot_lanes = 64, .key_block = 32, .rescale_block = 1000, .exp_ulp = 1, .exp_roundings = 1, .tanh_ulp = 1, .log_ulp = 1,
+                                    .div_roundings = 1};
+    make_state(&s, NORMAL, 270, true, 21);
+    struct problem *p = &s.r.plan.problem;
+    const struct { const char *name; size_t offset; double value; bool real, o, lse; } changes[] = {
+        {"dot_lanes", offsetof(struct arithmetic, dot_lanes), 1, false, true, true},
+        {"dot_extra", offsetof(struct arithmetic, dot_extra), 60, false, true, true},
+        {"key_block", offsetof(struct arithmetic, key_block), 0, false, true, true},
+        {"sum_extra", offsetof(struct arithmetic, sum_extra), 200, false, true, true},
+        {"rescale_block", offsetof(struct arithmetic, rescale_block), 2, false, true, true},
+        {"exp_ulp", offsetof(struct arithmetic, exp_ulp), 20, true, true, true},
+        {"exp_roundings", offsetof(struct arithmetic, exp_roundings), 40, true, true, true},
+        {"tanh_ulp", offsetof(struct arithmetic, tanh_ulp), 50, true, true, true},
+        {"log_ulp", offsetof(struct arithmetic, log_ulp), 50, true, false, true},
+        {"div_roundings", offsetof(struct arithmetic, div_roundings), 500, true, true, false},
+        {"weight_type", offsetof(struct arithmetic, weight_type), HEED_F16, false, true, false},
+    };
+    const struct size before = size_of(&s, &base);
+    for (size_t n = 0; n < sizeof changes / sizeof *changes; n++) {
+        struct arithmetic changed = base;
+        unsigned char *field = (unsigned char *)&changed + changes[n].offset;
+        const float real = (float)changes[n].value;
+        const int32_t whole = (int32_t)changes[n].value;
+        memcpy(field, changes[n].real ? (const void *)&real : (const void *)&whole, 4);
+        const struct size after = size_of(&s, &changed);
+        cr_assert(changes[n].o ? after.o > 1.3 * before.o : after.o == before.o, "%s: o from %g to %g", changes[n].name, before.o, after.o);
+        cr_assert(changes[n].lse ? after.lse > 1.3 * before.lse : after.lse == before.lse, "%s: lse from %g to %g", changes[n].name, before.lse, after.lse);
+    }
+    /* a key block of the span's size or more is one chain over n, not over the block */
+    struct arithmetic one_chain = base, long_block = base;
+    one_chain.key_block = 0, long_block.key_block = 10000;
+    cr_assert(size_of(&s, &one_chain).o == size_of(&s, &long_block).o);
+    /* bias and ALiBi, cap, base 2 and flushing have their terms */
+    for (int j = 0; j < KEYS; j++) s.bias[j] *= 1024;
+    cr_assert(size_of(&s, &base).lse > 5 * before.lse, "large biases round coarsely");
+    for (int j = 0; j < KEYS; j++) s.bias[j] /= 1024;
+    float kept[KEYS];
+    memcpy(kept, s.bias, sizeof kept);
+    const double sink = s.sink[0];
+    for (int j = 0; j < KEYS; j++) s.bias[j] += 1024;
+    s.sink[0] += 1024; /* the same weights */
+    cr_assert(size_of(&s, &base).o > 20 * before.o, "what is added to large biases is rounded");
+    memcpy(s.bias, kept, sizeof kept);
+    s.sink[0] = (float)sink;
+    p->flags |= HEED_LSE_BASE2;
+    const struct size base2 = size_of(&s, &base);
+    cr_assert(base2.lse > before.lse / log(2) && base2.lse < before.lse / log(2) + 1e-5 && base2.o == before.o, "base 2: %g and %g", base2.lse, before.lse);
+    p->flags &= ~HEED_LSE_BASE2;
+    struct arithmetic flushes = base;
+    flushes.flushes = true;
+    for (int n = 0; n < KEYS * VDIM; n++) s.v[n] *= 0x1p-126f;
+    cr_assert(size_of(&s, &flushes).o > 100 * size_of(&s, &base).o, "flushed products");
+    rig_done(&s.r);
+}
+
+/* Quantised K and V have one rounding more: scale times code. */
+Test(bound, quantised_rows_round_once_more)
+{
+    static struct state s;
+    const struct arithmetic a = {.dot_lanes = 64, .key_block = 1, .rescale_block = 1000, .exp_ulp = 1, .exp_roundings = 1, .tanh_ulp = 1, .log_ulp = 1, .div_roundings = 1};
+    int8_t k[64], v[64];
+    float ones[64];
+    for (int n = 0; n < 64; n++) k[n] = (int8_t)(n % 9 - 4), v[n] = (int8_t)(n % 5 + 1);
+    make_state(&s, NORMAL, 7, false, 5);
+    struct problem *p = &s.r.plan.problem;
+    p->head_dim = 8;
+    for (int n = 0; n < 64; n++) ones[n] = (float)k[n];
+    s.r.call.k = rig_view(ones, 1, 8, 32);
+    const struct size plain = size_of(&s, &a);
+    p->k_type = HEED_I8;
+    s.r.call.k = rig_view(k, 1, 8, 8);
+    const struct size coded_k = size_of(&s, &a);
+    cr_assert(coded_k.lse > plain.lse && coded_k.lse < 1.5 * plain.lse, "%g, then %g", plain.lse, coded_k.lse);
+    p->v_type = HEED_I8;
+    s.r.call.v = rig_view(v, 1, 8, VDIM);
+    float same[64];
+    for (int n = 0; n < 64; n++) same[n] = (float)v[n];
+    const struct size coded_v = size_of(&s, &a);
+    p->v_type = HEED_F32;
+    s.r.call.v = rig_view(same, 1, 8, VDIM * 4);
+    cr_assert(coded_v.o > size_of(&s, &a).o);
     rig_done(&s.r);
 }
