@@ -44,7 +44,10 @@ static uint64_t mode_enter(void)
     if (!MUTANT(cpu_mode_kept)) _mm_setcsr(0x1f80);
     return mode;
 }
-static void mode_leave(uint64_t mode) { _mm_setcsr((uint32_t)mode); }
+static void mode_leave(uint64_t mode)
+{
+    if (!MUTANT(cpu_mode_left)) _mm_setcsr((uint32_t)mode);
+}
 #elif defined(__aarch64__)
 static uint64_t mode_enter(void)
 {
@@ -102,6 +105,7 @@ static void item_task(void *arg, int32_t i, int32_t worker)
         list = &job->call->batch->work[KIND_DECODE];
     }
     const uint64_t mode = mode_enter();
+    if (MUTANT(cpu_scratch_shared)) worker = 0;
     list->row->cpu->item(job->call, &list->items[i], job->scratch + (size_t)worker * job->scratch_bytes);
     mode_leave(mode);
 }

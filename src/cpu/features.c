@@ -3,6 +3,7 @@
  * everywhere else an instruction set is a bit in a row's column `needs`.
  */
 #include "cpu.h"
+#include "../mutant.h"
 #include "../status.h"
 #include <sched.h>
 #include <stdio.h>
@@ -52,7 +53,7 @@ bool cpu_isa_cap(const char *name, uint32_t present, uint32_t *isa)
 {
     for (int n = 0; n < NAMES; n++) {
         if (strcmp(names[n].name, name)) continue;
-        *isa = present & names[n].below;
+        *isa = MUTANT(cpu_cap_ignored) ? present : present & names[n].below;
         return true;
     }
     return false;

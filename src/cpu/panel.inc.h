@@ -181,7 +181,7 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
             const vf s = vload(p);
             vf e = vexp(vsub(s, m));
             l = vadd(l, e);
-            if (mark) e = vselect(veq(s, vset1(-INFINITY)), vset1(-0.0f), e);
+            if (mark && !MUTANT(cpu_prefill_no_mark)) e = vselect(veq(s, vset1(-INFINITY)), vset1(-0.0f), e);
             vstore(p, e);
         }
         vstore(a->m + c, top);

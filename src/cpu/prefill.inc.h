@@ -142,7 +142,7 @@ static void start_pass(struct prefill_pass *pass, const struct work_item *item, 
 static struct prefill_span span_of(const struct panel *a, int32_t block)
 {
     struct prefill_span span = {a, a->begin_min > block ? a->begin_min / 16 * 16 : block, block + PANEL_KEYS};
-    if (a->end_max < block + PANEL_KEYS) span.j1 = a->end_max;
+    if (a->end_max < block + PANEL_KEYS) span.j1 = a->end_max - (MUTANT(cpu_prefill_last_key) ? 1 : 0);
     return span;
 }
 
@@ -224,7 +224,7 @@ static void add_sinks(const struct prefill_pass *pass, const struct panel *a, in
     *m = vload(a->m + c);
     *l = vload(a->l + c);
     *factor = vset1(1);
-    if (!(pass->p->flags & HEED_SINKS)) return;
+    if (!(pass->p->flags & HEED_SINKS) || MUTANT(cpu_prefill_no_sink)) return;
     for (int r = 0; r < VW; r++) z[r] = c + r < a->rows ? ((const float *)pass->call->sinks.data)[pass->head[a->first + c + r]] : 0;
     const vf sink = vload(z), n = vmax(sink, *m), shift = vmax(n, vset1(-FLT_MAX));
     *factor = vexp(vsub(*m, shift));

@@ -108,7 +108,7 @@ static ptrdiff_t copy_step(int32_t dim) { return (((dim + 15) / 16) | 1) * 16; }
 static bool reads_in_place(const struct key_source *from, int32_t page_size, int32_t j0, int32_t j1)
 {
     if (from->type != HEED_F32) return false;
-    if (page_size > 0 && j0 / page_size != (j1 - 1) / page_size) return false;
+    if (page_size > 0 && j0 / page_size != (j1 - 1) / page_size && !MUTANT(cpu_prefill_one_page)) return false;
     const int64_t step = from->rows->token;
     return step >= 0 && step <= 1024;
 }

@@ -149,7 +149,7 @@ static void apply_terms(const struct prefill_pass *pass, const struct prefill_sp
     if (flags & HEED_ALIBI) add_alibi(pass, span);
     if (bias && !first) add_bias(pass, span);
     if (bias && !MUTANT(cpu_prefill_bias_shows)) hide_columns(pass, span, true);
-    if (mask) hide_columns(pass, span, false);
+    if (mask && !MUTANT(cpu_prefill_no_mask)) hide_columns(pass, span, false);
     if (partial) hide_by_position(pass, span);
     panel_top(a, &pass->work, span->j1 - span->j0);
 }

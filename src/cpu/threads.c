@@ -43,7 +43,7 @@ static void run_strand(void *arg, size_t worker)
  * with it); NULL if that fails. */
 static pthreadpool_t pool_here(struct pool *pool)
 {
-    const int me = (int)getpid();
+    const int me = MUTANT(cpu_fork_keeps_pool) ? atomic_load(&pool->pid) : (int)getpid();
     for (;;) {
         int pid = atomic_load_explicit(&pool->pid, memory_order_acquire);
         if (pid == me) return atomic_load_explicit(&pool->threads, memory_order_relaxed);
