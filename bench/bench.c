@@ -21,11 +21,13 @@ static const size_t read_bytes_most = (size_t)256 << 20, read_bytes_least = (siz
 
 static const struct column columns[] = {
     {"device", "device", -17, 0},     {"kernel", "kernel", -19, 0},     {"ms_median", "ms", 9, 3},           {"spread", "spread", 6, 2},
-    {"gflops", "GFLOP/s", 8, 1},     {"kv_gbps", "KV GB/s", 7, 1},     {"roof_percent", "% roof", 6, 0},    {"worst_ratio", "err/bound", 9, 3},
+    {"gflops", "GFLOP/s", 8, 1},     {"kv_gbps", "KV GB/s", 7, 1},     {"roof_percent", "% roof", 6, 0},
+    {"worst_ratio", "err/bound", 9, 3},
     {"problem", "problem", -10, 0},  {0}};
 static const struct column columns_peers[] = {
     {"device", "device", -17, 0},     {"kernel", "kernel", -19, 0},     {"ms_median", "ms", 9, 3},           {"spread", "spread", 6, 2},
-    {"gflops", "GFLOP/s", 8, 1},     {"kv_gbps", "KV GB/s", 7, 1},     {"roof_percent", "% roof", 6, 0},    {"worst_ratio", "err/bound", 9, 3},
+    {"gflops", "GFLOP/s", 8, 1},     {"kv_gbps", "KV GB/s", 7, 1},     {"roof_percent", "% roof", 6, 0},
+    {"worst_ratio", "err/bound", 9, 3},
     {"peer", "peer", -11, 0},        {"peer_ms_median", "peer ms", 9, 3}, {"speedup", "speedup", 7, 2},     {"problem", "problem", -10, 0},
     {0}};
 struct bench {
@@ -326,8 +328,8 @@ int run_bench(const struct options *options)
     if (code == EXIT_OK && options->plot && !plot_svg(bench.table.rows, options->plot)) code = EXIT_USAGE;
     if (!table_end(&bench.table) && code == EXIT_OK) code = out_of_room();
     if (bench.noisy)
-        fprintf(stderr, "heed bench: %d row%s with a spread above %.1f: the machine was busy, such times are not to be compared\n", bench.noisy,
-                bench.noisy == 1 ? "" : "s", noisy_spread);
+        fprintf(stderr, "heed bench: %d row%s with a spread above %.1f: the machine was busy, such times are not to be compared\n",
+                bench.noisy, bench.noisy == 1 ? "" : "s", noisy_spread);
     roof_memory_free(bench.memory);
     tool_close(&bench.tool);
     return code ? code : bench.failed ? EXIT_CHECK_FAILED : EXIT_OK;

@@ -34,7 +34,8 @@ static void bar(FILE *file, const json_t *row, int y)
     escaped(file, text_of(row, "device"));
     fprintf(file, ", ");
     escaped(file, text_of(row, "kernel"));
-    fprintf(file, ")</text>\n<rect x='%d' y='%d' width='%.1f' height='12' fill='%s'/>\n", LEFT, y + 16, length, cpu ? "#3b528b" : "#bc3754");
+    fprintf(file, ")</text>\n<rect x='%d' y='%d' width='%.1f' height='12' fill='%s'/>\n", LEFT, y + 16, length,
+            cpu ? "#3b528b" : "#bc3754");
     fprintf(file, "<text x='%.1f' y='%d'>%.0f %%  %.4g ms</text>\n", LEFT + length + 6, y + 26, percent,
             json_number_value(json_object_get(row, "ms_median")));
 }

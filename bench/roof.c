@@ -62,8 +62,8 @@ static double pass_seconds(const struct services *services, struct pass *pass, i
     return seconds_now() - begin;
 }
 
-/* Turns so that a pass of one thread lasts about 20 ms. By one thread, and by the shortest of three: on a busy machine a pass may wait for a
- * time slice, and a single turn that waited would look long enough. */
+/* Turns so that a pass of one thread lasts about 20 ms. By one thread, and by the shortest of three: on a busy machine a pass may wait for
+ * a time slice, and a single turn that waited would look long enough. */
 static void calibrate(const struct services *services, struct pass *pass, void (*task)(void *arg, int32_t i, int32_t worker))
 {
     for (pass->turns = 1;;) {

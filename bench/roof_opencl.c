@@ -50,7 +50,8 @@ struct probe {
 static heed_status launch(struct probe *p, cl_kernel kernel, size_t items, size_t group, double *seconds)
 {
     const double begin = seconds_now();
-    heed_status status = CL(p->device, clEnqueueNDRangeKernel(p->device->queue, kernel, 1, NULL, &items, group ? &group : NULL, 0, NULL, NULL));
+    const size_t *local = group ? &group : NULL;
+    heed_status status = CL(p->device, clEnqueueNDRangeKernel(p->device->queue, kernel, 1, NULL, &items, local, 0, NULL, NULL));
     if (status == HEED_OK) status = CL(p->device, clFinish(p->device->queue));
     *seconds = seconds_now() - begin;
     return status;

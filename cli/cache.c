@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * cache.c - `heed cache`: the files that the OpenCL wing keeps on disk. Only files that carry its name and its magic are listed or removed: the
- * directory may be the user's own choice and hold other things.
+ * cache.c - `heed cache`: the files that the OpenCL wing keeps on disk. Only files that carry its name and its magic are listed or removed:
+ * the directory may be the user's own choice and hold other things.
  */
 #include "table.h"
 #include "tool.h"
@@ -77,7 +77,8 @@ int run_cache(const struct options *options)
     else if (folder) code = walk(folder, options->clear, &table, &count);
     if (!table_end(&table) && code == EXIT_OK) code = out_of_room();
     if (!options->json)
-        printf("%d file%s %s %s\n", count, count == 1 ? "" : "s", options->clear ? "removed from" : "in", folder ? folder : "memory only: no cache directory");
+        printf("%d file%s %s %s\n", count, count == 1 ? "" : "s", options->clear ? "removed from" : "in",
+               folder ? folder : "memory only: no cache directory");
     tool_close(&tool);
     return code;
 }

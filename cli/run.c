@@ -41,7 +41,8 @@ static float *copy_output(const struct instance *instance)
     const struct problem *p = &instance->problem;
     const heed_tensor *o = &instance->tensors.o;
     const int32_t dim = p->v_head_dim;
-    float *copy = malloc(sizeof(float) * ((size_t)instance->line.batch * (size_t)p->q_heads * (size_t)instance->line.q_len * (size_t)dim + 1));
+    const size_t rows = (size_t)instance->line.batch * (size_t)p->q_heads * (size_t)instance->line.q_len;
+    float *copy = malloc(sizeof(float) * (rows * (size_t)dim + 1));
     float *to = copy;
     for (int32_t b = 0; copy && b < instance->line.batch; b++)
         for (int32_t h = 0; h < p->q_heads; h++)
@@ -97,7 +98,8 @@ static heed_status compute(struct runner *runner, int32_t device)
 {
     struct prepared prepared;
     double seconds[3];
-    heed_status status = prepared_make(runner->tool.context, device, runner->tool.options->kernel, runner->arrays.instance, false, &prepared);
+    const char *kernel = runner->tool.options->kernel;
+    heed_status status = prepared_make(runner->tool.context, device, kernel, runner->arrays.instance, false, &prepared);
     if (status != HEED_OK) return status;
     status = prepared_run(&prepared);
     for (int n = 0; status == HEED_OK && n < 3; n++) {

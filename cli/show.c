@@ -37,7 +37,8 @@ static bool lesson(const struct options *options, struct arrays *arrays)
     if (!read || line.batch != 1 || d->q_heads != 1 || d->head_dim != DIM || line.q_len != WORDS || line.kv_len != WORDS ||
         (d->q_type != HEED_F32 && d->q_type != HEED_TYPE_DEFAULT) || (d->v_head_dim && d->v_head_dim != DIM) || d->scores_stage != 3 ||
         d->page_size || line.ragged || line.kvlens) {
-        fprintf(stderr, "heed show: %s\n", read ? "the lesson has one head, six words and d4: add words like wl=1 or scale=2 only" : message);
+        fprintf(stderr, "heed show: %s\n",
+                read ? "the lesson has one head, six words and d4: add words like wl=1 or scale=2 only" : message);
         return false;
     }
     arrays->instance = instance_new(&line, INSTANCE_PLAIN, message, sizeof message);

@@ -53,8 +53,9 @@ static int attention(void)
     heed_context *context;
     heed_desc desc = {.struct_size = sizeof desc, .q_heads = 1, .head_dim = 3, .v_head_dim = 2, .flags = HEED_WRITE_SCORES, .scores_stage = 3};
     heed_lengths lengths = {.struct_size = sizeof lengths, .batch = 1, .q_len = 1, .kv_len = 3};
-    heed_tensors tensors = {.struct_size = sizeof tensors, .q = {q, sizeof q}, .k = {k, sizeof k, .token_stride = 3},
-                            .v = {v, sizeof v, .token_stride = 2}, .o = {o, sizeof o}, .scores = {p, sizeof p}};
+    heed_tensors tensors = {.struct_size = sizeof tensors, .q = {q, sizeof q, .token_stride = 3}, .k = {k, sizeof k, .token_stride = 3},
+                            .v = {v, sizeof v, .token_stride = 2}, .o = {o, sizeof o, .token_stride = 2},
+                            .scores = {p, sizeof p, .token_stride = 3}};
     if (heed_context_create(NULL, &context) != HEED_OK || heed_forward(context, 0, &desc, &lengths, &tensors) != HEED_OK) {
         fprintf(stderr, "%s\n", heed_error_message());
         return 1;

@@ -165,7 +165,16 @@ for h in range(4):
 pictures() {
   exits 0 "animal 0.45" show "${files[@]}" --tokens $data/tokens.txt
   exits 0 "animal 0.45" show --q $data/q.npy --k $data/k.npy --tokens $data/tokens.txt
-  exits 0 "mean of 4 heads" show "${files[@]}" --mean
+  exits 0 "mean of 4 heads" show "${files[@]}" --mean --tokens $data/tokens.txt
+  cp "$work/out" "$work/mean"
+  echo '[]' >"$work/out"
+  python "show --mean is the mean of the scores that run wrote" "$npy"'
+_, p = npy(work + "/s.npy")
+tokens = open("'$data'/tokens.txt").read().split()
+mean = [sum(p[(h * 37 + 9) * 37 + j] for h in range(4)) / 4 for j in range(37)]
+best = max(range(37), key=lambda j: mean[j])
+line = next(l for l in open(work + "/mean") if l.split()[0] == tokens[9] == "it")
+assert line.rstrip().endswith("%s %.2f" % (tokens[best], mean[best])), (line, tokens[best], mean[best])'
   exits 0 "purred" show
   exits 0 "cat 1.00" show scale=20
   exits 0 $'\x1b[48;5;' show --color 256

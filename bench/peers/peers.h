@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * peers.h - other implementations beside heed, timed in the same run on the same arrays. A peer says what it cannot do; it is never given an
- * easier problem.
+ * peers.h - other implementations beside heed, timed in the same run on the same arrays. A peer says what it cannot do; it is never given
+ * an easier problem.
  */
 #ifndef HEED_BENCH_PEERS_H
 #define HEED_BENCH_PEERS_H
