@@ -22,7 +22,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { DECODE_AHEAD = 64 }; /* keys between use and prefetch */
+enum { DECODE_AHEAD = 32 }; /* keys between use and prefetch */
 
 /* ---- scores and weighted sums of a pass ------------------------------------ */
 
@@ -45,17 +45,23 @@ static void score_rows(struct decode_pass *pass)
     }
 }
 
-/* One tile of rows against one block of values. */
+/* One tile of rows against one block of values. While a strip is at work the same columns of the next block are fetched (ahead), or, for one
+ * row alone, the rest of the row at its first strip: the hardware then sees whole rows in order. */
 static void value_strips(const struct decode_pass *pass, const struct decode_tiles *use, int tile, int32_t r, uint64_t bits,
                          const unsigned char *const *rows, int32_t w, bool ahead)
 {
-    const int32_t dim = pass->p->v_head_dim, strip = 16 * value_strip[tile];
+    const int32_t dim = pass->p->v_head_dim, wide = 16 * value_strip[tile];
     const float *p = pass->p_rows + r * DECODE_CHUNK + w * DECODE_BLOCK;
     float *acc = pass->acc + (int64_t)r * pass->v16;
-    int32_t d = 0;
-    for (; d + strip <= dim; d += strip) use->value[tile][STRIP_WIDE](p, bits, rows, d, 0, acc + d, pass->v16, ahead);
-    for (; d + 16 <= dim; d += 16) use->value[tile][STRIP_ONE](p, bits, rows, d, 0, acc + d, pass->v16, ahead);
-    if (d < dim) use->value[tile][STRIP_TAIL](p, bits, rows, d, dim - d, acc + d, pass->v16, false);
+    struct strip strip = {.fetch_keys = ahead ? DECODE_BLOCK : 0};
+    for (int32_t d = 0; d < dim; d += strip.n) {
+        const int word = d + wide <= dim ? STRIP_WIDE : d + 16 <= dim ? STRIP_ONE : STRIP_TAIL;
+        strip.d = d;
+        strip.n = word == STRIP_WIDE ? wide : word == STRIP_ONE ? 16 : dim - d;
+        strip.fetch_from = ahead ? d : wide;
+        strip.fetch_to = ahead ? d + strip.n : d == 0 && tile == 0 && wide < dim ? dim : 0;
+        use->value[tile][word](p, bits, rows, &strip, acc + d, pass->v16);
+    }
 }
 
 /* acc += p v, block by block: each block is in cache when the second tile of rows comes to it. */
@@ -169,7 +175,9 @@ static void load_queries(struct decode_pass *pass)
     for (int32_t r = 0; r < pass->rows; r++) {
         const unsigned char *row = query_row(&pass->call->q, pass->s, pass->b, row_head(pass, r), row_query(pass, r));
         float *to = pass->q + (int64_t)r * pass->dim16;
-        for (int32_t d = 0; d < pass->dim16; d += VW) vstore(to + d, vload_row_n(p->q_type, row, d, lanes_left(p->head_dim - d)));
+        int32_t d = 0;
+        for (; d + VW <= p->head_dim; d += VW) vstore(to + d, vload_row(p->q_type, row, d));
+        for (; d < pass->dim16; d += VW) vstore(to + d, vload_row_n(p->q_type, row, d, lanes_left(p->head_dim - d)));
     }
 }
 

@@ -12,10 +12,10 @@ enum {
     DECODE_BLOCK = 64   /* keys per block of values: one word of visibility */
 };
 
-#if VW >= 8
+#if VW == 16
 #define UNROLL_KEYS UNROLL
 #else
-#define UNROLL_KEYS /* one float wide there are no registers to keep 16 sums in */
+#define UNROLL_KEYS /* there are no registers to keep 16 sums of 16 lanes in */
 #endif
 
 /* ---- dot products --------------------------------------------------------- */
@@ -69,11 +69,17 @@ INLINE void score_tile(const heed_type type, const int R, const int KP, const fl
 
 /* ---- weighted sums ----------------------------------------------------- */
 
-/* acc[r][...] += p[r][key] v[key][...] for the keys of one block whose bit is set: R rows, C times 16 columns from d on (TAIL: the last
- * columns, n < 16 of them). ahead: fetch the same columns of the next block. */
+/* Columns [d, ...) of the values; n < 16 of them in a tail. fetch_to > 0: columns [fetch_from, fetch_to) of the row `fetch_keys` further on are
+ * wanted soon. */
+struct strip {
+    int32_t d, n, fetch_keys, fetch_from, fetch_to;
+};
+
+/* acc[r][d ...] += p[r][key] v[key][d ...] for the keys of one block whose bit is set: R rows, C times 16 columns (TAIL: fewer than 16). */
 INLINE void value_tile(const heed_type type, const int R, const int C, const bool TAIL, const float *p, uint64_t bits,
-                       const unsigned char *const *rows, int32_t d, int32_t n, float *acc, int32_t acc_step, bool ahead)
+                       const unsigned char *const *rows, const struct strip *strip, float *acc, int32_t acc_step)
 {
+    const int32_t d = strip->d, n = strip->n, fetch_from = strip->fetch_from, fetch_to = strip->fetch_to, fetch_keys = strip->fetch_keys;
     enum { MOST = 8 * LANE_VECTORS };
     vf a[8][MOST];
     UNROLL for (int r = 0; r < R; r++)
@@ -83,9 +89,9 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
         const unsigned char *row = rows[j];
         vf x[MOST];
         bits &= bits - 1;
-        if (ahead) {
-            const unsigned char *next = rows[j + DECODE_BLOCK], *end = row_address(type, next, d + 16 * C);
-            for (next = row_address(type, next, d); next < end; next += 64) vprefetch(next);
+        if (fetch_to > 0) {
+            const unsigned char *next = rows[j + fetch_keys], *end = row_address(type, next, fetch_to);
+            for (next = row_address(type, next, fetch_from); next < end; next += 64) vprefetch(next);
         }
         UNROLL for (int v = 0; v < C * LANE_VECTORS; v++)
             x[v] = TAIL ? vload_row_n(type, row, d + v * VW, lanes_left(n - v * VW)) : vload_row(type, row, d + v * VW);
@@ -102,8 +108,8 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
 
 typedef void (*score_fn)(const float *q, int32_t q_step, int32_t dim, const unsigned char *const *rows, const unsigned char *const *next,
                          int32_t next_bytes, float *to);
-typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *const *rows, int32_t d, int32_t n, float *acc,
-                         int32_t acc_step, bool ahead);
+typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *const *rows, const struct strip *strip, float *acc,
+                         int32_t acc_step);
 
 #define SCORE_INSTANCE(name, type, R, KP)                                                                                              \
     NOINLINE void score_##name##_##R(const float *q, int32_t q_step, int32_t dim, const unsigned char *const *rows,                    \
@@ -112,10 +118,10 @@ typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *con
         score_tile(type, R, KP, q, q_step, dim, rows, next, next_bytes, to);                                                           \
     }
 #define VALUE_INSTANCE(name, type, R, C, TAIL, word)                                                                                   \
-    NOINLINE void value_##name##_##R##_##word(const float *p, uint64_t bits, const unsigned char *const *rows, int32_t d, int32_t n,   \
-                                              float *acc, int32_t acc_step, bool ahead)                                                \
+    NOINLINE void value_##name##_##R##_##word(const float *p, uint64_t bits, const unsigned char *const *rows, const struct strip *strip, \
+                                              float *acc, int32_t acc_step)                                                           \
     {                                                                                                                                  \
-        value_tile(type, R, C, TAIL, p, bits, rows, d, n, acc, acc_step, ahead);                                                       \
+        value_tile(type, R, C, TAIL, p, bits, rows, strip, acc, acc_step);                                                             \
     }
 #define VALUE_INSTANCES(name, type, R, C)        \
     VALUE_INSTANCE(name, type, R, C, false, wide) \
@@ -127,7 +133,7 @@ typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *con
 #if VW >= 8
 #define DECODE_TILES 3 /* of 1, 2 and 4 rows */
 #define DECODE_INSTANCES(name, type)                                 \
-    SCORE_INSTANCE(name, type, 1, 2)                                 \
+    SCORE_INSTANCE(name, type, 1, 1)                                 \
     SCORE_INSTANCE(name, type, 2, 2)                                 \
     SCORE_INSTANCE(name, type, 4, VW == 16 ? 2 : 1)                  \
     VALUE_INSTANCES(name, type, 1, VW == 16 ? 8 : 4)                 \
