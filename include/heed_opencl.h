@@ -8,10 +8,6 @@
 
 #ifdef __cplusplus
 extern "C" {
-
-#ifdef __cplusplus
-}
-#endif
 #endif
 
 /* Add a device that the caller already has a cl_context for. Both objects are retained. */
