@@ -294,6 +294,7 @@ static inline void store16_3(global uchar *row, int d, float16 x) { vstore16(to_
     }
 MATH(float, int, 1)
 MATH(float4, int4, 4)
+MATH(float8, int8, 8)
 MATH(float16, int16, 16)
 
 /* ln x for x > 0, at most 2 ulp; 0 gives -infinity, NaN and infinity pass. x = 2^e * (1 + f), 1 + f in [sqrt(1/2), sqrt(2)). */

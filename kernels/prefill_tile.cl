@@ -4,28 +4,34 @@
  * The arithmetic of src/cpu/panel.inc.h, in its order, so that a GPU gives the CPU's bits. A group of LOCAL_X x LOCAL_Y work-items owns ROWS = LOCAL_Y * TR
  * query rows of one head at a time. Per block of KEYS keys, counted from key 0:
  *
- *     s[ROWS][KEYS]  = Q K^T       a work-item: TR rows x TC keys in registers; SLICE dimensions of Q and K at a time through local memory
+ *     s[ROWS][KEYS]  = Q K^T       a work-item: TR rows x TC vectors of keys in registers; SLICE dimensions of Q and K at a time through local memory
  *     m' = max(m, s)   fade = e^(m - m')   p = e^(s - m')   l = l fade + sum p           (one work-item per row adds, keys in order)
- *     o[ROWS][DV]    = o fade + p V     a work-item: TR rows x TD dimensions in registers; SLICE keys of V at a time through local memory
+ *     o[ROWS][DV]    = o fade + p V     a work-item: TR rows x TD vectors of dimensions; SLICE keys of V at a time through local memory
  *
  * Keys that the group may not see repeat one that it may, with weight -0; dimensions behind the last are zeros. Where V holds NaN or infinity, rows that do
  * not see the key pass it over (0 * NaN would be NaN).
  *
- *   LOCAL_X LOCAL_Y   the group; LOCAL_X divides 96        TR   rows per work-item: Q_TILE may be several times LOCAL_Y * TR
+ *   LOCAL_X LOCAL_Y   the group        VW   floats per vector: 4, 8 or 16; LOCAL_X * VW divides 96
+ *   TR                rows per work-item: Q_TILE may be several times LOCAL_Y * TR
  *   GUARD             see LOOP_GUARD in common.cl
  */
 #ifndef TR
 #define TR 4
 #endif
+#ifndef VW
+#define VW 4
+#endif
 #define KEYS 96                      /* decides the bits */
 #define SLICE 16
 #define ROWS (LOCAL_Y * TR)
-#define TC (KEYS / LOCAL_X)
-#define TD ((V_HEAD_DIM + LOCAL_X - 1) / LOCAL_X)
-#define TD_AT_ONCE (TD < 8 ? TD : 8) /* dimensions per work-item that go through local memory together */
-#define V_WIDTH (LOCAL_X * TD_AT_ONCE)
+#define TC (KEYS / (LOCAL_X * VW))
+#define TD ((V_HEAD_DIM + LOCAL_X * VW - 1) / (LOCAL_X * VW))
+#define TD_AT_ONCE (TD < 4 ? TD : 4) /* vectors per work-item that go through local memory together */
+#define V_WIDTH (LOCAL_X * VW * TD_AT_ONCE)
 #define P_STEP (KEYS + 1)            /* rows of p begin in different banks */
-#define QK_FLOATS (SLICE * (KEYS + 1 + ROWS + 1))
+#define QK_FLOATS (SLICE * (KEYS + ROWS + 1))
+#define VEC GLUE(float, VW)
+#define LOCAL_VEC(p) (*(local const VEC *)(p)) /* vload promises element alignment only, and becomes scalar loads on some GPUs */
 #define BUFFER_FLOATS (QK_FLOATS > SLICE * V_WIDTH ? QK_FLOATS : SLICE * V_WIDTH)
 #define FENCE barrier(CLK_LOCAL_MEM_FENCE)
 #define NO_UNROLL _Pragma("unroll 1") /* loops that compilers would unroll whole, to no good but minutes of compiling */
@@ -57,7 +63,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
     local float buffer[BUFFER_FLOATS] ALIGNED, p[ROWS * P_STEP] ALIGNED, row_fade[ROWS], row_m[ROWS], row_l[ROWS];
     local struct seen seen;
     local int odd; /* V of this block holds NaN or infinity */
-    local float *q_slice = buffer, *k_slice = buffer + SLICE * (ROWS + 1);
+    local float *k_slice = buffer, *q_slice = buffer + SLICE * KEYS;
     const int number = ITEM_NUMBER, lane = LANE, tx = (int)get_local_id(0), ty = (int)get_local_id(1);
     if (number >= item_count) return; /* the whole group */
     const struct work_item item = AT(struct work_item, items)[item_first + number];
@@ -92,14 +98,14 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
             low = min(low, seen.begin[r]);
             high = max(high, seen.end[r]);
         }
-        float o_tile[TR][TD];
+        VEC o_tile[TR][TD];
 #pragma unroll
         for (int r = 0; r < TR; r++)
 #pragma unroll
             for (int c = 0; c < TD; c++) o_tile[r][c] = 0;
 
         for (int block = high ? low / KEYS * KEYS : 0; block < high; block += KEYS) {
-            float tile[TR][TC];
+            VEC tile[TR][TC];
 #pragma unroll
             for (int r = 0; r < TR; r++)
 #pragma unroll
@@ -112,10 +118,10 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                     int c = x / (SLICE / 4), d = x % (SLICE / 4) * 4, j = clamp(block + c, low, high - 1);
                     float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j))[0] : 1.0f;
                     float4 y = four_of_key(k + key_offset(st.k, s, page_table, b, g, j), d0 + d, factor);
-                    k_slice[(d + 0) * (KEYS + 1) + c] = y.s0;
-                    k_slice[(d + 1) * (KEYS + 1) + c] = y.s1;
-                    k_slice[(d + 2) * (KEYS + 1) + c] = y.s2;
-                    k_slice[(d + 3) * (KEYS + 1) + c] = y.s3;
+                    k_slice[(d + 0) * KEYS + c] = y.s0;
+                    k_slice[(d + 1) * KEYS + c] = y.s1;
+                    k_slice[(d + 2) * KEYS + c] = y.s2;
+                    k_slice[(d + 3) * KEYS + c] = y.s3;
                 }
                 NO_UNROLL for (int x = lane; x < ROWS * (SLICE / 4); x += LANES) {
                     int r = x / (SLICE / 4), d = x % (SLICE / 4) * 4;
@@ -128,12 +134,12 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 if (lane == 0) odd = 0;
                 FENCE;
                 _Pragma("unroll 2") for (int d = 0; d < SLICE + LOOP_GUARD; d++) {
-                    float y[TC];
+                    VEC y[TC];
 #pragma unroll
-                    for (int c = 0; c < TC; c++) y[c] = k_slice[d * (KEYS + 1) + tx + LOCAL_X * c];
+                    for (int c = 0; c < TC; c++) y[c] = LOCAL_VEC(k_slice + d * KEYS + (tx + LOCAL_X * c) * VW);
 #pragma unroll
                     for (int r = 0; r < TR; r++) {
-                        float x = q_slice[d * (ROWS + 1) + ty * TR + r];
+                        VEC x = (VEC)q_slice[d * (ROWS + 1) + ty * TR + r];
 #pragma unroll
                         for (int c = 0; c < TC; c++) tile[r][c] = fma(y[c], x, tile[r][c]);
                     }
@@ -143,7 +149,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 #pragma unroll
             for (int r = 0; r < TR; r++)
 #pragma unroll
-                for (int c = 0; c < TC; c++) p[(ty * TR + r) * P_STEP + tx + LOCAL_X * c] = tile[r][c];
+                for (int c = 0; c < TC; c++) GLUE(vstore, VW)(tile[r][c], tx + LOCAL_X * c, p + (ty * TR + r) * P_STEP);
             FENCE;
 
             /* who sees what; from here on small code counts: a loop over the scores, whoever computed them */
@@ -163,7 +169,11 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
             }
             NO_UNROLL for (int r = lane; r < ROWS; r += LANES) {
                 float top = row_m[r];
-                NO_UNROLL for (int c = 0; c < KEYS + LOOP_GUARD; c++) top = LARGER(top, p[r * P_STEP + c]);
+                VEC best = (VEC)top;
+                NO_UNROLL for (int c = 0; c < KEYS / VW + LOOP_GUARD; c++) best = LARGER(best, GLUE(vload, VW)(c, p + r * P_STEP));
+                float one[VW] ALIGNED;
+                GLUE(vstore, VW)(best, 0, one);
+                for (int c = 0; c < VW; c++) top = LARGER(top, one[c]);
                 row_fade[r] = exp_1(row_m[r] - LARGER(-FLT_MAX, top));
 #ifdef MUTANT_cl_tile_rescale
                 row_fade[r] = 1.0f;
@@ -171,15 +181,15 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 row_m[r] = top;
             }
             FENCE;
-            NO_UNROLL for (int x = lane; x < ROWS * KEYS; x += LANES) {
-                const int r = x / KEYS;
-                local float *at = p + r * P_STEP + x % KEYS;
-                const float score = *at, e = exp_1(score - LARGER(-FLT_MAX, row_m[r]));
-                *at = score == -INFINITY ? -0.0f : e;
+            NO_UNROLL for (int x = lane; x < ROWS * (KEYS / VW); x += LANES) {
+                const int r = x / (KEYS / VW);
+                local float *at = p + r * P_STEP + x % (KEYS / VW) * VW;
+                const VEC score = GLUE(vload, VW)(0, at), e = GLUE(exp_, VW)(score - (VEC)LARGER(-FLT_MAX, row_m[r]));
+                GLUE(vstore, VW)(score == (VEC)-INFINITY ? (VEC)-0.0f : e, 0, at);
             }
 #pragma unroll
             for (int r = 0; r < TR; r++) {
-                const float fade = row_fade[ty * TR + r];
+                const VEC fade = (VEC)row_fade[ty * TR + r];
 #pragma unroll
                 for (int c = 0; c < TD; c++) o_tile[r][c] *= fade;
             }
@@ -198,7 +208,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 NO_UNROLL for (int c0 = 0; c0 < KEYS && block + c0 < high; c0 += SLICE) {
                     FENCE;
                     NO_UNROLL for (int x = lane; x < SLICE * V_WIDTH; x += LANES) {
-                        int c = x / V_WIDTH, d = x % V_WIDTH + t * LOCAL_X, j = clamp(block + c0 + c, low, high - 1);
+                        int c = x / V_WIDTH, d = x % V_WIDTH + t * LOCAL_X * VW, j = clamp(block + c0 + c, low, high - 1);
                         float y = 0;
                         if (d < V_HEAD_DIM) {
                             float factor = HAS_SCALE(V_TYPE) ? AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j))[0] : 1.0f;
@@ -217,16 +227,17 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 #endif
 #pragma unroll
                                 for (int d = 0; d < TD_AT_ONCE; d++)
-                                    if (t + d < TD) o_tile[r][t + d] = fma(buffer[c * V_WIDTH + tx + LOCAL_X * d], w, o_tile[r][t + d]);
+                                    if (t + d < TD)
+                                        o_tile[r][t + d] = fma(LOCAL_VEC(buffer + c * V_WIDTH + (tx + LOCAL_X * d) * VW), (VEC)w, o_tile[r][t + d]);
                             }
                     } else {
                         _Pragma("unroll 2") for (int c = 0; c < SLICE + LOOP_GUARD; c++) {
-                            float y[TD_AT_ONCE];
+                            VEC y[TD_AT_ONCE];
 #pragma unroll
-                            for (int d = 0; d < TD_AT_ONCE; d++) y[d] = buffer[c * V_WIDTH + tx + LOCAL_X * d];
+                            for (int d = 0; d < TD_AT_ONCE; d++) y[d] = LOCAL_VEC(buffer + c * V_WIDTH + (tx + LOCAL_X * d) * VW);
 #pragma unroll
                             for (int r = 0; r < TR; r++) {
-                                const float w = p[(ty * TR + r) * P_STEP + c0 + c];
+                                const VEC w = (VEC)p[(ty * TR + r) * P_STEP + c0 + c];
 #pragma unroll
                                 for (int d = 0; d < TD_AT_ONCE; d++)
                                     if (t + d < TD) o_tile[r][t + d] = fma(y[d], w, o_tile[r][t + d]);
@@ -251,8 +262,12 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
             global uchar *to = o + query_offset(st.o, s, b, h, first + n);
 #pragma unroll
             for (int c = 0; c < TD; c++) {
-                const int d = tx + LOCAL_X * c;
-                if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, row_l[n] == 0 ? 0.0f : o_tile[r][c] * p[n] / p[ROWS + n] + 0.0f);
+                float one[VW] ALIGNED;
+                GLUE(vstore, VW)(row_l[n] == 0 ? (VEC)0.0f : o_tile[r][c] * p[n] / (VEC)p[ROWS + n] + (VEC)0.0f, 0, one);
+                for (int e = 0; e < VW; e++) {
+                    const int d = (tx + LOCAL_X * c) * VW + e;
+                    if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, one[e]);
+                }
             }
         }
     }

@@ -31,6 +31,70 @@ static size_t decode_cpu_options(const struct cl_device *device, const struct pr
     return text_append(text, capacity, 0, " -DREGISTERS=%d", device->registers >= 32 ? 32 : 8);
 }
 
+/* prefill_tile.cl: LOCAL_X x LOCAL_Y work-items of TR rows and vectors of VW floats, shrunk until registers and local memory hold them. */
+struct tile {
+    int32_t x, y, rows, vector;
+};
+
+static size_t tile_bytes(const struct tile *tile, const struct problem *problem)
+{
+    const size_t rows = (size_t)(tile->y * tile->rows), width = (size_t)(tile->x * tile->vector);
+    const size_t vectors = ((size_t)problem->v_head_dim + width - 1) / width, at_once = vectors < 4 ? vectors : 4;
+    const size_t slices = 16 * (96 + rows + 1), values = 16 * width * at_once;
+    return (rows * 97 + (slices > values ? slices : values) + 3 * rows) * 4 + rows * 32 + 256;
+}
+
+static struct tile tile_of(const struct cl_device *device, const struct problem *problem)
+{
+    const struct cl_tuning *t = device->tuning;
+    struct tile tile = {t->wg_x, t->wg_y, t->lane_rows, t->lane_vector};
+    const int32_t width = tile.x * tile.vector, dims = (problem->v_head_dim + width - 1) / width * tile.vector;
+    while (tile.y > 1 && ((size_t)(tile.x * tile.y) > device->max_group || (size_t)tile.y > device->max_sizes[1])) tile.y /= 2;
+    while (tile.rows > 1 && tile.rows * dims > 32 * (tile.vector > 4 ? tile.vector : 2)) tile.rows /= 2;
+    while (tile.rows > 1 && tile_bytes(&tile, problem) > device->local_bytes) tile.rows /= 2;
+    return tile;
+}
+
+static size_t prefill_tile_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    const struct tile tile = tile_of(device, problem);
+    return text_append(text, capacity, 0, " -DTR=%d -DVW=%d -DGUARD=%d", tile.rows, tile.vector, device->tuning->loop_guard);
+}
+
+static void prefill_tile_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    const struct tile tile = tile_of(device, problem);
+    local[0] = (size_t)tile.x;
+    local[1] = (size_t)tile.y;
+}
+
+static size_t prefill_tile_bytes(const struct cl_device *device, const struct problem *problem)
+{
+    const struct tile tile = tile_of(device, problem);
+    return tile_bytes(&tile, problem);
+}
+
+/* decode_lanes.cl: a few lanes also where the device is a CPU: that is what a CPU runs when its driver fails with decode.cl. */
+static void decode_lanes_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    (void)problem;
+    const size_t lanes = (size_t)cl_lanes(device);
+    local[0] = lanes > 8 ? lanes : device->max_group >= 8 && device->max_sizes[0] >= 8 ? 8 : 1;
+}
+
+static size_t decode_lanes_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    (void)problem;
+    return text_append(text, capacity, 0, " -DGUARD=%d", device->tuning->loop_guard);
+}
+
+static size_t decode_lanes_bytes(const struct cl_device *device, const struct problem *problem)
+{
+    (void)device;
+    const size_t rows = problem->group < 4 ? (size_t)problem->group : 4, dims = ((size_t)problem->head_dim + 15) / 16 * 16;
+    return rows * (dims + 512 + 16 + 4) * 4 + 512 * 12 + 256;
+}
+
 static size_t rotate_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     (void)device, (void)problem;
@@ -57,6 +121,10 @@ static const struct cl_kernel_spec decode_cpu = {
     .parts = {"common.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu", .merge = "merge_parts", .options = decode_cpu_options};
 static const struct cl_kernel_spec prefill_cpu = {
     .parts = {"common.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
+static const struct cl_kernel_spec decode_lanes = {.parts = {"common.cl", "decode_lanes.cl", "merge.cl"}, .kernel = "decode_lanes",
+    .merge = "merge_parts", .options = decode_lanes_options, .local = decode_lanes_local, .local_bytes = decode_lanes_bytes};
+static const struct cl_kernel_spec prefill_tile = {.parts = {"common.cl", "prefill_tile.cl"}, .kernel = "prefill_tile",
+    .options = prefill_tile_options, .local = prefill_tile_local, .local_bytes = prefill_tile_bytes};
 static const struct cl_kernel_spec naive = {.parts = {"common.cl", "naive.cl"}, .kernel = "naive", .local = naive_local};
 static const struct cl_kernel_spec append = {.parts = {"common.cl", "append.cl"}, .kernel = "append"};
 static const struct cl_kernel_spec rotate = {.parts = {"common.cl", "append.cl"}, .kernel = "rotate_rows", .options = rotate_options};
@@ -70,10 +138,18 @@ const struct kernel_row cl_rows[] = {
      .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
      .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_cpu},
+    {.name = "opencl.decode_lanes", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN,
+     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .q_tile = 8, .kv_chunk = 512, .packs_group = true,
+     .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_lanes},
     {.name = "opencl.prefill_cpu", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU,
      .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .dim_limit = 576, .q_tile = 128,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &prefill_cpu},
+    {.name = "opencl.prefill_tile", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL,
+     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .dim_limit = 512, .q_tile = 64,
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &prefill_tile},
     {.name = "opencl.append", .kinds = KIND_BIT(KIND_APPEND), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &append},
     {.name = "opencl.rotate", .kinds = KIND_BIT(KIND_ROTATE), .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL,
