@@ -136,6 +136,7 @@ extern const struct kernel_text kernel_texts[]; /* kernels/, made by script/embe
 
 struct cl_program {
     struct cl_program *next;
+    int holders;                  /* plans and probes; under the device's lock */
     uint64_t hash[2];             /* of source parts, options, device, driver, library version */
     cl_program program;
     bool from_disk;               /* a binary of our cache: must be probed again */
@@ -148,9 +149,10 @@ void cl_identity(struct cl_device *device, const heed_device_info *info); /* fil
 heed_status cl_program_hash(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, uint64_t hash[2]);
 /* Work-items per group of the row on this device. */
 void cl_local(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, size_t local[2]);
-/* From memory, else from disk, else built. Lives as long as the device. BUILD_FAILED with the log. */
+/* From memory, else from disk, else built; held by the caller. BUILD_FAILED with the log. */
 heed_status cl_program_get(struct cl_device *device, const struct kernel_row *row, const struct problem *problem,
                            struct cl_program **program);
+void cl_program_drop(struct cl_device *device, struct cl_program *program);
 void cl_programs_release(struct cl_device *device);
 
 /* ---- files on disk (cache.c) ------------------------------------------------- */

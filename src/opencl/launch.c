@@ -484,6 +484,8 @@ heed_status cl_plan_prepare(struct heed_plan *plan)
 
 void cl_plan_release(struct heed_plan *plan)
 {
+    struct cl_plan *state = plan->state;
+    for (int kind = 0; state && kind < KIND_COUNT; kind++) cl_program_drop(cl_device_of(plan->device), state->step[kind].program);
     memory_delete(&plan->context->services, plan->state);
     plan->state = NULL;
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -175,13 +176,24 @@ static struct probe *probe_start(struct cl_device *device, const struct problem 
     return NULL;
 }
 
+/* 20 s; more where more threads want to run than there are processors, because then the wait says nothing about the driver. */
+static int limit_seconds(void)
+{
+    double load = 0;
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (getloadavg(&load, 1) != 1 || cores < 1 || load <= (double)cores) return LIMIT_SECONDS;
+    const double factor = load / (double)cores;
+    return (int)(LIMIT_SECONDS * (factor < 10 ? factor : 10));
+}
+
 /* Waits for the end or the limit; message and status are the probe's. */
 static heed_status probe_wait(struct probe *probe, bool *lasting, float *pair_seconds)
 {
     struct timespec end;
     int error = 0;
     clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += LIMIT_SECONDS;
+    const int limit = limit_seconds();
+    end.tv_sec += limit;
     pthread_mutex_lock(&probe->lock);
     while (!probe->ended && error == 0) error = pthread_cond_timedwait(&probe->ended_signal, &probe->lock, &end);
     heed_status status = HEED_UNSUPPORTED;
@@ -192,7 +204,7 @@ static heed_status probe_wait(struct probe *probe, bool *lasting, float *pair_se
         *pair_seconds = probe->pair_seconds;
         if (status != HEED_OK) fail(status, "%s", probe->message);
     } else {
-        fail(status, "its probe did not end within %d s", LIMIT_SECONDS);
+        fail(status, "its probe did not end within %d s", limit);
     }
     pthread_mutex_unlock(&probe->lock);
     return status;

@@ -200,6 +200,7 @@ heed_status probe_case(struct cl_device *device, const struct problem *problem, 
     }
     if (status == HEED_OK)
         status = kind <= KIND_DECODE ? probe_attention(set, row, pair_seconds, wrong) : probe_beside(set, kind, wrong);
+    cl_program_drop(device, step->program);
     probe_release(set);
     free(set);
     return status;

@@ -14,7 +14,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-enum { LOG_IN_MESSAGE = 3000 };
+enum { LOG_IN_MESSAGE = 3000, PROGRAMS_KEPT = 128 };
 
 /* ---- options ---------------------------------------------------------------- */
 
@@ -29,11 +29,35 @@ static int flag(uint64_t flags, uint64_t bit) { return (flags & bit) != 0; }
 
 static bool is_attention(const struct kernel_row *row) { return (row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE))) != 0; }
 
+/* The problem as the row's program sees it: what its kernels do not look at gets one fixed value, so that plans that differ there share one
+ * program. A build costs a second on some drivers. */
+static struct problem seen_by(const struct kernel_row *row, const struct problem *problem)
+{
+    struct problem p = *problem;
+    if (is_attention(row)) {
+        if (!(p.flags & HEED_BIAS)) p.bias_type = HEED_F32;
+        if (!(p.flags & HEED_WRITE_SCORES)) p.scores_stage = 0;
+        if (!(p.flags & HEED_WRITE_LSE)) p.flags &= ~(HEED_LSE_BASE2 | HEED_LSE_WITHOUT_SINK);
+        if (!(p.flags & HEED_SINKS)) p.flags &= ~HEED_LSE_WITHOUT_SINK;
+        return p;
+    }
+    const bool append = row->kinds & KIND_BIT(KIND_APPEND), rotate = row->kinds & KIND_BIT(KIND_ROTATE);
+    if (!rotate) p.q_type = HEED_F32;
+    if (!append) p.k_type = p.v_type = HEED_F32, p.page_size = 0;
+    if (append || rotate) p.o_type = HEED_F32, p.flags &= ~HEED_LSE_BASE2;
+    if (rotate) p.head_dim = p.v_head_dim = 64;
+    if (!append && !rotate) {
+        p.head_dim = p.v_head_dim;
+        p.rope_dim = p.rope_offset = 0;
+        p.flags &= ~HEED_ROPE_INTERLEAVED;
+    }
+    return p;
+}
+
 /* What is computed. Floats go in as bit patterns: no locale, no rounding. */
 static size_t attention_options(const struct kernel_row *row, const struct problem *p, char *text, size_t capacity, size_t n)
 {
-    n = text_append(text, capacity, n, " -DQ_HEADS=%d -DKV_HEADS=%d -DGROUP=%d -DQ_TYPE=%d -DBIAS_TYPE=%d", p->q_heads, p->kv_heads, p->group,
-                    p->q_type, p->bias_type);
+    n = text_append(text, capacity, n, " -DGROUP=%d -DQ_TYPE=%d -DBIAS_TYPE=%d", p->group, p->q_type, p->bias_type);
     n = text_append(text, capacity, n, " -DSCALE_BITS=0x%08xu -DSOFTCAP_BITS=0x%08xu", float_bits(p->scale), float_bits(p->softcap));
     n = text_append(text, capacity, n, " -DCAUSAL=%d -DWINDOW_LEFT=%d -DWINDOW_RIGHT=%d", flag(p->flags, HEED_CAUSAL), p->window_left,
                     p->window_right);
@@ -45,7 +69,6 @@ static size_t attention_options(const struct kernel_row *row, const struct probl
     return text_append(text, capacity, n, " -DQ_TILE=%d -DKV_CHUNK=%d -DPACKS_GROUP=%d", row->q_tile, row->kv_chunk, row->packs_group);
 }
 
-/* The kernels beside attention see only what they use, so that plans with other masks or scales share one program. */
 static size_t beside_options(const struct problem *p, char *text, size_t capacity, size_t n)
 {
     return text_append(text, capacity, n, " -DQ_TYPE=%d -DROPE_DIM=%d -DROPE_OFFSET=%d -DROPE_INTERLEAVED=%d", p->q_type, p->rope_dim,
@@ -61,8 +84,9 @@ void cl_local(const struct cl_device *device, const struct kernel_row *row, cons
         local[0] = (size_t)cl_lanes(device);
 }
 
-heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *p, char *text, size_t capacity)
+heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, char *text, size_t capacity)
 {
+    const struct problem seen = seen_by(row, problem), *p = &seen;
     size_t local[2];
     cl_local(device, row, p, local);
     size_t n = text_append(text, capacity, 0, "-cl-std=CL1.2 -w -DHEAD_DIM=%d -DV_HEAD_DIM=%d -DK_TYPE=%d -DV_TYPE=%d -DO_TYPE=%d -DPAGE_SIZE=%d",
@@ -222,11 +246,36 @@ static heed_status build(struct cl_device *device, const struct kernel_row *row,
 
 /* ---- in memory --------------------------------------------------------------------- */
 
+/* The lock is held. One more holds what is found. */
 static struct cl_program *find(struct cl_device *device, const uint64_t hash[2])
 {
     for (struct cl_program *p = device->programs; p; p = p->next)
-        if (p->hash[0] == hash[0] && p->hash[1] == hash[1]) return p;
+        if (p->hash[0] == hash[0] && p->hash[1] == hash[1]) {
+            p->holders++;
+            return p;
+        }
     return NULL;
+}
+
+static void program_free(struct cl_program *program)
+{
+    clReleaseProgram(program->program);
+    free(program);
+}
+
+/* Beyond the limit, programs that nobody holds go, the oldest first. The lock is held. */
+static void trim(struct cl_device *device)
+{
+    int count = 0;
+    for (struct cl_program **at = &device->programs; *at;) {
+        struct cl_program *program = *at;
+        if (++count > PROGRAMS_KEPT && program->holders == 0) {
+            *at = program->next;
+            program_free(program);
+        } else {
+            at = &program->next;
+        }
+    }
 }
 
 heed_status cl_program_get(struct cl_device *device, const struct kernel_row *row, const struct problem *problem, struct cl_program **out)
@@ -243,24 +292,30 @@ heed_status cl_program_get(struct cl_device *device, const struct kernel_row *ro
     struct cl_program *made = calloc(1, sizeof *made);
     if (!made) return out_of_memory(sizeof *made);
     memcpy(made->hash, hash, sizeof hash);
+    made->holders = 1;
     status = build(device, row, problem, made);
     if (status != HEED_OK) {
         free(made);
         return status;
     }
     pthread_mutex_lock(&device->lock); /* two threads may have built the same: the first one stays */
-    struct cl_program *other = find(device, hash);
-    if (!other) {
+    *out = find(device, hash);
+    if (!*out) {
         made->next = device->programs;
-        device->programs = made;
+        device->programs = *out = made;
+        trim(device);
     }
     pthread_mutex_unlock(&device->lock);
-    if (other) {
-        clReleaseProgram(made->program);
-        free(made);
-    }
-    *out = other ? other : made;
+    if (*out != made) program_free(made);
     return HEED_OK;
+}
+
+void cl_program_drop(struct cl_device *device, struct cl_program *program)
+{
+    if (!program || cl_device_forked(device)) return;
+    pthread_mutex_lock(&device->lock);
+    program->holders--;
+    pthread_mutex_unlock(&device->lock);
 }
 
 void cl_programs_release(struct cl_device *device)
@@ -268,7 +323,6 @@ void cl_programs_release(struct cl_device *device)
     while (device->programs) {
         struct cl_program *program = device->programs;
         device->programs = program->next;
-        clReleaseProgram(program->program);
-        free(program);
+        program_free(program);
     }
 }
