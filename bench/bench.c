@@ -16,7 +16,7 @@
 #include <string.h>
 
 enum { LEAST_RUNS = 10, MOST_RUNS = 20000, SLOW_RUNS = 3 };
-static const double least_seconds = 0.3, most_seconds = 10, check_budget = 2e8, noisy_spread = 0.2;
+static const double least_seconds = 0.3, most_seconds = 10, check_budget = 2e8, noisy_spread = 0.2, peer_apart_most = 1e-3;
 static const size_t read_bytes_most = (size_t)256 << 20, read_bytes_least = (size_t)1 << 20;
 
 static const struct column columns[] = {
@@ -120,6 +120,7 @@ static heed_status time_runs(struct timing *timing, const struct services *servi
 
 struct result {
     struct times ours, theirs;
+    double apart; /* largest difference of the peer's o from ours */
     double worst;
     int64_t checked, rows;
     struct ceiling ceiling;
@@ -163,10 +164,13 @@ static void report(struct bench *bench, int32_t device, const struct instance *i
     if (bench->tool.options->peers) {
         table_text(table, "peer", peer ? peer->name : NULL);
         table_text(table, "version", peer ? peer->version() : NULL);
+        table_number(table, "peer_difference", peer ? r->apart : NAN);
         table_number(table, "peer_ms_median", peer ? 1e3 * r->theirs.median : NAN);
         table_number(table, "speedup", peer ? r->theirs.median / r->ours.median : NAN);
     }
     table_row(table);
+    if (peer && !(r->apart <= peer_apart_most))
+        fprintf(stderr, "heed bench: %s: the result of %s is off by %.3g: it computes something else\n", instance->line.text, peer->name, r->apart);
     bench->noisy += r->ours.spread > noisy_spread;
     if (!(r->worst <= 1)) {
         bench->failed = true;
@@ -178,6 +182,25 @@ static void report(struct bench *bench, int32_t device, const struct instance *i
 static size_t clip_bytes(uint64_t bytes)
 {
     return bytes < read_bytes_least ? read_bytes_least : bytes > read_bytes_most ? read_bytes_most : (size_t)bytes;
+}
+
+/* A peer that computes something else would be no peer: o against ours, row by row. Both are laid out alike. */
+static double peer_apart(const struct services *services, const struct timing *timing)
+{
+    const struct instance *in = timing->instance;
+    const heed_tensor *o = &in->tensors.o;
+    double most = 0;
+    if (!timing->peer->run(services, in, timing->peer_o)) return INFINITY;
+    for (int32_t b = 0; b < in->line.batch; b++)
+        for (int32_t h = 0; h < in->problem.q_heads; h++)
+            for (int32_t i = 0; i < in->line.q_len; i++) {
+                const int64_t at = o->offset + b * o->batch_stride + h * o->head_stride + i * o->token_stride;
+                for (int32_t d = 0; d < in->problem.v_head_dim; d++) {
+                    const double apart = fabs((double)timing->peer_o[at + d] - ((const float *)o->data)[at + d]);
+                    if (!(apart <= most)) most = apart;
+                }
+            }
+    return most;
 }
 
 static heed_status time_peer(struct bench *bench, struct timing *timing, struct result *result)
@@ -203,6 +226,7 @@ static heed_status bench_prepared(struct bench *bench, int32_t device, struct ti
     heed_status status = prepared_run(prepared);
     if (status == HEED_OK) status = prepared_fetch(prepared);
     if (status == HEED_OK) status = verify_rows(prepared, instance, check_budget, &result.worst, &result.checked, &result.rows);
+    if (status == HEED_OK && timing->peer) result.apart = peer_apart(&bench->tool.context->services, timing);
     if (status == HEED_OK) status = measure(bench, device, clip_bytes(instance->kv_bytes), &result.ceiling);
     if (status == HEED_OK) status = time_peer(bench, timing, &result);
     if (status == HEED_OK) status = measure(bench, device, clip_bytes(instance->kv_bytes), &after);

@@ -3,4 +3,10 @@
  */
 #include "peers.h"
 
-const struct peer *const peers[] = {&peer_plain_loops, NULL};
+const struct peer *const peers[] = {
+    &peer_plain_loops,
+#ifdef HEED_PEER_OPENBLAS
+    &peer_openblas,
+#endif
+    NULL,
+};

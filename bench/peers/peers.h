@@ -19,5 +19,8 @@ struct peer {
 extern const struct peer *const peers[]; /* ended by NULL */
 
 extern const struct peer peer_plain_loops;
+#ifdef HEED_PEER_OPENBLAS
+extern const struct peer peer_openblas;
+#endif
 
 #endif
