@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT
+ * fault_layer.c - an OpenCL layer (OPENCL_LAYERS) that makes any call of any program fail and counts the objects that are alive. The program
+ * is not touched; a failed call is not passed on to the driver. Releases and retains are counted but never fail.
+ */
+#define CL_TARGET_OPENCL_VERSION 300
+#define CL_USE_DEPRECATED_OPENCL_1_2_APIS
+#include "fault_layer.h"
+#include <CL/cl.h>
+#include <CL/cl_layer.h>
+#include <string.h>
+
+__attribute__((visibility("default"))) struct fault_state fault_state;
+
+static cl_icd_dispatch table;
+static const cl_icd_dispatch *next;
+
+static int fails(const char *name)
+{
+    struct fault_state *f = &fault_state;
+    if (f->only[0] && strcmp(f->only, name)) return 0;
+    const long n = atomic_fetch_add(&f->calls, 1) + 1, at = atomic_load(&f->at);
+    const int hit = at > 0 && (n == at || (atomic_load(&f->forever) && n > at));
+    if (hit) atomic_fetch_add(&f->hits, 1);
+    return hit;
+}
+
+/* A call that returns a status; `event` is its event argument, or 0. */
+#define STATUS(name, params, args, event)                                                                                        \
+    static cl_int CL_API_CALL my_##name params                                                                                   \
+    {                                                                                                                            \
+        if (fails(#name)) return atomic_load(&fault_state.code);                                                                 \
+        const cl_int status = next->name args;                                                                                   \
+        if (status == CL_SUCCESS && (event)) atomic_fetch_add(&fault_state.alive[FAULT_EVENT], 1);                               \
+        note(#name, status, 0);                                                                                                  \
+        return status;                                                                                                           \
+    }
+
+/* A call that returns an object and writes its status to *err. */
+#define OBJECT(type, name, params, args, kind, flags)                                                                            \
+    static type CL_API_CALL my_##name params                                                                                     \
+    {                                                                                                                            \
+        if (fails(#name)) {                                                                                                      \
+            if (err) *err = atomic_load(&fault_state.code);                                                                      \
+            return NULL;                                                                                                         \
+        }                                                                                                                        \
+        type object = next->name args;                                                                                           \
+        if (object && (kind) != FAULT_KINDS) atomic_fetch_add(&fault_state.alive[(kind) % FAULT_KINDS], 1);                      \
+        note(#name, object ? CL_SUCCESS : -1, flags);                                                                            \
+        return object;                                                                                                           \
+    }
+
+static void note(const char *name, cl_int status, cl_mem_flags flags)
+{
+    if (status != CL_SUCCESS) return;
+    if (!strcmp(name, "clBuildProgram")) atomic_fetch_add(&fault_state.builds, 1);
+    if (!strcmp(name, "clEnqueueNDRangeKernel")) atomic_fetch_add(&fault_state.launches, 1);
+    if (!strcmp(name, "clCreateBuffer") && !(flags & CL_MEM_USE_HOST_PTR)) atomic_fetch_add(&fault_state.buffers, 1);
+}
+
+typedef void(CL_CALLBACK *context_note)(const char *, const void *, size_t, void *);
+typedef void(CL_CALLBACK *program_note)(cl_program, void *);
+#define WAIT cl_uint nw, const cl_event *w
+
+OBJECT(cl_context, clCreateContext,
+       (const cl_context_properties *p, cl_uint n, const cl_device_id *d, context_note f, void *u, cl_int *err), (p, n, d, f, u, err),
+       FAULT_CONTEXT, 0)
+OBJECT(cl_command_queue, clCreateCommandQueue, (cl_context c, cl_device_id d, cl_command_queue_properties p, cl_int *err), (c, d, p, err),
+       FAULT_QUEUE, 0)
+OBJECT(cl_mem, clCreateBuffer, (cl_context c, cl_mem_flags f, size_t s, void *h, cl_int *err), (c, f, s, h, err), FAULT_MEMORY, f)
+OBJECT(cl_program, clCreateProgramWithSource, (cl_context c, cl_uint n, const char **s, const size_t *l, cl_int *err), (c, n, s, l, err),
+       FAULT_PROGRAM, 0)
+OBJECT(cl_program, clCreateProgramWithBinary,
+       (cl_context c, cl_uint n, const cl_device_id *d, const size_t *l, const unsigned char **b, cl_int *s, cl_int *err), (c, n, d, l, b, s, err),
+       FAULT_PROGRAM, 0)
+OBJECT(cl_kernel, clCreateKernel, (cl_program p, const char *k, cl_int *err), (p, k, err), FAULT_KERNEL, 0)
+
+static void *CL_API_CALL my_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o, size_t s, WAIT, cl_event *e,
+                                               cl_int *err)
+{
+    if (fails("clEnqueueMapBuffer")) {
+        if (err) *err = atomic_load(&fault_state.code);
+        return NULL;
+    }
+    void *at = next->clEnqueueMapBuffer(q, m, b, f, o, s, nw, w, e, err);
+    if (at && e) atomic_fetch_add(&fault_state.alive[FAULT_EVENT], 1);
+    return at;
+}
+
+STATUS(clGetPlatformIDs, (cl_uint n, cl_platform_id *p, cl_uint *r), (n, p, r), 0)
+STATUS(clGetPlatformInfo, (cl_platform_id p, cl_platform_info i, size_t s, void *v, size_t *r), (p, i, s, v, r), 0)
+STATUS(clGetDeviceIDs, (cl_platform_id p, cl_device_type t, cl_uint n, cl_device_id *d, cl_uint *r), (p, t, n, d, r), 0)
+STATUS(clGetDeviceInfo, (cl_device_id d, cl_device_info i, size_t s, void *v, size_t *r), (d, i, s, v, r), 0)
+STATUS(clGetContextInfo, (cl_context c, cl_context_info i, size_t s, void *v, size_t *r), (c, i, s, v, r), 0)
+STATUS(clGetCommandQueueInfo, (cl_command_queue q, cl_command_queue_info i, size_t s, void *v, size_t *r), (q, i, s, v, r), 0)
+STATUS(clGetMemObjectInfo, (cl_mem m, cl_mem_info i, size_t s, void *v, size_t *r), (m, i, s, v, r), 0)
+STATUS(clGetProgramInfo, (cl_program p, cl_program_info i, size_t s, void *v, size_t *r), (p, i, s, v, r), 0)
+STATUS(clGetProgramBuildInfo, (cl_program p, cl_device_id d, cl_program_build_info i, size_t s, void *v, size_t *r), (p, d, i, s, v, r), 0)
+STATUS(clGetKernelWorkGroupInfo, (cl_kernel k, cl_device_id d, cl_kernel_work_group_info i, size_t s, void *v, size_t *r), (k, d, i, s, v, r), 0)
+STATUS(clGetEventInfo, (cl_event e, cl_event_info i, size_t s, void *v, size_t *r), (e, i, s, v, r), 0)
+STATUS(clBuildProgram, (cl_program p, cl_uint n, const cl_device_id *d, const char *o, program_note f, void *u), (p, n, d, o, f, u), 0)
+STATUS(clSetKernelArg, (cl_kernel k, cl_uint i, size_t s, const void *v), (k, i, s, v), 0)
+STATUS(clEnqueueNDRangeKernel,
+       (cl_command_queue q, cl_kernel k, cl_uint d, const size_t *o, const size_t *g, const size_t *l, WAIT, cl_event *e),
+       (q, k, d, o, g, l, nw, w, e), e)
+STATUS(clEnqueueReadBuffer, (cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t s, void *p, WAIT, cl_event *e), (q, m, b, o, s, p, nw, w, e), e)
+STATUS(clEnqueueWriteBuffer, (cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t s, const void *p, WAIT, cl_event *e),
+       (q, m, b, o, s, p, nw, w, e), e)
+STATUS(clEnqueueUnmapMemObject, (cl_command_queue q, cl_mem m, void *p, WAIT, cl_event *e), (q, m, p, nw, w, e), e)
+STATUS(clEnqueueMarkerWithWaitList, (cl_command_queue q, WAIT, cl_event *e), (q, nw, w, e), e)
+STATUS(clFlush, (cl_command_queue q), (q), 0)
+STATUS(clFinish, (cl_command_queue q), (q), 0)
+STATUS(clWaitForEvents, (cl_uint n, const cl_event *e), (n, e), 0)
+
+#define COUNT(name, type, kind, step)                                                                                            \
+    static cl_int CL_API_CALL my_##name(type object)                                                                             \
+    {                                                                                                                            \
+        const cl_int status = next->name(object);                                                                                \
+        if (status == CL_SUCCESS) atomic_fetch_add(&fault_state.alive[kind], step);                                              \
+        return status;                                                                                                           \
+    }
+#define EVERY_OBJECT(X)                                                                                                          \
+    X(Context, cl_context, FAULT_CONTEXT)                                                                                        \
+    X(CommandQueue, cl_command_queue, FAULT_QUEUE)                                                                               \
+    X(MemObject, cl_mem, FAULT_MEMORY)                                                                                           \
+    X(Program, cl_program, FAULT_PROGRAM)                                                                                        \
+    X(Kernel, cl_kernel, FAULT_KERNEL)                                                                                           \
+    X(Event, cl_event, FAULT_EVENT)
+#define BOTH(name, type, kind) COUNT(clRetain##name, type, kind, 1) COUNT(clRelease##name, type, kind, -1)
+EVERY_OBJECT(BOTH)
+
+CL_API_ENTRY __attribute__((visibility("default"))) cl_int CL_API_CALL clGetLayerInfo(cl_layer_info info, size_t size, void *value, size_t *size_ret)
+{
+    if (info != CL_LAYER_API_VERSION) return CL_INVALID_VALUE;
+    if (value) {
+        if (size < sizeof(cl_layer_api_version)) return CL_INVALID_VALUE;
+        *(cl_layer_api_version *)value = CL_LAYER_API_VERSION_100;
+    }
+    if (size_ret) *size_ret = sizeof(cl_layer_api_version);
+    return CL_SUCCESS;
+}
+
+CL_API_ENTRY __attribute__((visibility("default"))) cl_int CL_API_CALL clInitLayer(cl_uint entries, const cl_icd_dispatch *target,
+                                                                                  cl_uint *entries_ret, const cl_icd_dispatch **layer)
+{
+    const size_t bytes = entries * sizeof(void *);
+    next = target;
+    memcpy(&table, target, bytes < sizeof table ? bytes : sizeof table);
+#define PUT(name) table.name = my_##name
+    PUT(clCreateContext), PUT(clCreateCommandQueue), PUT(clCreateBuffer), PUT(clCreateProgramWithSource), PUT(clCreateProgramWithBinary);
+    PUT(clCreateKernel), PUT(clEnqueueMapBuffer), PUT(clGetPlatformIDs), PUT(clGetPlatformInfo), PUT(clGetDeviceIDs), PUT(clGetDeviceInfo);
+    PUT(clGetContextInfo), PUT(clGetCommandQueueInfo), PUT(clGetMemObjectInfo), PUT(clGetProgramInfo), PUT(clGetProgramBuildInfo);
+    PUT(clGetKernelWorkGroupInfo), PUT(clGetEventInfo), PUT(clBuildProgram), PUT(clSetKernelArg), PUT(clEnqueueNDRangeKernel);
+    PUT(clEnqueueReadBuffer), PUT(clEnqueueWriteBuffer), PUT(clEnqueueUnmapMemObject), PUT(clEnqueueMarkerWithWaitList);
+    PUT(clFlush), PUT(clFinish), PUT(clWaitForEvents);
+#define PUT_BOTH(name, type, kind) PUT(clRetain##name), PUT(clRelease##name);
+    EVERY_OBJECT(PUT_BOTH)
+    *entries_ret = entries < sizeof table / sizeof(void *) ? entries : (cl_uint)(sizeof table / sizeof(void *));
+    *layer = &table;
+    return CL_SUCCESS;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT
+ * fault_layer.h - what a test tells the layer between the OpenCL loader and the driver, and what it learns: tests/fault_layer.c.
+ */
+#ifndef HEED_FAULT_LAYER_H
+#define HEED_FAULT_LAYER_H
+
+#include <stdatomic.h>
+
+enum fault_kind { FAULT_CONTEXT, FAULT_QUEUE, FAULT_MEMORY, FAULT_PROGRAM, FAULT_KERNEL, FAULT_EVENT, FAULT_KINDS };
+
+/* Found by dlsym as "fault_state". Set `at` last: it arms the layer. */
+struct fault_state {
+    atomic_long calls;        /* of the entry point `only`, or of all; reset by the test */
+    atomic_long at;           /* this call fails, counted from 1; 0 = none */
+    atomic_int forever;       /* and every later one */
+    atomic_int code;          /* with this error */
+    char only[64];            /* entry point, "" = all */
+    atomic_long hits;         /* calls that were made to fail */
+    atomic_long alive[FAULT_KINDS];
+    atomic_long builds, launches, buffers; /* successful clBuildProgram, clEnqueueNDRangeKernel, clCreateBuffer without host memory */
+};
+
+#endif
