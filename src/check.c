@@ -341,14 +341,17 @@ heed_status heed_check(const heed_plan *plan, const heed_plan *against, const he
 
 /* ---- validate_every ------------------------------------------------------ */
 
-/* A device of the other wing that can be asked, or NULL. */
+/* A device of the other wing that is already listed and can be asked, or NULL. */
 static struct device *partner_of(struct heed_context *context, const struct device *device)
 {
-    for (int32_t n = 0; n < context->device_count; n++) {
+    struct device *partner = NULL;
+    pthread_mutex_lock(&context->lock);
+    for (int32_t n = 0; n < context->device_count && !partner; n++) {
         struct device *other = context->devices[n];
-        if (other->info.backend != device->info.backend && other->info.usable) return other;
+        if (other->info.backend != device->info.backend && other->info.usable) partner = other;
     }
-    return NULL;
+    pthread_mutex_unlock(&context->lock);
+    return partner;
 }
 
 /* The partner's results in *twin, or false: then the reference is asked instead. */

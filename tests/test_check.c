@@ -298,6 +298,71 @@ Test(validate, right_runs_pass_and_wrong_ones_do_not)
     remove_folder();
 }
 
+/* ---- the other wing ------------------------------------------------------------------- */
+
+/* A context with OpenCL whose device 1 works, or NULL with a word on standard error. */
+static heed_context *make_two_wings(const char *report_dir)
+{
+    heed_context *context = NULL;
+    heed_device_info info = {.struct_size = sizeof info};
+    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_ENVIRONMENT, .validate_every = 1,
+                                          .report_dir = report_dir, .cache_dir = ""};
+    cr_assert_eq(heed_context_create(&options, &context), HEED_OK, "%s", heed_error_message());
+    if (heed_device_count(context) > 1 && heed_device_get_info(context, 1, &info) == HEED_OK && info.usable) return context;
+    fprintf(stderr, "skipped: opencl: %s\n", info.reason[0] ? info.reason : "no device");
+    heed_context_destroy(context);
+    return NULL;
+}
+
+Test(two_wings, check_each_other)
+{
+    cr_assert(mkdtemp(folder));
+    heed_context *context = make_two_wings(folder);
+    static const char *const lines[] = {"b2 hq4 hk2 d16 q9 kv40 causal lse", "b3 hq4 hk2 d32 q9 kv40 f16 page=8 ragged sinks lse scores=2"};
+    for (int n = 0; context && n < 2; n++) {
+        struct instance *in = make_instance(lines[n]);
+        struct prepared host, device;
+        heed_check_report report = {.struct_size = sizeof report};
+        char message[512];
+        int32_t count;
+        make_prepared(context, NULL, in, &host);
+        cr_assert_eq(prepared_make(context, 1, NULL, in, false, &device), HEED_OK, "%s", heed_error_message());
+        cr_assert_eq(prepared_run(&host), HEED_OK, "the CPU, checked by OpenCL: %s", heed_error_message());
+        cr_assert_eq(prepared_run(&device), HEED_OK, "OpenCL, checked by the CPU: %s", heed_error_message());
+        cr_assert_eq(heed_check(device.plan, NULL, &in->lengths, &device.tensors, &report), HEED_OK, "%s", heed_error_message());
+        cr_assert(report.elements > 0 && strstr(report.kernel, "opencl"));
+        cr_assert_eq(heed_check(device.plan, host.plan, &in->lengths, &device.tensors, &report), HEED_OK, "%s", heed_error_message());
+        cr_assert_eq(heed_check(host.plan, device.plan, &in->lengths, &host.tensors, &report), HEED_OK, "%s", heed_error_message());
+        promise_too_much(device.plan);
+        boasters[0].arithmetic = boasters[1].arithmetic = (struct arithmetic){.exact_double = true};
+        cr_assert_eq(heed_check(device.plan, NULL, &in->lengths, &device.tensors, &report), HEED_MISMATCH);
+        prepared_release(&device);
+        prepared_release(&host);
+        instance_free(in);
+        char **names = cases_list(folder, &count, message, sizeof message);
+        cr_assert(!names || count == 0, "heed_check stores nothing");
+        free(names);
+    }
+    heed_context_destroy(context);
+    remove_folder();
+}
+
+Test(two_wings, in_place_on_a_device)
+{
+    heed_context *context = make_two_wings(NULL);
+    if (!context) return;
+    struct instance *in = make_instance("b2 hq4 hk2 d16 q9 kv40 causal");
+    struct prepared device;
+    heed_check_report report = {.struct_size = sizeof report};
+    cr_assert_eq(prepared_make(context, 1, NULL, in, false, &device), HEED_OK, "%s", heed_error_message());
+    device.tensors.o = device.tensors.q;
+    cr_assert_eq(prepared_run(&device), HEED_OK, "validated in place: %s", heed_error_message());
+    cr_assert_eq(heed_check(device.plan, NULL, &in->lengths, &device.tensors, &report), HEED_OK, "%s", heed_error_message());
+    prepared_release(&device);
+    instance_free(in);
+    heed_context_destroy(context);
+}
+
 /* Every sort of input comes back from its case: the stored results are met by an honest run of the problem as it was read. */
 static const char *const stored[] = {
     "hq4 hk2 d64 q9 kv170 causal lse",
