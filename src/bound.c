@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * bound.c - how far a correct kernel's output may lie from the definition's: doc/accuracy.md, step by step, for one output row. Every number
- * comes from the data, the types and the row's declared arithmetic; there is no tolerance here, and no knowledge of any kernel.
+ * bound.c - how far a correct kernel's output may lie from the definition's: doc/accuracy.md, step by step, for one output row. Every
+ * number comes from the data, the types and the row's declared arithmetic; there is no tolerance here, and no knowledge of any kernel.
  */
 #include "bound.h"
 #include "dtype.h"
@@ -10,12 +10,19 @@
 #include <float.h>
 #include <math.h>
 
-#define U 0x1p-24            /* unit roundoff of f32 */
+#define U 0x1p-24 /* unit roundoff of f32 */
 #define LN2 0.69314718055994530942
 
 /* Any order, exp wrong by 4 ulp with 4 roundings of its argument, tiles of 16 keys: data/README.md, 1.3. */
-const struct arithmetic bound_wall = {.dot_lanes = 1, .key_block = 0, .rescale_block = 16, .exp_ulp = 4, .exp_roundings = 4,
-                                      .tanh_ulp = 5, .log_ulp = 3, .div_roundings = 6, .weight_type = HEED_F32};
+const struct arithmetic bound_wall = {.dot_lanes = 1,
+                                      .key_block = 0,
+                                      .rescale_block = 16,
+                                      .exp_ulp = 4,
+                                      .exp_roundings = 4,
+                                      .tanh_ulp = 5,
+                                      .log_ulp = 3,
+                                      .div_roundings = 6,
+                                      .weight_type = HEED_F32};
 
 bool bound_holds(double got, double want, double bound)
 {
@@ -26,33 +33,27 @@ bool bound_holds(double got, double want, double bound)
 }
 
 /* A product of k factors (1 + d)^(+1 or -1), |d| <= u, is 1 + t with |t| <= gamma(k). */
-static double gamma_of(double k)
-{
-    return k * U / (1 - k * U);
-}
+static double gamma_of(double k) { return k * U / (1 - k * U); }
 
 static double max_of(double a, double b) { return a > b ? a : b; }
 static double min_of(double a, double b) { return a < b ? a : b; }
 
 /* What the derivation needs of a row's arithmetic for this problem and this number of keys. */
 struct terms {
-    double dot;          /* gamma(h_d + 3 ...): relative to the magnitude of a score */
-    double tanh_error;   /* relative error of the softcap */
-    double exp_error;    /* (T + 1) exps, each 2au / (1 - 2au) */
-    double roundings;    /* r u */
-    double chain;        /* h_n + T */
-    double division;     /* e_div */
-    double log_error;    /* 2 a_l + 2 */
-    double weight;       /* u_P, 0 for f32 */
-    double tiny_weight;  /* what may be lost of a weight that underflows */
-    double tiny;         /* what may be lost of a product that underflows */
-    double tiny_input;   /* the same for an input or a scaled q */
+    double dot;         /* gamma(h_d + 3 ...): relative to the magnitude of a score */
+    double tanh_error;  /* relative error of the softcap */
+    double exp_error;   /* (T + 1) exps, each 2au / (1 - 2au) */
+    double roundings;   /* r u */
+    double chain;       /* h_n + T */
+    double division;    /* e_div */
+    double log_error;   /* 2 a_l + 2 */
+    double weight;      /* u_P, 0 for f32 */
+    double tiny_weight; /* what may be lost of a weight that underflows */
+    double tiny;        /* what may be lost of a product that underflows */
+    double tiny_input;  /* the same for an input or a scaled q */
 };
 
-static bool is_float(heed_type type)
-{
-    return type == HEED_F32 || type == HEED_F16 || type == HEED_BF16;
-}
+static bool is_float(heed_type type) { return type == HEED_F32 || type == HEED_F16 || type == HEED_BF16; }
 
 static struct terms terms_of(const struct problem *p, const struct arithmetic *a, const struct reference_row *row)
 {
@@ -76,7 +77,9 @@ static struct terms terms_of(const struct problem *p, const struct arithmetic *a
         .chain = h_n + rescales,
         .division = (double)a->div_roundings,
         .log_error = 2 * (double)a->log_ulp + 2,
-        .weight = half ? 0x1p-11 : a->weight_type == HEED_BF16 ? 0x1p-8 : 0,
+        .weight = half                          ? 0x1p-11
+                  : a->weight_type == HEED_BF16 ? 0x1p-8
+                                                : 0,
         .tiny_weight = half ? (a->flushes ? 0x1p-14 : 0x1p-25) : 0x1p-126,
         .tiny = a->flushes ? 0x1p-126 : 0x1p-150,
         .tiny_input = a->flushes ? 0x1p-126 : 0x1p-150,
@@ -96,10 +99,7 @@ static double score_error(const struct problem *p, const struct terms *t, const 
 }
 
 /* The rounding of a sum of k terms of total size b added to x, slope times distance and a change to base 2 included. */
-static double added_error(double b, double k, double x)
-{
-    return k > 0 ? U * (4 * b + k * fabs(x)) : 0;
-}
+static double added_error(double b, double k, double x) { return k > 0 ? U * (4 * b + k * fabs(x)) : 0; }
 
 /* e_j of stage 1: the softcap's derivative is between 0 and 1, so earlier errors are not enlarged. */
 static double capped_error(const struct problem *p, const struct terms *t, const struct reference_row *row, int32_t j)
@@ -166,16 +166,10 @@ static double log_of_errors(const struct reference_row *row, double sink, double
 }
 
 /* p e^x, from log p, without overflow to infinity (which times 0 would be NaN). */
-static double grown(double log_p, double x)
-{
-    return exp(min_of(log_p + x, 660));
-}
+static double grown(double log_p, double x) { return exp(min_of(log_p + x, 660)); }
 
 /* p (e^x - 1). */
-static double growth(double p, double log_p, double x)
-{
-    return x < 1 ? p * expm1(x) : grown(log_p, x);
-}
+static double growth(double p, double log_p, double x) { return x < 1 ? p * expm1(x) : grown(log_p, x); }
 
 /* ---- steps 5 to 7: the output ------------------------------------------- */
 
@@ -191,11 +185,11 @@ static double stored(heed_type type, double value, double bound, bool flushes)
 
 /* Sums over the visible keys, per component c; each array has v_head_dim elements. */
 struct columns {
-    double *moved;     /* sum f_j |v - o|,  f_j = p_j (e^(d_j + L) - 1) */
-    double *weighted;  /* sum g_j |v|,      g_j = p_j e^(d_j + L) */
-    double *spread;    /* max |v - o| */
-    double *largest;   /* max |v| */
-    double *sum;       /* sum |v|; NaN where an infinite v has so small a weight that f32 may have lost it */
+    double *moved;    /* sum f_j |v - o|,  f_j = p_j (e^(d_j + L) - 1) */
+    double *weighted; /* sum g_j |v|,      g_j = p_j e^(d_j + L) */
+    double *spread;   /* max |v - o| */
+    double *largest;  /* max |v| */
+    double *sum;      /* sum |v|; NaN where an infinite v has so small a weight that f32 may have lost it */
 };
 
 static void sum_columns(const struct call *call, int32_t b, int32_t g, struct reference_row *row, double l, struct columns *to)
@@ -225,7 +219,7 @@ static double output_bound(const struct problem *p, const struct arithmetic *a, 
     double o = fabs(row->o[c]), n = row->visible;
     if (isnan(row->o[c])) return isnan(s->sum[c]) && s->largest[c] == INFINITY ? INFINITY : 0;
     if (isnan(s->sum[c])) return INFINITY;
-    if (isinf(row->o[c]) || s->sum[c] == 0) return 0; /* an infinite value demands itself; zeros weigh nothing */
+    if (isinf(row->o[c]) || s->sum[c] == 0) return 0;                /* an infinite value demands itself; zeros weigh nothing */
     double overflow = s->weighted[c] * exp(row->lse - row->maximum); /* the sum before it is divided */
     if (!(overflow < 0.999 * (double)FLT_MAX) && s->largest[c] * n > 0.999 * (double)FLT_MAX) return INFINITY;
 
@@ -338,7 +332,8 @@ void bound_row(const struct call *call, int32_t b, int32_t h, int32_t i, const s
         *lse_bound = INFINITY;
         return;
     }
-    struct columns s = {scratch->scratch, scratch->scratch + n, scratch->scratch + 2 * n, scratch->scratch + 3 * n, scratch->scratch + 4 * n};
+    struct columns s = {scratch->scratch, scratch->scratch + n, scratch->scratch + 2 * n, scratch->scratch + 3 * n,
+                        scratch->scratch + 4 * n};
     sum_columns(call, b, h / p->group, scratch, l, &s);
     double sink_growth = row->sink == -INFINITY ? 0 : growth(row->sink_weight, row->sink - row->lse, d_0 + l);
     for (int32_t c = 0; c < n; c++) o_bound[c] = output_bound(p, arithmetic, &t, row, &s, sink_growth, c);

@@ -42,7 +42,8 @@ static int compare_places(const struct tally *a, const struct tally *b)
 
 static double ratio_of(double got, double want, double bound)
 {
-    if (bound_holds(got, want, bound)) return got == want || !(bound > 0) || bound == INFINITY || isnan(want) ? 0 : fabs(got - want) / bound;
+    if (bound_holds(got, want, bound))
+        return got == want || !(bound > 0) || bound == INFINITY || isnan(want) ? 0 : fabs(got - want) / bound;
     double ratio = bound > 0 ? fabs(got - want) / bound : INFINITY;
     return isnan(ratio) ? INFINITY : ratio;
 }
@@ -95,7 +96,7 @@ struct worker {
 struct check_work {
     const struct call *got, *other; /* other may be NULL */
     struct worker *workers;
-    int32_t *first_task;            /* [batch + 1] */
+    int32_t *first_task; /* [batch + 1] */
 };
 
 static double element(heed_type type, const void *row, int32_t d)
@@ -257,16 +258,27 @@ heed_status check_call(const struct call *got, const struct call *other, heed_ch
 
 /* ---- heed_check ---------------------------------------------------------- */
 
-/* Two plans of one problem: all that lengths and tensors mean must be the same; o's type and hints may differ only with a buffer of its own,
- * and the second run writes rows of the first one's layout, so o's type must be the same too. */
+/* Two plans of one problem: all that lengths and tensors mean must be the same; o's type and hints may differ only with a buffer of its
+ * own, and the second run writes rows of the first one's layout, so o's type must be the same too. */
 static heed_status same_problem(const struct problem *a, const struct problem *b)
 {
-    const struct { const char *name; int64_t one, two; } fields[] = {
-        {"q_type", a->q_type, b->q_type}, {"k_type", a->k_type, b->k_type}, {"v_type", a->v_type, b->v_type},
-        {"o_type", a->o_type, b->o_type}, {"bias_type", a->bias_type, b->bias_type}, {"q_heads", a->q_heads, b->q_heads},
-        {"kv_heads", a->kv_heads, b->kv_heads}, {"head_dim", a->head_dim, b->head_dim}, {"v_head_dim", a->v_head_dim, b->v_head_dim},
-        {"window_left", a->window_left, b->window_left}, {"window_right", a->window_right, b->window_right},
-        {"page_size", a->page_size, b->page_size}, {"scores_stage", a->scores_stage, b->scores_stage},
+    const struct {
+        const char *name;
+        int64_t one, two;
+    } fields[] = {
+        {"q_type", a->q_type, b->q_type},
+        {"k_type", a->k_type, b->k_type},
+        {"v_type", a->v_type, b->v_type},
+        {"o_type", a->o_type, b->o_type},
+        {"bias_type", a->bias_type, b->bias_type},
+        {"q_heads", a->q_heads, b->q_heads},
+        {"kv_heads", a->kv_heads, b->kv_heads},
+        {"head_dim", a->head_dim, b->head_dim},
+        {"v_head_dim", a->v_head_dim, b->v_head_dim},
+        {"window_left", a->window_left, b->window_left},
+        {"window_right", a->window_right, b->window_right},
+        {"page_size", a->page_size, b->page_size},
+        {"scores_stage", a->scores_stage, b->scores_stage},
         {"flags", (int64_t)(a->flags & ~HEED_INVARIANT), (int64_t)(b->flags & ~HEED_INVARIANT)},
     };
     for (size_t n = 0; n < sizeof fields / sizeof *fields; n++)
@@ -326,7 +338,8 @@ heed_status heed_check(const heed_plan *plan, const heed_plan *against, const he
     if (!plan || !lengths || !tensors || !report)
         return fail(HEED_INVALID_ARGUMENT, "%s is NULL", !plan ? "plan" : !lengths ? "lengths" : !tensors ? "tensors" : "report");
     const size_t given = report->struct_size, known = sizeof result;
-    if (given < sizeof given) return fail(HEED_INVALID_ARGUMENT, "heed_check_report.struct_size is %zu: set it to sizeof the struct", given);
+    if (given < sizeof given)
+        return fail(HEED_INVALID_ARGUMENT, "heed_check_report.struct_size is %zu: set it to sizeof the struct", given);
     heed_status status = against ? same_problem(&plan->problem, &against->problem) : HEED_OK;
     if (status == HEED_OK) status = batch_make((heed_plan *)plan, lengths, &batch);
     if (status != HEED_OK) return status;

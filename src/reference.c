@@ -45,10 +45,7 @@ struct reference_row *reference_row_new(const struct services *services, const s
     return memory ? reference_row_place(memory, problem, kv_len_max) : NULL;
 }
 
-void reference_row_delete(const struct services *services, struct reference_row *row)
-{
-    memory_delete(services, row);
-}
+void reference_row_delete(const struct services *services, struct reference_row *row) { memory_delete(services, row); }
 
 /* ---- inputs of one row -------------------------------------------------- */
 

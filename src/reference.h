@@ -11,25 +11,25 @@
  * key that cannot be seen hold logit -infinity and weight 0; its raw, capped, magnitude, key_size and added are set only where scores
  * of stage 0 or 1 are asked for. */
 struct reference_row {
-    int32_t kv_len, visible;   /* keys of the sequence; how many are visible */
-    int32_t begin, end;        /* first visible key, and one past the last; begin = end where there is none */
-    bool order_matters;        /* an f32 sum of a visible key may overflow in one order and not in another: nothing is promised */
-    double *raw;               /* [kv_len] scale * q.k           (stage 0) */
-    double *capped;            /* [kv_len] after the softcap     (stage 1) */
-    double *logit;             /* [kv_len] with ALiBi and bias, hidden = -infinity (stage 2) */
-    double *weight;            /* [kv_len] probabilities, hidden 0 (stage 3) */
-    double *magnitude;         /* [kv_len] |scale| * sum_d |q_d k_jd| */
-    double *key_size;          /* [kv_len] sum_d |k_jd| */
-    double *added;             /* [kv_len] |ALiBi term| + |bias| */
-    double *error;             /* [kv_len] bound.c's scratch: e_j, then d_j */
-    int32_t terms;             /* how many terms are added (ALiBi, bias): 0 to 2 */
+    int32_t kv_len, visible;       /* keys of the sequence; how many are visible */
+    int32_t begin, end;            /* first visible key, and one past the last; begin = end where there is none */
+    bool order_matters;            /* an f32 sum of a visible key may overflow in one order and not in another: nothing is promised */
+    double *raw;                   /* [kv_len] scale * q.k           (stage 0) */
+    double *capped;                /* [kv_len] after the softcap     (stage 1) */
+    double *logit;                 /* [kv_len] with ALiBi and bias, hidden = -infinity (stage 2) */
+    double *weight;                /* [kv_len] probabilities, hidden 0 (stage 3) */
+    double *magnitude;             /* [kv_len] |scale| * sum_d |q_d k_jd| */
+    double *key_size;              /* [kv_len] sum_d |k_jd| */
+    double *added;                 /* [kv_len] |ALiBi term| + |bias| */
+    double *error;                 /* [kv_len] bound.c's scratch: e_j, then d_j */
+    int32_t terms;                 /* how many terms are added (ALiBi, bias): 0 to 2 */
     double *k_row, *v_row, *q_row; /* scratch: one row each, in double */
-    double *o;                 /* [v_head_dim] */
-    double *scratch;           /* [5 * v_head_dim] bound.c's */
-    double query_size;         /* sum_d |q_d| */
-    double maximum, lse;       /* of all logits, the sink's included; lse natural, without the LSE flags applied */
-    double lse_out;            /* as written: HEED_LSE_WITHOUT_SINK and HEED_LSE_BASE2 applied */
-    double sink, sink_weight;  /* -infinity and 0 without a sink */
+    double *o;                     /* [v_head_dim] */
+    double *scratch;               /* [5 * v_head_dim] bound.c's */
+    double query_size;             /* sum_d |q_d| */
+    double maximum, lse;           /* of all logits, the sink's included; lse natural, without the LSE flags applied */
+    double lse_out;                /* as written: HEED_LSE_WITHOUT_SINK and HEED_LSE_BASE2 applied */
+    double sink, sink_weight;      /* -infinity and 0 without a sink */
 };
 
 struct reference_row *reference_row_new(const struct services *services, const struct problem *problem, int32_t kv_len_max);

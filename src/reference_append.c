@@ -28,8 +28,8 @@ void reference_rotate_row(const struct call *call, int64_t position, float *x)
 }
 
 /* One row of f32 into the cache's row j, with its scale where the type has one. */
-static void store_key_row(const struct call *call, const struct view *view, const struct view *scales, heed_type type, int32_t b,
-                          int32_t g, int32_t j, const float *x, int32_t n)
+static void store_key_row(const struct call *call, const struct view *view, const struct view *scales, heed_type type, int32_t b, int32_t g,
+                          int32_t j, const float *x, int32_t n)
 {
     const struct sequence *s = &call->batch->sequences[b];
     const int32_t *pages = call->batch->page_table;
@@ -83,7 +83,7 @@ void reference_merge(const struct call *call, int32_t b, int32_t h, int32_t i)
     const struct problem *p = &call->plan->problem;
     const struct sequence *s = &call->batch->sequences[b];
     const double base = (p->flags & HEED_LSE_BASE2) ? 0.69314718055994530942 : 1; /* ln 2 */
-    const double nothing = 0x1p-149; /* a weight that f32 cannot hold */
+    const double nothing = 0x1p-149;                                              /* a weight that f32 cannot hold */
     float raw_a = *(const float *)query_row(&call->lse_a, s, b, h, i), raw_b = *(const float *)query_row(&call->lse_b, s, b, h, i);
     double l_a = (double)raw_a * base, l_b = (double)raw_b * base;
     double m = l_a > l_b || isnan(l_a) ? l_a : l_b;

@@ -36,13 +36,13 @@ heed_status report_mismatch(const struct call *got, const struct call *other, co
     text_of_double(report->got, mine, sizeof mine);
     text_of_double(report->expected, theirs, sizeof theirs);
     text_of_double(report->bound, bound, sizeof bound);
-    size_t n = text_append(place, sizeof place, 0, "%s[b %lld, h %lld, i %lld", outputs[report->worst_output], (long long)report->worst_batch,
-                           (long long)report->worst_head, (long long)report->worst_token);
+    size_t n = text_append(place, sizeof place, 0, "%s[b %lld, h %lld, i %lld", outputs[report->worst_output],
+                           (long long)report->worst_batch, (long long)report->worst_head, (long long)report->worst_token);
     if (report->worst_dim >= 0) n = text_append(place, sizeof place, n, ", %lld", (long long)report->worst_dim);
     text_append(place, sizeof place, n, "]");
     return fail(HEED_MISMATCH, "\"%s\": %s is %s by %s, %s by %s, bound %s; %llu of %llu elements lie outside", problem, place, mine,
-                report->kernel, theirs, other ? other->plan->device->info.name : "the reference", bound, (unsigned long long)report->outside,
-                (unsigned long long)report->elements);
+                report->kernel, theirs, other ? other->plan->device->info.name : "the reference", bound,
+                (unsigned long long)report->outside, (unsigned long long)report->elements);
 }
 
 /* ---- case.json ------------------------------------------------------------ */
@@ -64,10 +64,7 @@ static void put_number(FILE *json, double x)
     fprintf(json, isfinite(x) ? "%s" : "\"%s\"", text);
 }
 
-static void put_flag(FILE *json, const char *key, bool value)
-{
-    fprintf(json, "  \"%s\": %s,\n", key, value ? "true" : "false");
-}
+static void put_flag(FILE *json, const char *key, bool value) { fprintf(json, "  \"%s\": %s,\n", key, value ? "true" : "false"); }
 
 enum per_sequence { Q_LEN, KV_LEN, Q_POSITION, KV_FIRST };
 
@@ -95,8 +92,8 @@ static void put_problem(FILE *json, const struct call *call, const char *name)
     put_string(json, "version", version);
     put_string(json, "q_layout", batch->q_packed ? "ragged" : "dense");
     put_string(json, "kv_layout", p->page_size ? "paged" : batch->kv_packed ? "ragged" : "dense");
-    fprintf(json, "  \"batch\": %d,\n  \"q_heads\": %d,\n  \"kv_heads\": %d,\n  \"head_dim\": %d,\n  \"v_head_dim\": %d,\n", batch->batch, p->q_heads,
-            p->kv_heads, p->head_dim, p->v_head_dim);
+    fprintf(json, "  \"batch\": %d,\n  \"q_heads\": %d,\n  \"kv_heads\": %d,\n  \"head_dim\": %d,\n  \"v_head_dim\": %d,\n", batch->batch,
+            p->q_heads, p->kv_heads, p->head_dim, p->v_head_dim);
     if (p->page_size) fprintf(json, "  \"page_size\": %d,\n", p->page_size);
     put_lengths(json, "q_len", batch, Q_LEN);
     put_lengths(json, "kv_len", batch, KV_LEN);
@@ -121,7 +118,8 @@ static void put_worst(FILE *json, const struct call *call, const heed_check_repo
 {
     put_string(json, "device", call->plan->device->info.name);
     put_string(json, "kernel", r->kernel);
-    fprintf(json, "  \"worst\": {\"output\": %d, \"batch\": %lld, \"head\": %lld, \"token\": %lld, \"dim\": %lld, \"got\": ", r->worst_output,
+    fprintf(json,
+            "  \"worst\": {\"output\": %d, \"batch\": %lld, \"head\": %lld, \"token\": %lld, \"dim\": %lld, \"got\": ", r->worst_output,
             (long long)r->worst_batch, (long long)r->worst_head, (long long)r->worst_token, (long long)r->worst_dim);
     put_number(json, r->got);
     fputs(", \"expected\": ", json);
@@ -137,7 +135,8 @@ static void put_worst(FILE *json, const struct call *call, const heed_check_repo
 static heed_status make_folder(const char *report_dir, char *folder, size_t capacity, char *name, size_t name_capacity)
 {
     const long long now = (long long)time(NULL);
-    if (mkdir(report_dir, 0777) != 0 && errno != EEXIST) return fail(HEED_INTERNAL, "cannot make report_dir %s: %s", report_dir, strerror(errno));
+    if (mkdir(report_dir, 0777) != 0 && errno != EEXIST)
+        return fail(HEED_INTERNAL, "cannot make report_dir %s: %s", report_dir, strerror(errno));
     for (int n = 0; n < 10000; n++) {
         text_append(name, name_capacity, 0, "mismatch_%lld_%d_%d", now, (int)getpid(), n);
         if (text_append(folder, capacity, 0, "%s/%s", report_dir, name) >= capacity)

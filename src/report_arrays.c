@@ -20,14 +20,11 @@ struct array {
     const char *role, *dtype, *descr;
     int64_t shape[4];
     int rank;
-    int64_t item;              /* bytes per element of shape */
+    int64_t item; /* bytes per element of shape */
     unsigned char *data;
 };
 
-static const struct services *services_of(const struct store *to)
-{
-    return &to->call->plan->context->services;
-}
+static const struct services *services_of(const struct store *to) { return &to->call->plan->context->services; }
 
 static int64_t array_bytes(const struct array *a)
 {
@@ -67,8 +64,7 @@ static bool write_npy(FILE *file, const struct array *a)
     text[n++] = '\n';
     unsigned char head[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)(length & 255), (unsigned char)(length >> 8)};
     size_t bytes = (size_t)array_bytes(a);
-    return fwrite(head, 1, sizeof head, file) == sizeof head && fwrite(text, 1, n, file) == n &&
-           fwrite(a->data, 1, bytes, file) == bytes;
+    return fwrite(head, 1, sizeof head, file) == sizeof head && fwrite(text, 1, n, file) == n && fwrite(a->data, 1, bytes, file) == bytes;
 }
 
 /* The file, its entry in case.json, and an end of the array. */
@@ -83,8 +79,8 @@ static heed_status array_done(struct store *to, struct array *a)
     if (file && fclose(file) != 0) good = false;
     memory_delete(services_of(to), a->data);
     a->data = NULL;
-    fprintf(to->json, "%s\n    {\"role\": \"%s\", \"file\": \"%s.npy\", \"dtype\": \"%s\", \"shape\": %s}", to->listed++ ? "," : "", a->role, a->role,
-            a->dtype, shape);
+    fprintf(to->json, "%s\n    {\"role\": \"%s\", \"file\": \"%s.npy\", \"dtype\": \"%s\", \"shape\": %s}", to->listed++ ? "," : "",
+            a->role, a->role, a->dtype, shape);
     return good ? HEED_OK : fail(HEED_INTERNAL, "cannot write %s", path);
 }
 
@@ -93,10 +89,12 @@ static heed_status array_done(struct store *to, struct array *a)
 /* Names of a storage type in a case: dtype, numpy's descr, bytes of one element of the stored last axis. */
 static void type_words(heed_type type, struct array *a)
 {
-    static const struct { const char *dtype, *descr; int item; } words[] = {
-        [HEED_F32] = {"float32", "<f4", 4},  [HEED_F16] = {"float16", "<f2", 2}, [HEED_BF16] = {"bfloat16", "<u2", 2},
-        [HEED_I8] = {"int8", "|i1", 1},      [HEED_Q8_0] = {"q8_0", "|u1", 1},   [HEED_Q4_0] = {"q4_0", "|u1", 1},
-        [HEED_F8_E4M3] = {"f8_e4m3", "|u1", 1}, [HEED_F8_E5M2] = {"f8_e5m2", "|u1", 1}};
+    static const struct {
+        const char *dtype, *descr;
+        int item;
+    } words[] = {[HEED_F32] = {"float32", "<f4", 4},     [HEED_F16] = {"float16", "<f2", 2},    [HEED_BF16] = {"bfloat16", "<u2", 2},
+                 [HEED_I8] = {"int8", "|i1", 1},         [HEED_Q8_0] = {"q8_0", "|u1", 1},      [HEED_Q4_0] = {"q4_0", "|u1", 1},
+                 [HEED_F8_E4M3] = {"f8_e4m3", "|u1", 1}, [HEED_F8_E5M2] = {"f8_e5m2", "|u1", 1}};
     a->dtype = words[type].dtype;
     a->descr = words[type].descr;
     a->item = words[type].item;
@@ -105,7 +103,7 @@ static void type_words(heed_type type, struct array *a)
 /* Rows (b, h, i) in the order of the case: dense [batch, heads, q_len]; ragged [tokens, heads] or, heads_first, [heads, tokens]. An axis
  * that the view repeats (stride 0) gets extent 1 where `fold` is set. */
 struct rows {
-    const struct view *view;   /* NULL: nothing to copy, the rows are filled by index */
+    const struct view *view; /* NULL: nothing to copy, the rows are filled by index */
     int32_t heads;
     bool ragged, heads_first, fold;
     bool one_batch, one_head, one_token;
@@ -241,9 +239,11 @@ static heed_status store_cache(struct store *to, const char *role, const struct 
         const struct sequence *s = &batch->sequences[b];
         for (int32_t j = 0; j < s->kv_len; j++) {
             for (int32_t g = 0; g < p->kv_heads; g++) {
-                int64_t index = p->page_size       ? ((int64_t)map[batch->page_table[s->first_page + j / p->page_size]] * p->page_size + j % p->page_size) * heads + g
-                                : batch->kv_packed ? (s->kv_token + j) * heads + g
-                                                   : ((int64_t)b * heads + g) * batch->kv_len_max + j;
+                int64_t index =
+                    p->page_size
+                        ? ((int64_t)map[batch->page_table[s->first_page + j / p->page_size]] * p->page_size + j % p->page_size) * heads + g
+                    : batch->kv_packed ? (s->kv_token + j) * heads + g
+                                       : ((int64_t)b * heads + g) * batch->kv_len_max + j;
                 memcpy(a.data + index * row_bytes, key_row(view, s, batch->page_table, p->page_size, b, g, j), (size_t)row_bytes);
             }
         }
@@ -313,7 +313,8 @@ heed_status store_inputs(struct store *to)
     if (status == HEED_OK && p->page_size) status = store_page_table(to);
     if (status == HEED_OK && batch->q_positions) status = store_q_positions(to);
     if (status == HEED_OK && (p->flags & HEED_MASK_BOOL)) status = store_keys(to, "mask", &c->mask, mask, HEED_I8, false, p->q_heads, keys);
-    if (status == HEED_OK && (p->flags & HEED_MASK_BITS)) status = store_keys(to, "mask", &c->mask, bits, 0, true, p->q_heads, (keys + 7) / 8);
+    if (status == HEED_OK && (p->flags & HEED_MASK_BITS))
+        status = store_keys(to, "mask", &c->mask, bits, 0, true, p->q_heads, (keys + 7) / 8);
     if (status == HEED_OK && (p->flags & HEED_BIAS)) status = store_keys(to, "bias", &c->bias, bias, p->bias_type, false, p->q_heads, keys);
     if (status == HEED_OK && (p->flags & HEED_KEY_RANGE)) status = store_keys(to, "key_range", &c->key_range, range, 0, false, 0, 2);
     if (status == HEED_OK && (p->flags & HEED_ALIBI)) status = store_per_head(to, "alibi", &c->alibi);
@@ -322,10 +323,12 @@ heed_status store_inputs(struct store *to)
 }
 
 /* What is stored of the outputs, side by side. */
-struct results { struct array y, bound, lse, lse_bound, got, got_lse; };
+struct results {
+    struct array y, bound, lse, lse_bound, got, got_lse;
+};
 
-static void fill_results(struct store *to, struct results *all, const struct rows *o_rows, const struct rows *lse_rows, struct reference_row *row,
-                         double *score_bound)
+static void fill_results(struct store *to, struct results *all, const struct rows *o_rows, const struct rows *lse_rows,
+                         struct reference_row *row, double *score_bound)
 {
     const struct call *c = to->call;
     const struct problem *p = &c->plan->problem;
@@ -336,7 +339,8 @@ static void fill_results(struct store *to, struct results *all, const struct row
             for (int32_t i = 0; i < s->q_len; i++) {
                 int64_t at = row_index(to, o_rows, b, h, i), at_lse = row_index(to, lse_rows, b, h, i);
                 reference_compute(c, b, h, i, row);
-                bound_row(c, b, h, i, row, arithmetic, (double *)all->bound.data + at * p->v_head_dim, (double *)all->lse_bound.data + at_lse, score_bound);
+                bound_row(c, b, h, i, row, arithmetic, (double *)all->bound.data + at * p->v_head_dim,
+                          (double *)all->lse_bound.data + at_lse, score_bound);
                 memcpy((double *)all->y.data + at * p->v_head_dim, row->o, (size_t)p->v_head_dim * sizeof(double));
                 ((double *)all->lse.data)[at_lse] = row->lse_out;
                 row_to_f32(p->o_type, query_row(&c->o, s, b, h, i), 1.0f, (float *)all->got.data + at * p->v_head_dim, p->v_head_dim);
@@ -350,8 +354,12 @@ heed_status store_outputs(struct store *to)
 {
     const struct call *c = to->call;
     const struct problem *p = &c->plan->problem;
-    struct results all = {.y = {.role = "Y"}, .bound = {.role = "bound"}, .lse = {.role = "lse"}, .lse_bound = {.role = "lse_bound"},
-                          .got = {.role = "got"}, .got_lse = {.role = "got_lse"}};
+    struct results all = {.y = {.role = "Y"},
+                          .bound = {.role = "bound"},
+                          .lse = {.role = "lse"},
+                          .lse_bound = {.role = "lse_bound"},
+                          .got = {.role = "got"},
+                          .got_lse = {.role = "got_lse"}};
     struct array *arrays[6] = {&all.y, &all.bound, &all.lse, &all.lse_bound, &all.got, &all.got_lse};
     struct rows o_rows = rows_of(to, &c->o, p->q_heads, false, false), lse_rows = rows_of(to, &c->o, p->q_heads, true, false);
     struct reference_row *row = reference_row_new(services_of(to), p, c->batch->kv_len_max);

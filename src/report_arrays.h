@@ -10,10 +10,10 @@
 
 /* A case being written: json stands in the list of inputs or outputs. */
 struct store {
-    const struct call *call;  /* every view in host memory */
+    const struct call *call; /* every view in host memory */
     const char *folder;
     FILE *json;
-    int listed;               /* entries of the current list */
+    int listed; /* entries of the current list */
 };
 
 heed_status store_inputs(struct store *to);

@@ -8,8 +8,8 @@
 
 #include <string.h>
 
-static const enum role input_roles[] = {ROLE_Q,     ROLE_K,       ROLE_V,       ROLE_MASK,     ROLE_BIAS,
-                                        ROLE_ALIBI, ROLE_SINKS,   ROLE_K_SCALE, ROLE_V_SCALE,  ROLE_KEY_RANGE};
+static const enum role input_roles[] = {ROLE_Q,     ROLE_K,     ROLE_V,       ROLE_MASK,    ROLE_BIAS,
+                                        ROLE_ALIBI, ROLE_SINKS, ROLE_K_SCALE, ROLE_V_SCALE, ROLE_KEY_RANGE};
 static const enum role output_roles[] = {ROLE_O, ROLE_LSE, ROLE_SCORES};
 enum { INPUTS = sizeof input_roles / sizeof *input_roles, OUTPUTS = sizeof output_roles / sizeof *output_roles };
 
@@ -18,10 +18,7 @@ static struct view *view_of(struct call *call, enum role role)
     return (struct view *)call_view(call, role); /* of our own copy of the call */
 }
 
-static const struct services *services_of(const struct call *call)
-{
-    return &call->plan->context->services;
-}
+static const struct services *services_of(const struct call *call) { return &call->plan->context->services; }
 
 /* Does this input share host bytes with an output? (o = q in place) */
 static bool overwritten(const struct call *call, enum role role)
@@ -158,8 +155,11 @@ heed_status twin_run(struct heed_plan *plan, const struct shadow *inputs, struct
     if (status == HEED_OK && workspace.bytes) {
         status = device->backend->buffer_create(&workspace);
         if (status == HEED_OK)
-            call->workspace = (struct view){.data = host ? workspace.data : NULL, .mem = host ? NULL : workspace.data, .bytes = workspace.bytes,
-                                            .memory = host ? HEED_MEMORY_HOST : HEED_MEMORY_CL_BUFFER, .given = true};
+            call->workspace = (struct view){.data = host ? workspace.data : NULL,
+                                            .mem = host ? NULL : workspace.data,
+                                            .bytes = workspace.bytes,
+                                            .memory = host ? HEED_MEMORY_HOST : HEED_MEMORY_CL_BUFFER,
+                                            .given = true};
     }
     if (status == HEED_OK) {
         call->may_copy = call->private_output = !host;

@@ -9,7 +9,7 @@
 #include "problem.h"
 
 struct shadow {
-    struct call call;            /* every view in host memory: the caller's own where that is safe, else a copy */
+    struct call call; /* every view in host memory: the caller's own where that is safe, else a copy */
     void *copy[ROLE_COUNT];
 };
 

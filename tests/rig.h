@@ -57,9 +57,19 @@ static inline void rig_init(struct rig *r, int32_t q_heads, int32_t kv_heads, in
     r->plan.device = &r->device;
     r->plan.row[KIND_PREFILL] = r->plan.row[KIND_DECODE] = &r->row;
     r->plan.desc.struct_size = sizeof r->plan.desc;
-    r->plan.problem = (struct problem){.q_type = HEED_F32, .k_type = HEED_F32, .v_type = HEED_F32, .o_type = HEED_F32, .bias_type = HEED_F32,
-                                       .q_heads = q_heads, .kv_heads = kv_heads, .group = q_heads / kv_heads, .head_dim = dim, .v_head_dim = v_dim,
-                                       .scale = 1.0f, .window_left = -1, .window_right = -1};
+    r->plan.problem = (struct problem){.q_type = HEED_F32,
+                                       .k_type = HEED_F32,
+                                       .v_type = HEED_F32,
+                                       .o_type = HEED_F32,
+                                       .bias_type = HEED_F32,
+                                       .q_heads = q_heads,
+                                       .kv_heads = kv_heads,
+                                       .group = q_heads / kv_heads,
+                                       .head_dim = dim,
+                                       .v_head_dim = v_dim,
+                                       .scale = 1.0f,
+                                       .window_left = -1,
+                                       .window_right = -1};
     for (int32_t b = 0; b < RIG_BATCH; b++)
         r->sequences[b] = (struct sequence){.q_len = q_len, .kv_len = kv_len, .position = kv_len - q_len, .q_index = b * q_len};
     r->batch.plan = &r->plan;
@@ -74,16 +84,17 @@ static inline void rig_init(struct rig *r, int32_t q_heads, int32_t kv_heads, in
     r->scratch = reference_row_new(&r->context.services, &r->plan.problem, kv_len > 64 ? kv_len : 64);
 }
 
-static inline void rig_done(struct rig *r)
-{
-    reference_row_delete(&r->context.services, r->scratch);
-}
+static inline void rig_done(struct rig *r) { reference_row_delete(&r->context.services, r->scratch); }
 
 /* Dense [batch, heads, tokens] rows of row_bytes. */
 static inline struct view rig_view(const void *data, int64_t heads, int64_t tokens, int64_t row_bytes)
 {
-    return (struct view){.data = (unsigned char *)data, .batch = heads * tokens * row_bytes, .head = tokens * row_bytes, .token = row_bytes,
-                         .bytes = UINT64_MAX, .given = true};
+    return (struct view){.data = (unsigned char *)data,
+                         .batch = heads * tokens * row_bytes,
+                         .head = tokens * row_bytes,
+                         .token = row_bytes,
+                         .bytes = UINT64_MAX,
+                         .given = true};
 }
 
 /* q, k, v (and o, lse) as dense arrays of the rig's types. */

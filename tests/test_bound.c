@@ -12,21 +12,55 @@
 
 enum { KEYS = 300, DIM = 64, VDIM = 6 };
 
-enum bug { GOOD, MASK_OFF_BY_ONE, KEY_DROPPED, KEY_TWICE, RESCALE_MISSING, EXP_WRONG, EXP_CUT, SCALE_OFF, LOGITS_F16, SUMS_F16, SINK_IGNORED,
-           CAP_IGNORED, BIAS_IGNORED, ALIBI_IGNORED, HIDDEN_TIMES_ZERO, LSE_BASE, BUGS };
-static const char *const bug_names[BUGS] = {"good", "mask off by one", "last key dropped", "last key twice", "rescale missing", "exp wrong by 1e-4",
-                                            "exp cut off at -10", "scale off by 2^-12", "logits in f16", "sums in f16", "sink ignored",
-                                            "softcap ignored", "bias ignored", "alibi ignored", "hidden v times 0", "lse without its maximum"};
+enum bug {
+    GOOD,
+    MASK_OFF_BY_ONE,
+    KEY_DROPPED,
+    KEY_TWICE,
+    RESCALE_MISSING,
+    EXP_WRONG,
+    EXP_CUT,
+    SCALE_OFF,
+    LOGITS_F16,
+    SUMS_F16,
+    SINK_IGNORED,
+    CAP_IGNORED,
+    BIAS_IGNORED,
+    ALIBI_IGNORED,
+    HIDDEN_TIMES_ZERO,
+    LSE_BASE,
+    BUGS
+};
+static const char *const bug_names[BUGS] = {"good",
+                                            "mask off by one",
+                                            "last key dropped",
+                                            "last key twice",
+                                            "rescale missing",
+                                            "exp wrong by 1e-4",
+                                            "exp cut off at -10",
+                                            "scale off by 2^-12",
+                                            "logits in f16",
+                                            "sums in f16",
+                                            "sink ignored",
+                                            "softcap ignored",
+                                            "bias ignored",
+                                            "alibi ignored",
+                                            "hidden v times 0",
+                                            "lse without its maximum"};
 
 struct kernel {
     int lanes, tile;
-    bool chain;           /* one chain of additions over all keys, no lanes: the wall's case */
-    heed_type weights;    /* in which weights meet v */
-    double exp_noise;     /* relative error put into each exp, of changing sign */
+    bool chain;        /* one chain of additions over all keys, no lanes: the wall's case */
+    heed_type weights; /* in which weights meet v */
+    double exp_noise;  /* relative error put into each exp, of changing sign */
     enum bug bug;
 };
 
-struct state { struct rig r; float q[DIM], k[KEYS * DIM], v[KEYS * VDIM], bias[KEYS], slope[1], sink[1]; uint64_t random; };
+struct state {
+    struct rig r;
+    float q[DIM], k[KEYS * DIM], v[KEYS * VDIM], bias[KEYS], slope[1], sink[1];
+    uint64_t random;
+};
 
 static float to_type(heed_type type, float x)
 {
@@ -60,10 +94,7 @@ static float sim_logit(struct state *s, const struct kernel *kernel, int j)
     return x;
 }
 
-static float sum_type(const struct kernel *kernel, float x)
-{
-    return kernel->bug == SUMS_F16 ? to_type(HEED_F16, x) : x;
-}
+static float sum_type(const struct kernel *kernel, float x) { return kernel->bug == SUMS_F16 ? to_type(HEED_F16, x) : x; }
 
 /* Query 0 by an online softmax over tiles of keys, in f32. */
 static void simulate(struct state *s, const struct kernel *kernel, float *o, float *lse)
@@ -112,7 +143,8 @@ enum data { NORMAL, PEAKY, HUGE_LOGITS, FLAT, OFFSET, OUTLIER, CANCELLING, NEAR_
 
 static void make_data(struct state *s, enum data data, int n, uint64_t seed)
 {
-    rig_fill(s->q, DIM, seed), rig_fill(s->k, n * DIM, seed + 1000), rig_fill(s->v, n * VDIM, seed + 2000), rig_fill(s->bias, n, seed + 3000);
+    rig_fill(s->q, DIM, seed), rig_fill(s->k, n * DIM, seed + 1000), rig_fill(s->v, n * VDIM, seed + 2000),
+        rig_fill(s->bias, n, seed + 3000);
     s->random = seed;
     s->slope[0] = 0.1f;
     s->sink[0] = 0.5f;
@@ -155,8 +187,16 @@ static void make_state(struct state *s, enum data data, int n, bool features, ui
 
 static struct arithmetic arithmetic_of(const struct kernel *kernel)
 {
-    return (struct arithmetic){.dot_lanes = kernel->lanes, .dot_extra = kernel->lanes, .key_block = kernel->chain ? 0 : kernel->tile, .sum_extra = 1,
-                               .rescale_block = kernel->tile, .exp_ulp = 1.1f, .exp_roundings = 1, .tanh_ulp = 2, .log_ulp = 1, .div_roundings = 1,
+    return (struct arithmetic){.dot_lanes = kernel->lanes,
+                               .dot_extra = kernel->lanes,
+                               .key_block = kernel->chain ? 0 : kernel->tile,
+                               .sum_extra = 1,
+                               .rescale_block = kernel->tile,
+                               .exp_ulp = 1.1f,
+                               .exp_roundings = 1,
+                               .tanh_ulp = 2,
+                               .log_ulp = 1,
+                               .div_roundings = 1,
                                .weight_type = kernel->weights};
 }
 
@@ -174,7 +214,8 @@ static int outside(struct state *s, const struct kernel *kernel, const struct ar
         if (o_bound[c] > 0 && fabs((double)o[c] - row->o[c]) / o_bound[c] > *worst) *worst = fabs((double)o[c] - row->o[c]) / o_bound[c];
     }
     if (!bound_holds((double)lse, row->lse_out, lse_bound)) count++;
-    if (lse_bound > 0 && isfinite(lse) && fabs((double)lse - row->lse_out) / lse_bound > *worst) *worst = fabs((double)lse - row->lse_out) / lse_bound;
+    if (lse_bound > 0 && isfinite(lse) && fabs((double)lse - row->lse_out) / lse_bound > *worst)
+        *worst = fabs((double)lse - row->lse_out) / lse_bound;
     return count;
 }
 
@@ -192,14 +233,15 @@ Test(bound, holds_for_correct_kernels)
             for (int data = 0; data < DATA; data++)
                 for (int n = 0; n < LENGTHS; n++)
                     for (uint64_t seed = 1; seed <= 6; seed++) {
-                        const struct kernel kernel = {.lanes = shape % 2 ? 16 : 1, .tile = shape < 2 ? 64 : 16, .chain = shape == 3, .weights = halves[type]};
+                        const struct kernel kernel = {
+                            .lanes = shape % 2 ? 16 : 1, .tile = shape < 2 ? 64 : 16, .chain = shape == 3, .weights = halves[type]};
                         struct arithmetic arithmetic = arithmetic_of(&kernel);
                         double worst = 0;
                         make_state(&s, (enum data)data, lengths[n], seed % 2, seed * 17 + (uint64_t)n);
                         if (type > 0) s.r.plan.problem.o_type = halves[type];
                         int bad = outside(&s, &kernel, &arithmetic, &worst);
-                        cr_assert_eq(bad, 0, "shape %d, %s, data %d, %d keys, seed %d: %d outside, worst %g", shape, type_name(halves[type]), data, lengths[n],
-                                     (int)seed, bad, worst);
+                        cr_assert_eq(bad, 0, "shape %d, %s, data %d, %d keys, seed %d: %d outside, worst %g", shape,
+                                     type_name(halves[type]), data, lengths[n], (int)seed, bad, worst);
                         if (type == 0) /* G2: half of the bound always */
                             cr_assert(worst <= 0.5, "f32, data %d, %d keys: %g of the bound", data, lengths[n], worst);
                         rig_done(&s.r);
@@ -238,10 +280,12 @@ Test(bound, planted_errors_cross_it)
                     const struct kernel kernel = {.lanes = 16, .tile = 64, .weights = HEED_F32, .bug = (enum bug)bug};
                     struct arithmetic arithmetic = arithmetic_of(&kernel);
                     double worst = 0;
-                    make_state(&s, (enum data)data, lengths[n], bug >= SINK_IGNORED && bug < HIDDEN_TIMES_ZERO ? true : seed % 2, seed * 31 + (uint64_t)n);
+                    make_state(&s, (enum data)data, lengths[n], bug >= SINK_IGNORED && bug < HIDDEN_TIMES_ZERO ? true : seed % 2,
+                               seed * 31 + (uint64_t)n);
                     if (bug == HIDDEN_TIMES_ZERO)
                         for (int c = 0; c < VDIM; c++) s.v[c] = NAN; /* key 0: bias -infinity where there are features */
-                    if (bug != HIDDEN_TIMES_ZERO || (s.r.plan.problem.flags & HEED_BIAS)) tried++, seen += outside(&s, &kernel, &arithmetic, &worst) > 0;
+                    if (bug != HIDDEN_TIMES_ZERO || (s.r.plan.problem.flags & HEED_BIAS))
+                        tried++, seen += outside(&s, &kernel, &arithmetic, &worst) > 0;
                     rig_done(&s.r);
                 }
         cr_assert(seen * 100 >= tried * 12, "%s: seen in %d of %d problems", bug_names[bug], seen, tried);
@@ -251,17 +295,22 @@ Test(bound, planted_errors_cross_it)
 Test(bound, aimed_cases_always_catch)
 {
     static struct state s;
-    static const struct { enum bug bug; enum data data; int keys; bool features; } aims[] = {
-        {RESCALE_MISSING, RISING, 100, false}, {EXP_WRONG, SPREAD, 33, false}, {SCALE_OFF, SPREAD, 100, false},
-        {MASK_OFF_BY_ONE, RISING, 100, false}, {KEY_DROPPED, RISING, 100, false}, {KEY_TWICE, NORMAL, 16, false}, {SINK_IGNORED, NORMAL, 7, true},
-        {LOGITS_F16, NORMAL, 33, false}, {SUMS_F16, NORMAL, 100, false}};
+    static const struct {
+        enum bug bug;
+        enum data data;
+        int keys;
+        bool features;
+    } aims[] = {{RESCALE_MISSING, RISING, 100, false}, {EXP_WRONG, SPREAD, 33, false},    {SCALE_OFF, SPREAD, 100, false},
+                {MASK_OFF_BY_ONE, RISING, 100, false}, {KEY_DROPPED, RISING, 100, false}, {KEY_TWICE, NORMAL, 16, false},
+                {SINK_IGNORED, NORMAL, 7, true},       {LOGITS_F16, NORMAL, 33, false},   {SUMS_F16, NORMAL, 100, false}};
     for (size_t n = 0; n < sizeof aims / sizeof *aims; n++)
         for (uint64_t seed = 1; seed <= 20; seed++) {
             const struct kernel kernel = {.lanes = 16, .tile = 64, .weights = HEED_F32, .bug = aims[n].bug};
             struct arithmetic arithmetic = arithmetic_of(&kernel);
             double worst = 0;
             make_state(&s, aims[n].data, aims[n].keys, aims[n].features, seed);
-            cr_assert(outside(&s, &kernel, &arithmetic, &worst) > 0, "%s, seed %d: worst %g of the bound", bug_names[aims[n].bug], (int)seed, worst);
+            cr_assert(outside(&s, &kernel, &arithmetic, &worst) > 0, "%s, seed %d: worst %g of the bound", bug_names[aims[n].bug],
+                      (int)seed, worst);
             rig_done(&s.r);
         }
 }
@@ -270,7 +319,8 @@ Test(bound, aimed_cases_always_catch)
 Test(bound, one_hot_probe_is_exact)
 {
     static struct state s;
-    const struct kernel good = {.lanes = 16, .tile = 64, .weights = HEED_F32}, bad = {.lanes = 16, .tile = 64, .weights = HEED_F32, .bug = MASK_OFF_BY_ONE};
+    const struct kernel good = {.lanes = 16, .tile = 64, .weights = HEED_F32},
+                        bad = {.lanes = 16, .tile = 64, .weights = HEED_F32, .bug = MASK_OFF_BY_ONE};
     make_state(&s, FLAT, 4, false, 1);
     for (int n = 0; n < VDIM * VDIM && n / VDIM < s.r.sequences[0].kv_len; n++) s.v[n] = n % VDIM == n / VDIM;
     struct arithmetic arithmetic = arithmetic_of(&good);
@@ -329,8 +379,8 @@ Test(bound, nan_rows_and_infinite_values)
     static struct state s;
     double o_bound[VDIM], lse_bound;
     make_state(&s, NORMAL, 16, false, 3);
-    s.v[0] = NAN;                        /* column 0 alone */
-    s.v[1] = INFINITY;                   /* column 1 is infinite */
+    s.v[0] = NAN;      /* column 0 alone */
+    s.v[1] = INFINITY; /* column 1 is infinite */
     struct reference_row *row = rig_row(&s.r, 0, 0, 0);
     bound_row(&s.r.call, 0, 0, 0, row, &bound_wall, o_bound, &lse_bound, NULL);
     cr_assert(isnan(row->o[0]) && !bound_holds(1, row->o[0], o_bound[0]) && bound_holds(NAN, row->o[0], o_bound[0]));
@@ -434,7 +484,9 @@ Test(bound, the_reference_only_rounds)
 
 /* ---- every constant counts ---------------------------------------------------------------------- */
 
-struct size { double o, lse; };
+struct size {
+    double o, lse;
+};
 
 static struct size size_of(struct state *s, const struct arithmetic *arithmetic)
 {
@@ -447,11 +499,22 @@ static struct size size_of(struct state *s, const struct arithmetic *arithmetic)
 Test(bound, every_constant_counts)
 {
     static struct state s;
-    const struct arithmetic base = {.dot_lanes = 64, .key_block = 32, .rescale_block = 1000, .exp_ulp = 1, .exp_roundings = 1, .tanh_ulp = 1, .log_ulp = 1,
+    const struct arithmetic base = {.dot_lanes = 64,
+                                    .key_block = 32,
+                                    .rescale_block = 1000,
+                                    .exp_ulp = 1,
+                                    .exp_roundings = 1,
+                                    .tanh_ulp = 1,
+                                    .log_ulp = 1,
                                     .div_roundings = 1};
     make_state(&s, NORMAL, 270, true, 21);
     struct problem *p = &s.r.plan.problem;
-    const struct { const char *name; size_t offset; double value; bool real, o, lse; } changes[] = {
+    const struct {
+        const char *name;
+        size_t offset;
+        double value;
+        bool real, o, lse;
+    } changes[] = {
         {"dot_lanes", offsetof(struct arithmetic, dot_lanes), 1, false, true, true},
         {"dot_extra", offsetof(struct arithmetic, dot_extra), 60, false, true, true},
         {"key_block", offsetof(struct arithmetic, key_block), 0, false, true, true},
@@ -473,7 +536,8 @@ Test(bound, every_constant_counts)
         memcpy(field, changes[n].real ? (const void *)&real : (const void *)&whole, 4);
         const struct size after = size_of(&s, &changed);
         cr_assert(changes[n].o ? after.o > 1.3 * before.o : after.o == before.o, "%s: o from %g to %g", changes[n].name, before.o, after.o);
-        cr_assert(changes[n].lse ? after.lse > 1.3 * before.lse : after.lse == before.lse, "%s: lse from %g to %g", changes[n].name, before.lse, after.lse);
+        cr_assert(changes[n].lse ? after.lse > 1.3 * before.lse : after.lse == before.lse, "%s: lse from %g to %g", changes[n].name,
+                  before.lse, after.lse);
     }
     /* a key block of the span's size or more is one chain over n, not over the block */
     struct arithmetic one_chain = base, long_block = base;
@@ -493,7 +557,8 @@ Test(bound, every_constant_counts)
     s.sink[0] = (float)sink;
     p->flags |= HEED_LSE_BASE2;
     const struct size base2 = size_of(&s, &base);
-    cr_assert(base2.lse > before.lse / log(2) && base2.lse < before.lse / log(2) + 1e-5 && base2.o == before.o, "base 2: %g and %g", base2.lse, before.lse);
+    cr_assert(base2.lse > before.lse / log(2) && base2.lse < before.lse / log(2) + 1e-5 && base2.o == before.o, "base 2: %g and %g",
+              base2.lse, before.lse);
     p->flags &= ~HEED_LSE_BASE2;
     struct arithmetic flushes = base;
     flushes.flushes = true;
@@ -506,7 +571,14 @@ Test(bound, every_constant_counts)
 Test(bound, quantised_rows_round_once_more)
 {
     static struct state s;
-    const struct arithmetic a = {.dot_lanes = 64, .key_block = 1, .rescale_block = 1000, .exp_ulp = 1, .exp_roundings = 1, .tanh_ulp = 1, .log_ulp = 1, .div_roundings = 1};
+    const struct arithmetic a = {.dot_lanes = 64,
+                                 .key_block = 1,
+                                 .rescale_block = 1000,
+                                 .exp_ulp = 1,
+                                 .exp_roundings = 1,
+                                 .tanh_ulp = 1,
+                                 .log_ulp = 1,
+                                 .div_roundings = 1};
     int8_t k[64], v[64];
     float ones[64];
     for (int n = 0; n < 64; n++) k[n] = (int8_t)(n % 9 - 4), v[n] = (int8_t)(n % 5 + 1);

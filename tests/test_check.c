@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_check.c - heed_check() and the validation of runs: a wrong element is found and named, a right one is not, and a mismatch leaves a case
- * that replays.
+ * test_check.c - heed_check() and the validation of runs: a wrong element is found and named, a right one is not, and a mismatch leaves a
+ * case that replays.
  */
 #include "check.h"
 #include "counting.h"
@@ -19,8 +19,11 @@
 static heed_context *make_context(uint32_t validate_every, const char *report_dir)
 {
     heed_context *context = NULL;
-    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT,
-                                          .validate_every = validate_every, .report_dir = report_dir};
+    const heed_context_options options = {.struct_size = sizeof options,
+                                          .num_threads = 2,
+                                          .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT,
+                                          .validate_every = validate_every,
+                                          .report_dir = report_dir};
     cr_assert_eq(heed_context_create(&options, &context), HEED_OK, "%s", heed_error_message());
     return context;
 }
@@ -37,7 +40,8 @@ static struct instance *make_instance(const char *text)
 
 static void make_prepared(heed_context *context, const char *kernel, const struct instance *instance, struct prepared *prepared)
 {
-    cr_assert_eq(prepared_make(context, 0, kernel, instance, false, prepared), HEED_OK, "%s: %s", instance->line.text, heed_error_message());
+    cr_assert_eq(prepared_make(context, 0, kernel, instance, false, prepared), HEED_OK, "%s: %s", instance->line.text,
+                 heed_error_message());
 }
 
 /* ---- heed_check ----------------------------------------------------------------- */
@@ -47,7 +51,10 @@ static const char *const problems[] = {
     "b2 hq4 hk2 d32 dv16 q1 kv300 f16 o=f32 sinks lse lse2",
     "b3 hq4 hk2 d16 q9 kv40 ragged softcap=5 bias=f32 biasfirst lse",
     "b2 hq2 d32 q3 kv33 kv=q8_0 page=4 mask=bits lse",
-    "hq2 d8 q5 kv9 scores=0 mask=bool", "hq2 d8 q5 kv9 scores=1 softcap=2", "hq2 d8 q5 kv9 scores=2 alibi causal", "hq2 d8 q5 kv9 scores=3 wl=2",
+    "hq2 d8 q5 kv9 scores=0 mask=bool",
+    "hq2 d8 q5 kv9 scores=1 softcap=2",
+    "hq2 d8 q5 kv9 scores=2 alibi causal",
+    "hq2 d8 q5 kv9 scores=3 wl=2",
     "b2 hq2 d8 q5 kv9 keyrange tree sinks lse lsenosink",
     "hq2 d8 q3 kv0 lse",
 };
@@ -66,7 +73,8 @@ Test(check, agrees_with_the_reference_and_with_itself)
         uint64_t rows = (uint64_t)in->q_total * (uint64_t)in->problem.q_heads, scores = 0;
         if (in->problem.flags & HEED_WRITE_SCORES) scores = rows * (uint64_t)in->line.kv_len;
         uint64_t want = rows * ((uint64_t)in->problem.v_head_dim + ((in->problem.flags & HEED_WRITE_LSE) != 0)) + scores;
-        cr_assert_eq(report.elements, want, "%s: %llu elements, not %llu", problems[n], (unsigned long long)report.elements, (unsigned long long)want);
+        cr_assert_eq(report.elements, want, "%s: %llu elements, not %llu", problems[n], (unsigned long long)report.elements,
+                     (unsigned long long)want);
         cr_assert(report.outside == 0 && report.worst_ratio <= 1 && report.worst_ratio >= 0);
         cr_assert(report.kernel[0] && report.struct_size == sizeof report);
         uint64_t bits = instance_bits(in); /* the outputs are the run's */
@@ -75,7 +83,8 @@ Test(check, agrees_with_the_reference_and_with_itself)
         cr_assert_eq(instance_bits(in), bits, "%s: heed_check leaves what heed_run writes", problems[n]);
 
         cr_assert_eq(heed_plan_create(context, 0, &in->line.desc, "reference", &against), HEED_OK);
-        cr_assert_eq(heed_check(run.plan, against, &in->lengths, &in->tensors, &report), HEED_OK, "%s: %s", problems[n], heed_error_message());
+        cr_assert_eq(heed_check(run.plan, against, &in->lengths, &in->tensors, &report), HEED_OK, "%s: %s", problems[n],
+                     heed_error_message());
         cr_assert_eq(report.elements, want);
         heed_plan_destroy(against);
         prepared_release(&run);
@@ -93,8 +102,15 @@ static float *element(struct instance *in, enum role role, int32_t b, int32_t h,
 
 Test(check, finds_and_names_one_wrong_element)
 {
-    static const struct { enum role role; int32_t b, h, i, d; float change; } faults[] = {
-        {ROLE_O, 0, 0, 0, 0, 1e-3f}, {ROLE_O, 1, 3, 8, 15, -1e-3f}, {ROLE_LSE, 1, 2, 7, 0, 1e-3f}, {ROLE_SCORES, 0, 1, 4, 39, 1e-2f}, {ROLE_O, 1, 0, 3, 7, NAN}};
+    static const struct {
+        enum role role;
+        int32_t b, h, i, d;
+        float change;
+    } faults[] = {{ROLE_O, 0, 0, 0, 0, 1e-3f},
+                  {ROLE_O, 1, 3, 8, 15, -1e-3f},
+                  {ROLE_LSE, 1, 2, 7, 0, 1e-3f},
+                  {ROLE_SCORES, 0, 1, 4, 39, 1e-2f},
+                  {ROLE_O, 1, 0, 3, 7, NAN}};
     heed_context *context = make_context(0, NULL);
     struct instance *in = make_instance("b2 hq4 hk2 d16 q9 kv40 lse scores=2");
     struct prepared run;
@@ -111,9 +127,10 @@ Test(check, finds_and_names_one_wrong_element)
         cr_assert_eq(report.worst_head, faults[n].h);
         cr_assert_eq(report.worst_token, faults[n].i);
         cr_assert_eq(report.worst_dim, faults[n].role == ROLE_LSE ? -1 : faults[n].d);
-        cr_assert(report.worst_ratio > 1 && (isnan(faults[n].change) ? isnan(report.got) : report.max_abs_error > 0.5 * fabs((double)faults[n].change)));
-        cr_assert(strstr(heed_error_message(), "hq4") && strstr(heed_error_message(), "[b ") && strstr(heed_error_message(), report.kernel), "%s",
-                  heed_error_message());
+        cr_assert(report.worst_ratio > 1 &&
+                  (isnan(faults[n].change) ? isnan(report.got) : report.max_abs_error > 0.5 * fabs((double)faults[n].change)));
+        cr_assert(strstr(heed_error_message(), "hq4") && strstr(heed_error_message(), "[b ") && strstr(heed_error_message(), report.kernel),
+                  "%s", heed_error_message());
     }
     prepared_release(&run);
     instance_free(in);
@@ -188,7 +205,10 @@ Test(check, bad_arguments)
     struct prepared run;
     heed_plan *other;
     heed_desc desc;
-    struct { heed_check_report report; unsigned char tail[8]; } wide;
+    struct {
+        heed_check_report report;
+        unsigned char tail[8];
+    } wide;
     heed_check_report report = {.struct_size = sizeof report};
     make_prepared(context, NULL, in, &run);
     cr_assert_eq(heed_check(NULL, NULL, &in->lengths, &in->tensors, &report), HEED_INVALID_ARGUMENT);
@@ -222,8 +242,8 @@ Test(check, every_allocation_may_fail)
 {
     struct inner_memory memory = {.allowed = -1};
     const heed_allocator allocator = {&memory, inner_alloc, inner_free};
-    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 1, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT,
-                                          .allocator = &allocator};
+    const heed_context_options options = {
+        .struct_size = sizeof options, .num_threads = 1, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT, .allocator = &allocator};
     heed_context *context;
     cr_assert_eq(heed_context_create(&options, &context), HEED_OK);
     struct instance *in = make_instance("b2 hq2 d8 q5 kv9 lse page=2 scores=1");
@@ -286,8 +306,8 @@ Test(validate, right_runs_pass_and_wrong_ones_do_not)
     int mismatches = 0;
     for (int n = 0; n < 4; n++) mismatches += prepared_run(&run) == HEED_MISMATCH;
     cr_assert_eq(mismatches, 2, "every second run is validated, and these %d of 4 were refused", mismatches);
-    cr_assert(strstr(heed_error_message(), "hq4 hk2") && strstr(heed_error_message(), "softcap=3") && strstr(heed_error_message(), "bound"), "%s",
-              heed_error_message());
+    cr_assert(strstr(heed_error_message(), "hq4 hk2") && strstr(heed_error_message(), "softcap=3") && strstr(heed_error_message(), "bound"),
+              "%s", heed_error_message());
     char **names = cases_list(folder, &count, message, sizeof message);
     cr_assert(names && count == 2, "%d cases: %s", count, names ? "" : message);
     for (int n = 0; n < count; n++) free(names[n]);
@@ -305,8 +325,12 @@ static heed_context *make_two_wings(const char *report_dir)
 {
     heed_context *context = NULL;
     heed_device_info info = {.struct_size = sizeof info};
-    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_ENVIRONMENT, .validate_every = 1,
-                                          .report_dir = report_dir, .cache_dir = ""};
+    const heed_context_options options = {.struct_size = sizeof options,
+                                          .num_threads = 2,
+                                          .flags = HEED_NO_ENVIRONMENT,
+                                          .validate_every = 1,
+                                          .report_dir = report_dir,
+                                          .cache_dir = ""};
     cr_assert_eq(heed_context_create(&options, &context), HEED_OK, "%s", heed_error_message());
     if (heed_device_count(context) > 1 && heed_device_get_info(context, 1, &info) == HEED_OK && info.usable) return context;
     fprintf(stderr, "skipped: opencl: %s\n", info.reason[0] ? info.reason : "no device");

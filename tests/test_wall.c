@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_wall.c - bound.c against the bounds that were stored with the golden cases, computed by another program from the same derivation: what
- * it adds is known (a change to base 2, dots that underflow), so the two stay close, and where a case is exact both are 0.
+ * test_wall.c - bound.c against the bounds that were stored with the golden cases, computed by another program from the same derivation:
+ * what it adds is known (a change to base 2, dots that underflow), so the two stay close, and where a case is exact both are 0.
  */
 #include "bound.h"
 #include "check.h"
@@ -12,7 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct ratios { double log_sum; int64_t count; };
+struct ratios {
+    double log_sum;
+    int64_t count;
+};
 
 static void take_ratio(struct ratios *r, double ours, double stored, const char *name, const char *what, int64_t n)
 {
@@ -36,7 +39,8 @@ static void compare_case(heed_context *context, struct stored_case *stored, stru
     double bound[MAX_HEAD_DIM], lse_bound;
     int64_t n = 0;
     if (prepared_make(context, 0, "reference", in, false, &run) != HEED_OK) cr_assert_fail("%s: %s", stored->name, heed_error_message());
-    cr_assert_eq(tensors_take(run.plan, run.batch, &run.tensors, run.workspace.data ? &run.workspace : NULL, false, &call), HEED_OK, "%s: %s", stored->name, heed_error_message());
+    cr_assert_eq(tensors_take(run.plan, run.batch, &run.tensors, run.workspace.data ? &run.workspace : NULL, false, &call), HEED_OK,
+                 "%s: %s", stored->name, heed_error_message());
     struct reference_row *row = reference_row_new(&context->services, &in->problem, run.batch->kv_len_max);
     call.plan = run.plan;
     for (int32_t b = 0; b < in->line.batch; b++)
@@ -48,11 +52,13 @@ static void compare_case(heed_context *context, struct stored_case *stored, stru
                     int64_t at = n * in->problem.v_head_dim + c;
                     double want = stored->o[at];
                     /* 1/sqrt(head_dim) is a float here, a double there */
-                    cr_assert(fabs(row->o[c] - want) <= 1e-13 * fabs(want) + 0.1 * stored->o_bound[at], "%s, o %lld: %.17g, stored %.17g", stored->name,
-                              (long long)at, row->o[c], want);
-                    if (in->problem.o_type == HEED_F32 && !stored->uniform && !stored->zero_pattern) take_ratio(o, bound[c], stored->o_bound[at], stored->name, "o", at);
+                    cr_assert(fabs(row->o[c] - want) <= 1e-13 * fabs(want) + 0.1 * stored->o_bound[at], "%s, o %lld: %.17g, stored %.17g",
+                              stored->name, (long long)at, row->o[c], want);
+                    if (in->problem.o_type == HEED_F32 && !stored->uniform && !stored->zero_pattern)
+                        take_ratio(o, bound[c], stored->o_bound[at], stored->name, "o", at);
                 }
-                if (stored->lse_bound && !stored->uniform && !stored->zero_pattern) take_ratio(lse, lse_bound, stored->lse_bound[n], stored->name, "lse", n);
+                if (stored->lse_bound && !stored->uniform && !stored->zero_pattern)
+                    take_ratio(lse, lse_bound, stored->lse_bound[n], stored->name, "lse", n);
             }
     reference_row_delete(&context->services, row);
     prepared_release(&run);
@@ -77,7 +83,7 @@ Test(wall, is_the_golden_wall)
     }
     free(names);
     heed_context_destroy(context);
-    cr_assert(exp(o.log_sum / (double)o.count) < 1.2 && exp(lse.log_sum / (double)lse.count) < 1.4, "on average %.3f and %.3f of the stored bounds",
-              exp(o.log_sum / (double)o.count), exp(lse.log_sum / (double)lse.count));
+    cr_assert(exp(o.log_sum / (double)o.count) < 1.2 && exp(lse.log_sum / (double)lse.count) < 1.4,
+              "on average %.3f and %.3f of the stored bounds", exp(o.log_sum / (double)o.count), exp(lse.log_sum / (double)lse.count));
     cr_assert(used >= 200, "%d cases used", used);
 }
