@@ -29,6 +29,7 @@ struct panel {
     float *q, *o;           /* [head_dim][width], [v_head_dim][width] */
     float *m, *l;           /* [width] running maximum and sum */
     int32_t begin_min, begin_max, end_min, end_max; /* of the rows' visible ranges; empty rows count in end_min alone */
+    int32_t begin[PANEL_VECTORS], end[PANEL_VECTORS]; /* by vector: smallest begin, largest end; INT32_MAX, 0 where no row sees a key */
 };
 
 /* What the panels of a pass share. */
@@ -41,10 +42,9 @@ struct panel_work {
 #define ROW3(base, r, step) (base)[(r) / 3][((r) % 3) * (step)]
 
 /* S^T of `rows` keys, and the running maximum. */
-INLINE void score_tile_of(const int rows, const int vectors, const float *restrict q, const float *restrict k, ptrdiff_t step, int dim,
-                          float *restrict p, float *restrict top)
+INLINE void score_tile_of(const int rows, const int vectors, const float *restrict q, ptrdiff_t width, const float *restrict k, ptrdiff_t step,
+                          int dim, float *restrict p, float *restrict top)
 {
-    const int width = vectors * VW;
     vf acc[TILE_MAX][PANEL_VECTORS], best[PANEL_VECTORS];
     const float *base[TILE_MAX / 3];
     UNROLL for (int t = 0; t < (rows + 2) / 3; t++) base[t] = k + 3 * t * step;
@@ -52,42 +52,43 @@ INLINE void score_tile_of(const int rows, const int vectors, const float *restri
         UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vset1(0);
     for (int d = 0; d < dim; d++) {
         vf x[PANEL_VECTORS];
-        UNROLL for (int c = 0; c < vectors; c++) x[c] = vload(q + (size_t)d * width + c * VW);
+        UNROLL for (int c = 0; c < vectors; c++) x[c] = vload(q + c * VW);
         UNROLL for (int r = 0; r < rows; r++) {
             const vf y = vset1(ROW3(base, r, step));
             UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vfma(y, x[c], acc[r][c]);
         }
         UNROLL for (int t = 0; t < (rows + 2) / 3; t++) base[t]++;
+        q += width;
     }
     UNROLL for (int c = 0; c < vectors; c++) best[c] = vload(top + c * VW);
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int c = 0; c < vectors; c++) {
-            vstore(p + (size_t)r * width + c * VW, acc[r][c]);
+            vstore(p + r * width + c * VW, acc[r][c]);
             best[c] = vmax(best[c], acc[r][c]);
         }
     UNROLL for (int c = 0; c < vectors; c++) vstore(top + c * VW, best[c]);
 }
 
 /* O^T of `rows` columns of V; rescaling is folded into the load of the accumulators. */
-INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, const float *restrict v, ptrdiff_t step,
+INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, ptrdiff_t width, const float *restrict v, ptrdiff_t step,
                           const float *restrict p, int keys, const float *restrict fade)
 {
-    const int width = vectors * VW;
     vf acc[TILE_MAX][PANEL_VECTORS], f[PANEL_VECTORS];
     UNROLL for (int c = 0; c < vectors; c++) f[c] = vload(fade + c * VW);
     UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmul(vload(o + (size_t)r * width + c * VW), f[c]);
+        UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmul(vload(o + r * width + c * VW), f[c]);
     for (int j = 0; j < keys; j++) {
         vf x[PANEL_VECTORS];
-        UNROLL for (int c = 0; c < vectors; c++) x[c] = vload(p + (size_t)j * width + c * VW);
+        UNROLL for (int c = 0; c < vectors; c++) x[c] = vload(p + c * VW);
         UNROLL for (int r = 0; r < rows; r++) {
             const vf y = vset1(v[r]);
             UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vfma(y, x[c], acc[r][c]);
         }
         v += step;
+        p += width;
     }
     UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int c = 0; c < vectors; c++) vstore(o + (size_t)r * width + c * VW, acc[r][c]);
+        UNROLL for (int c = 0; c < vectors; c++) vstore(o + r * width + c * VW, acc[r][c]);
 }
 
 /* [0, n) in tiles of `most`, then 4, 2 and 1: tails of single rows would cost 8 %. */
@@ -101,20 +102,24 @@ INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, 
         for (; x < (n); x++) TILE(1);                                                   \
     } while (0)
 
-/* One pair of functions per number of vectors: 6 x 4, 6 x 3, 12 x 2 or 6 x 2, 12 x 1 accumulators. */
-#define PANEL_FUNCTIONS(vectors, most)                                                                                           \
-    NOINLINE void score_block_##vectors(const struct panel *a, const struct panel_work *w, const float *k, ptrdiff_t step, int first, \
-                                        int keys, int dim)                                                                                 \
-    {                                                                                                                            \
-        FOR_TILES(x, keys, most, SCORE_TILE_##vectors);                                                                          \
-    }                                                                                                                            \
-    NOINLINE void value_block_##vectors(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, \
-                                        int first, int dim)                                                                                 \
-    {                                                                                                                            \
-        FOR_TILES(x, dim, most, VALUE_TILE_##vectors);                                                                           \
+/* Vectors [first, end) of a panel. */
+struct lanes { int first, end; };
+
+/* Scores of keys [x, x + keys) and output columns [x, x + dims) for some vectors of a panel; one pair of functions per number of vectors:
+ * 6 x 4, 6 x 3, 12 x 2 or 6 x 2, 12 x 1 accumulators. k is the row of key x, v column x of the row of the first key. */
+#define PANEL_FUNCTIONS(vectors, most)                                                                                               \
+    NOINLINE void score_keys_##vectors(const float *q, ptrdiff_t width, const float *k, ptrdiff_t step, int keys, int dim, float *p,   \
+                                       float *top)                                                                                   \
+    {                                                                                                                                \
+        FOR_TILES(x, keys, most, SCORE_TILE_##vectors);                                                                              \
+    }                                                                                                                                \
+    NOINLINE void value_dims_##vectors(float *o, ptrdiff_t width, const float *v, ptrdiff_t step, const float *p, int keys, int dim,   \
+                                       const float *fade)                                                                            \
+    {                                                                                                                                \
+        FOR_TILES(x, dim, most, VALUE_TILE_##vectors);                                                                               \
     }
-#define SCORE_TILE(rows, n) score_tile_of(rows, n, a->q, k + x * step, step, dim, w->p + (size_t)(first + x) * (n * VW), w->top)
-#define VALUE_TILE(rows, n) value_tile_of(rows, n, a->o + (size_t)(first + x) * (n * VW), v + x, step, w->p, keys, w->fade)
+#define SCORE_TILE(rows, n) score_tile_of(rows, n, q, width, k + x * step, step, dim, p + x * width, top)
+#define VALUE_TILE(rows, n) value_tile_of(rows, n, o + x * width, width, v + x, step, p, keys, fade)
 #define SCORE_TILE_1(rows) SCORE_TILE(rows, 1)
 #define SCORE_TILE_2(rows) SCORE_TILE(rows, 2)
 #define SCORE_TILE_3(rows) SCORE_TILE(rows, 3)
@@ -133,30 +138,38 @@ PANEL_FUNCTIONS(4, 6)
 PANEL_FUNCTIONS(2, 6)
 #endif
 
-/* Keys first ... of the block; k is row `first`. */
-static void score_block(const struct panel *a, const struct panel_work *w, const float *k, ptrdiff_t step, int first, int keys, int dim)
+/* k: row of key x. */
+static void score_keys(const struct panel *a, const struct panel_work *w, struct lanes lanes, const float *k, ptrdiff_t step, int x, int keys,
+                       int dim)
 {
-    if (a->vectors == 1) score_block_1(a, w, k, step, first, keys, dim);
-    if (a->vectors == 2) score_block_2(a, w, k, step, first, keys, dim);
+    const int lane = lanes.first * VW, vectors = lanes.end - lanes.first;
+    const float *q = a->q + lane;
+    float *p = w->p + (ptrdiff_t)x * a->width + lane, *top = w->top + lane;
+    if (vectors == 1) score_keys_1(q, a->width, k, step, keys, dim, p, top);
+    if (vectors == 2) score_keys_2(q, a->width, k, step, keys, dim, p, top);
 #if VEC_REGISTERS == 32
-    if (a->vectors == 3) score_block_3(a, w, k, step, first, keys, dim);
-    if (a->vectors == 4) score_block_4(a, w, k, step, first, keys, dim);
+    if (vectors == 3) score_keys_3(q, a->width, k, step, keys, dim, p, top);
+    if (vectors == 4) score_keys_4(q, a->width, k, step, keys, dim, p, top);
 #endif
 }
 
-/* Columns first ... of V; v is column `first`. */
-static void value_block(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, int first, int dim)
+/* v: row of key x; output columns [d, d + dim). */
+static void value_dims(const struct panel *a, const struct panel_work *w, struct lanes lanes, const float *v, ptrdiff_t step, int x, int keys,
+                       int d, int dim)
 {
-    if (a->vectors == 1) value_block_1(a, w, v, step, keys, first, dim);
-    if (a->vectors == 2) value_block_2(a, w, v, step, keys, first, dim);
+    const int lane = lanes.first * VW, vectors = lanes.end - lanes.first;
+    const float *p = w->p + (ptrdiff_t)x * a->width + lane, *fade = w->fade + lane;
+    float *o = a->o + (ptrdiff_t)d * a->width + lane;
+    if (vectors == 1) value_dims_1(o, a->width, v + d, step, p, keys, dim, fade);
+    if (vectors == 2) value_dims_2(o, a->width, v + d, step, p, keys, dim, fade);
 #if VEC_REGISTERS == 32
-    if (a->vectors == 3) value_block_3(a, w, v, step, keys, first, dim);
-    if (a->vectors == 4) value_block_4(a, w, v, step, keys, first, dim);
+    if (vectors == 3) value_dims_3(o, a->width, v + d, step, p, keys, dim, fade);
+    if (vectors == 4) value_dims_4(o, a->width, v + d, step, p, keys, dim, fade);
 #endif
 }
 
 /* The same where V holds NaN or infinity: a weight of -0 marks a hidden key, which takes no part (0 * NaN would be NaN). Rare, so plain. */
-static void value_block_select(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, int dim)
+static void value_select(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, int dim)
 {
     for (int d = 0; d < dim; d++)
         for (int c = 0; c < a->width; c += VW) {

@@ -109,13 +109,19 @@ static void start_panel(struct prefill_pass *pass, struct panel *a)
     a->begin_min = INT32_MAX;
     a->end_min = INT32_MAX;
     a->begin_max = a->end_max = 0;
-    for (int r = a->first; r < a->first + a->rows; r++) {
-        const int32_t begin = pass->begin[r], end = pass->end[r];
+    for (int c = 0; c < a->vectors; c++) {
+        a->begin[c] = INT32_MAX;
+        a->end[c] = 0;
+    }
+    for (int r = 0; r < a->rows; r++) {
+        const int32_t begin = pass->begin[a->first + r], end = pass->end[a->first + r];
         if (end < a->end_min) a->end_min = end;
         if (end == 0) continue;
         if (begin < a->begin_min) a->begin_min = begin;
         if (begin > a->begin_max) a->begin_max = begin;
         if (end > a->end_max) a->end_max = end;
+        if (begin < a->begin[r / VW]) a->begin[r / VW] = begin;
+        if (end > a->end[r / VW]) a->end[r / VW] = end;
     }
 }
 
@@ -146,9 +152,10 @@ static struct prefill_span span_of(const struct panel *a, int32_t block)
     return span;
 }
 
-enum { SCORE_STEP = 24, VALUE_STEP = 48 }; /* keys and dimensions between two prefetches: whole tiles */
+/* Keys, keys at an edge, dimensions per step: whole tiles. Panels of two vectors are narrow enough without. */
+enum { KEY_STEP = 24, EDGE_STEP = PANEL_VECTORS == 4 ? 12 : PANEL_KEYS, DIM_STEP = 48 };
 
-/* Keys [j, end) of the next block, to be brought near while this one is worked on; a step's share at a time. */
+/* Keys [j0, j1) of the next block, to be brought near while this one is worked on; a step's share at a time. */
 struct prefill_ahead {
     const struct key_source *k, *v; /* NULL: not wanted */
     int32_t j0, j1;
@@ -160,27 +167,67 @@ static void prefetch_step(const struct prefill_pass *pass, const struct prefill_
     if (from) prefetch_block(pass->call, from, pass->b, pass->g, j, min_int(j + rows, ahead->j1));
 }
 
+/* Vectors that may see one of the keys [j0, j1): near the diagonal only the later rows. What the others would get are exact zeros. */
+static struct lanes lanes_of(const struct panel *a, int32_t j0, int32_t j1)
+{
+    struct lanes lanes = {a->vectors, 0};
+    for (int c = 0; c < a->vectors; c++) {
+        if (a->begin[c] >= j1 || a->end[c] <= j0) continue;
+        if (c < lanes.first) lanes.first = c;
+        lanes.end = c + 1;
+    }
+    return lanes;
+}
+
+/* Scores of one step after the other; those of vectors that see nothing of a step stay garbage till hide_by_position(). */
+static void score_span(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, const struct prefill_ahead *ahead)
+{
+    const int keys = span->j1 - span->j0, size = is_partial(span) ? EDGE_STEP : KEY_STEP;
+    for (int x = 0; x < keys; x += size) {
+        const int n = min_int(size, keys - x);
+        const struct lanes lanes = lanes_of(span->a, span->j0 + x, span->j0 + x + n);
+        prefetch_step(pass, ahead, ahead->k, x / size, (keys + size - 1) / size);
+        score_keys(span->a, &pass->work, lanes, k.data + x * k.step, k.step, x, n, pass->p->head_dim);
+    }
+}
+
+/* Weighted values of runs of steps with the same vectors. A vector is rescaled by the first run that holds it. */
+static void value_span(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block v, const struct prefill_ahead *ahead)
+{
+    const struct panel *a = span->a;
+    const int keys = span->j1 - span->j0, dim = pass->p->v_head_dim;
+    for (int x = 0, end; x < keys; x = end) {
+        end = is_partial(span) ? min_int(x + EDGE_STEP, keys) : keys;
+        const struct lanes lanes = lanes_of(a, span->j0 + x, span->j0 + end);
+        while (end < keys) {
+            const int next = min_int(end + EDGE_STEP, keys);
+            const struct lanes more = lanes_of(a, span->j0 + end, span->j0 + next);
+            if (more.first != lanes.first || more.end != lanes.end) break;
+            end = next;
+        }
+        for (int d = 0; d < dim; d += DIM_STEP) {
+            if (x == 0) prefetch_step(pass, ahead, ahead->v, d / DIM_STEP, (dim + DIM_STEP - 1) / DIM_STEP);
+            value_dims(a, &pass->work, lanes, v.data + x * v.step, v.step, x, end - x, d, min_int(DIM_STEP, dim - d));
+        }
+        for (int c = lanes.first; c < lanes.end; c++) vstore(pass->work.fade + c * VW, vset1(1));
+    }
+}
+
 static void attend_block(struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, struct key_block v, bool finite,
                          const struct prefill_ahead *ahead)
 {
     const struct panel *a = span->a;
     const struct panel_work *w = &pass->work;
-    const int keys = span->j1 - span->j0, head_dim = pass->p->head_dim, v_head_dim = pass->p->v_head_dim;
+    const int keys = span->j1 - span->j0;
     memcpy(w->top, a->m, sizeof(float) * (size_t)a->width);
-    for (int x = 0; x < keys; x += SCORE_STEP) {
-        prefetch_step(pass, ahead, ahead->k, x / SCORE_STEP, (keys + SCORE_STEP - 1) / SCORE_STEP);
-        score_block(a, w, k.data + x * k.step, k.step, x, min_int(SCORE_STEP, keys - x), head_dim);
-    }
+    score_span(pass, span, k, ahead);
     apply_terms(pass, span);
     if (finite || MUTANT(cpu_prefill_hidden_values)) {
         softmax_block(a, w, keys);
-        for (int d = 0; d < v_head_dim; d += VALUE_STEP) {
-            prefetch_step(pass, ahead, ahead->v, d / VALUE_STEP, (v_head_dim + VALUE_STEP - 1) / VALUE_STEP);
-            value_block(a, w, v.data + d, v.step, keys, d, min_int(VALUE_STEP, v_head_dim - d));
-        }
+        value_span(pass, span, v, ahead);
     } else {
         softmax_block_mark(a, w, keys);
-        value_block_select(a, w, v.data, v.step, keys, v_head_dim);
+        value_select(a, w, v.data, v.step, keys, pass->p->v_head_dim);
     }
 }
 

@@ -33,6 +33,12 @@ struct prefill_span {
     int32_t j0, j1;
 };
 
+/* Is some key of the span outside what some row may see by position and key range? */
+static bool is_partial(const struct prefill_span *span)
+{
+    return span->a->begin_max > span->j0 || span->a->end_min < span->j1;
+}
+
 /* t[n] lane r = element j + n of row r's mask or bias, n < count <= VW, as f32. */
 INLINE void load_columns(const struct prefill_pass *pass, const unsigned char *const *rows, bool bias, int32_t j, int count, vf t[VW])
 {
@@ -142,7 +148,7 @@ static void apply_terms(const struct prefill_pass *pass, const struct prefill_sp
     const struct panel *a = span->a;
     const uint64_t flags = pass->p->flags;
     const bool mask = flags & (HEED_MASK_BOOL | HEED_MASK_BITS), bias = flags & HEED_BIAS, first = flags & HEED_BIAS_FIRST;
-    const bool partial = a->begin_max > span->j0 || a->end_min < span->j1;
+    const bool partial = is_partial(span);
     if (!partial && !mask && !bias && !(flags & HEED_ALIBI) && !(pass->p->softcap > 0)) return;
     if (bias && first) add_bias(pass, span);
     if (pass->p->softcap > 0) cap_scores(pass, span);
