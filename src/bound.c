@@ -213,6 +213,12 @@ static void sum_columns(const struct call *call, int32_t b, int32_t g, struct re
     }
 }
 
+/* A row may fold the scale of v into the weight: what is lost of that product is multiplied by the stored value. */
+static double largest_stored(heed_type type)
+{
+    return type == HEED_I8 ? 127 : type == HEED_F8_E4M3 ? 448 : type == HEED_F8_E5M2 ? 57344 : 1;
+}
+
 static double output_bound(const struct problem *p, const struct arithmetic *a, const struct terms *t, const struct reference_row *row,
                            const struct columns *s, double sink_growth, int32_t c)
 {
@@ -229,7 +235,7 @@ static double output_bound(const struct problem *p, const struct arithmetic *a, 
     double weighted = min_of(s->weighted[c], s->largest[c]);
     double numerator = moved + gamma_of(t->chain) * weighted + t->weight * (weighted + o);
     double w = numerator + gamma_of(t->chain + t->division) * (o + numerator);
-    w += t->tiny_weight * (s->sum[c] + n * o) + (n + 2) * t->tiny;
+    w += t->tiny_weight * (s->sum[c] + n * o) + (n * largest_stored(p->v_type) + 2) * t->tiny;
     return stored(p->o_type, o, w, a->flushes);
 }
 
