@@ -107,13 +107,13 @@ static int32_t *ints_of(const struct case_array *array, int64_t count)
 static bool read_pages(struct instance *in, const struct case_files *files)
 {
     const struct case_array *table = files_array(files, "page_table"), *k = files_array(files, "k");
-    const int32_t batch = in->line.batch;
+    const int32_t batch = in->line.batch, page_size = in->problem.page_size;
     if (!table || table->npy.rank != 2 || table->npy.shape[0] != batch || k->npy.rank != 4) return false;
     const int64_t columns = table->npy.shape[1];
     in->page_table = ints_of(table, batch * columns);
-    if (!in->page_table || columns > INT32_MAX || k->npy.shape[0] > INT32_MAX) return false;
+    if (!in->page_table || columns > INT32_MAX || k->npy.shape[0] > INT32_MAX || k->npy.shape[1] != page_size) return false;
     for (int32_t b = 0; b < batch; b++)
-        for (int32_t n = 0; n < (in->kv_lens[b] + in->problem.page_size - 1) / in->problem.page_size; n++)
+        for (int64_t n = 0; n < ((int64_t)in->kv_lens[b] + page_size - 1) / page_size; n++)
             if (n >= columns || in->page_table[b * columns + n] < 0 || in->page_table[b * columns + n] >= k->npy.shape[0]) return false;
     in->lengths.page_table = in->page_table;
     in->lengths.page_table_stride = (int32_t)columns;
@@ -137,15 +137,30 @@ static bool read_positions(struct instance *in, const struct case_files *files)
     return in->kv_first && key_ints(files->root, "kv_first", in->kv_first, batch);
 }
 
+/* No length goes beyond what the arrays hold: from here on sizes are bounded by the files. */
+static bool lengths_fit(const struct instance *in, const struct case_files *files, bool q_ragged, const char *kv_layout)
+{
+    const struct npy *q = &files_array(files, "q")->npy, *k = &files_array(files, "k")->npy, *v = &files_array(files, "v")->npy;
+    int64_t q_total = 0, kv_total = 0;
+    if (q->rank != (q_ragged ? 3 : 4) || k->rank != v->rank || k->rank != (strcmp(kv_layout, "ragged") ? 4 : 3)) return false;
+    for (int32_t b = 0; b < in->line.batch; b++) {
+        if (in->q_lens[b] < 0 || in->kv_lens[b] < 0 || (!q_ragged && in->q_lens[b] != in->q_lens[0])) return false;
+        q_total += in->q_lens[b];
+        kv_total += in->kv_lens[b];
+        if (!strcmp(kv_layout, "dense") && (in->kv_lens[b] > k->shape[2] || in->kv_lens[b] > v->shape[2])) return false;
+    }
+    if (q_total > INT32_MAX || kv_total > INT32_MAX) return false;
+    if (!strcmp(kv_layout, "ragged") && (k->shape[0] != kv_total || v->shape[0] != kv_total)) return false;
+    return q_ragged ? q->shape[0] == q_total : q->shape[0] == in->line.batch && (q_total == 0 || q->shape[2] == in->q_lens[0]);
+}
+
 static bool read_lengths(struct instance *in, const struct case_files *files)
 {
     const int32_t batch = in->line.batch;
     const bool q_ragged = !strcmp(key_text(files->root, "q_layout", "dense"), "ragged");
     const char *kv_layout = key_text(files->root, "kv_layout", "dense");
-    for (int32_t b = 0; b < batch; b++) {
-        if (in->q_lens[b] < 0 || in->kv_lens[b] < 0 || (!q_ragged && in->q_lens[b] != in->q_lens[0])) return false;
-        in->q_total += in->q_lens[b];
-    }
+    if (!lengths_fit(in, files, q_ragged, kv_layout)) return false;
+    for (int32_t b = 0; b < batch; b++) in->q_total += in->q_lens[b];
     in->line.q_len = most_of(in->q_lens, batch);
     in->line.kv_len = most_of(in->kv_lens, batch);
     in->line.desc.max_batch = batch;
@@ -169,7 +184,7 @@ static bool copy_queries(struct instance *in, const struct case_array *q, bool z
 {
     const int64_t row = in->shape[ROLE_Q].row_bytes;
     const int32_t heads = in->problem.q_heads;
-    if ((int64_t)q->npy.bytes != in->q_total * heads * row) return false;
+    if ((int64_t)q->npy.bytes != in->q_total * heads * row || q->npy.shape[1] != heads) return false;
     for (int32_t b = 0; b < in->line.batch; b++)
         for (int32_t h = 0; h < heads; h++)
             for (int32_t i = 0; i < in->q_lens[b]; i++) {
@@ -188,6 +203,8 @@ static bool copy_keys(struct instance *in, const struct case_array *array, enum 
     const unsigned char *from = array->npy.data;
     const int32_t heads = in->problem.kv_heads;
     const bool dense = !in->page_table && !in->kv_start;
+    const int32_t heads_at = dense ? 1 : in->page_table ? 2 : 1;
+    if (array->npy.rank <= heads_at || array->npy.shape[heads_at] != heads) return false;
     const int64_t row = s->row_bytes, capacity = dense && array->npy.rank >= 3 ? array->npy.shape[2] : 0;
     int64_t rows = (int64_t)heads * (dense ? in->line.batch * capacity : (int64_t)s->batches * s->tokens);
     if ((int64_t)array->npy.bytes != rows * row || (dense && capacity < in->line.kv_len)) return false;

@@ -127,7 +127,7 @@ bool line_parse(const char *text, struct problem_line *line, char *message, size
         strcat(rest, word);
     }
     if (!kv_seen) line->kv_len = line->q_len;
-    if (heed_desc_parse(rest, &line->desc) != HEED_OK) {
+    if (heed_desc_parse(rest, &line->desc) != HEED_OK || heed_desc_check(&line->desc) != HEED_OK) {
         message_set(message, capacity, "%s", heed_error_message());
         return false;
     }
