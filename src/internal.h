@@ -112,8 +112,8 @@ struct work_list {
 };
 
 /* Partial row r in the workspace: v_head_dim accumulators (f32, not normalised) at float index r * v_head_dim, then, after
- * all rows' accumulators, (m, l) at float index part_rows * v_head_dim + 2 * r. m is in base 2 (score * log2 e), -infinity with l = 0
- * where nothing was seen. */
+ * all rows' accumulators, (m, l) at float index part_rows * v_head_dim + 2 * r. m is a natural logarithm's maximum (in base 2 a bias of
+ * -FLT_MAX would overflow), -infinity with l = 0 where nothing was seen. */
 
 enum kind { KIND_PREFILL, KIND_DECODE, KIND_MERGE, KIND_APPEND, KIND_ROTATE, KIND_COUNT };
 #define KIND_BIT(kind) (1u << (kind))
