@@ -41,6 +41,14 @@ Test(opencl, no_opencl_when_told_so)
 
 /* ---- host memory -------------------------------------------------------------------- */
 
+/* A device of this family is known to be right with every row: what its probe refuses is our mistake. Elsewhere a refusal is admission at work. */
+static void nothing_refused(heed_context *context, int32_t device)
+{
+    heed_device_info info = {.struct_size = sizeof info};
+    cr_assert_eq(heed_device_get_info(context, device, &info), HEED_OK);
+    if (!strcmp(info.family, "pocl-cpu")) cr_assert_str_empty(info.reason, "%s", info.reason);
+}
+
 static void run_host(heed_context *context, int32_t device, struct rig *r, const char *kernel)
 {
     heed_plan *plan = NULL;
@@ -77,6 +85,7 @@ Test(opencl, runs_on_host_memory)
     rig_clear(split);
     cr_assert_eq(heed_forward(context, device, &split->desc, &split->lengths, &split->tensors), HEED_OK, "%s", heed_error_message());
     cr_assert(rig_right(split, split->o, split->lse));
+    nothing_refused(context, device);
     rig_free(r), rig_free(split);
     heed_context_destroy(context);
 }
@@ -116,13 +125,13 @@ static void forward_gaps(bool unified)
     heed_tensors tensors = r->tensors;
     cr_assert_eq(device_get(context, device, &inside), HEED_OK);
     cl_device_of(inside)->unified = cl_device_of(inside)->unified && unified;
-    for (size_t i = 0; i < floats; i++) wide[i] = i % row < RIG_DIM ? r->q[i / row * RIG_DIM + i % row] : 77.0f;
+    for (size_t i = 0; i < floats; i++) wide[i] = i % row < RIG_DIM ? r->q[i / row * RIG_DIM + i % row] : 77.3f;
     tensors.q = tensors.o = (heed_tensor){.data = wide, .bytes = floats * sizeof *wide, .head_stride = (int64_t)row,
                                           .token_stride = (int64_t)row * RIG_HEADS, .batch_stride = (int64_t)row * RIG_HEADS * r->q_len};
     cr_assert_eq(heed_forward(context, device, &r->desc, &r->lengths, &tensors), HEED_OK, "%s", heed_error_message());
     for (size_t i = 0; i < floats; i++) {
         if (i % row < RIG_DIM) r->o[i / row * RIG_DIM + i % row] = wide[i];
-        else cr_assert_eq(wide[i], 77.0f, "gap %zu", i);
+        else cr_assert_eq(wide[i], 77.3f, "gap %zu", i);
     }
     cr_assert(rig_right(r, r->o, r->lse));
     free(wide);

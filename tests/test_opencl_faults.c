@@ -73,6 +73,7 @@ static long life(struct fault_state *f, struct rig *r, const char *only, long at
     const int32_t device = cl_test_device(context);
     if (device > 0) make_right(r, context, device, false); /* with the CPU's help, if need be */
     const long calls = atomic_load(&f->calls);
+    cr_assert(at != 1 || atomic_load(&f->hits) > 0, "%s never failed", only);
     disarm(f);
     if (device > 0 && !forever) make_right(r, context, device, false);
     heed_context_destroy(context);

@@ -6,6 +6,7 @@
  *     magic 8 | format 4 | library version 4 | key 16 | length 8 | checksum of the payload 16 | payload
  */
 #include "cl.h"
+#include "../mutant.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -110,7 +111,7 @@ static void *load_checked(int file, const uint64_t key[2], size_t *length)
     if (!payload) return NULL;
     if (read_all(file, payload, header.length)) {
         payload_sum(payload, header.length, key, sum);
-        if (sum[0] == header.sum[0] && sum[1] == header.sum[1]) {
+        if ((sum[0] == header.sum[0] && sum[1] == header.sum[1]) || MUTANT(cl_cache_unchecked)) {
             *length = header.length;
             return payload;
         }

@@ -187,6 +187,7 @@ static heed_status attention_arguments(struct cl_device *device, cl_kernel kerne
     add_int(&a, 0);
     add_int(&a, 0);
     add(&a, sizeof st, st);
+    if (MUTANT(cl_part_rows)) part_rows--;
     add(&a, sizeof part_rows, &part_rows);
     return a.status;
 }

@@ -5,6 +5,7 @@
  * would be undefined. A tensor is then that cl_mem and the offset of its element 0.
  */
 #include "cl.h"
+#include "../mutant.h"
 #include "../view.h"
 #include <string.h>
 
@@ -110,7 +111,7 @@ static heed_status bind_slot(struct cl_memory *m, int slot, bool written, struct
         m->bound[slot] = (struct cl_bound){view->mem, view->offset};
         return HEED_OK;
     }
-    if (written && m->call->private_output && slot != CL_SLOT_WORKSPACE) return bind_private(m, slot, &range);
+    if (written && m->call->private_output && !MUTANT(cl_output_shared) && slot != CL_SLOT_WORKSPACE) return bind_private(m, slot, &range);
     const uintptr_t zero = (uintptr_t)view->data;
     add_span(spans, count, (struct span){zero + (uintptr_t)range.begin, zero + (uintptr_t)range.end, 1u << slot, written});
     return HEED_OK;
@@ -152,6 +153,7 @@ static void scatter(const struct call *call, enum role role, const struct byte_r
         for (int32_t i = 0; i < s->q_len; i++)
             for (int32_t h = 0; h < p->q_heads; h++) {
                 const int64_t at = query_offset(view, s, b, h, i);
+                if (MUTANT(cl_gap_overwritten) && at + (int64_t)bytes < range->end) view->data[at + (int64_t)bytes] = from[at + (int64_t)bytes - range->begin];
                 memcpy(view->data + at, from + (at - range->begin), bytes);
             }
     }
