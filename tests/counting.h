@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * counting.h - what every test program does with a problem line: count it, and say how to replay it when it fails. Also what the environment
- * asks of the tests: HEED_TEST_FILES (names of problem files), HEED_TEST_DEVICES (cpu, opencl), HEED_TEST_FIRST (end at the first failure).
+ * asks of the tests: HEED_TEST_FILES (names of problem files), HEED_TEST_DEVICES (cpu, opencl), HEED_TEST_FIRST (end at the first failure),
+ * HEED_TEST_ALL (every line on every OpenCL row, not a sample).
  */
 #ifndef HEED_COUNTING_H
 #define HEED_COUNTING_H
@@ -28,6 +29,25 @@ static inline bool test_wants(const char *variable, const char *word)
 static inline bool test_wants_file(const char *name) { return test_wants("HEED_TEST_FILES", name); }
 static inline bool test_wants_device(const char *wing) { return test_wants("HEED_TEST_DEVICES", wing); }
 static inline bool test_is_over(const struct counts *counts) { return counts->failed > 0 && getenv("HEED_TEST_FIRST"); }
+
+/* OpenCL rows compile a program for each problem, one to five seconds on a CPU. Without HEED_TEST_ALL the lines of a file are dealt out: what the
+ * planner chooses (kernel NULL) and the complete row take turns, the rows for GPUs get every twelfth line. smoke goes to both. What is left
+ * out is counted and named as skipped. */
+static inline bool test_samples(const char *kernel, const char *file, int32_t n)
+{
+    if (getenv("HEED_TEST_ALL")) return true;
+    const bool smoke = !strcmp(file, "smoke"), often = smoke || !strcmp(file, "features") || !strcmp(file, "golden");
+    if (!kernel) return smoke || n % (often ? 2 : 6) == 0;
+    if (!strcmp(kernel, "opencl.naive")) return smoke || n % (often ? 2 : 6) == 1;
+    if (!strcmp(kernel, "opencl.prefill_cpu") || !strcmp(kernel, "opencl.decode_cpu")) return false; /* what the planner chooses here */
+    return n % 12 == 3;
+}
+
+static inline void count_left_out(struct counts *counts, const char *kernel, int32_t lines)
+{
+    counts->skipped += lines;
+    if (lines) fprintf(stderr, "skipped: %s: not in the sample of lines (HEED_TEST_ALL=1 takes all)\n", kernel ? kernel : "(any)");
+}
 
 /* One line of the log for each failure, with the command that replays it; "skipped: " lines are gathered by script/run_tests. */
 static inline void count_outcome(struct counts *counts, const char *device, const char *kernel, const char *line, const struct outcome *outcome)

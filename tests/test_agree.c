@@ -57,6 +57,22 @@ static void agree_cpu(const char *isa, const char *problems)
     count_end(&counts);
 }
 
+/* One row (NULL: the planner's choice) of an OpenCL device against its sample of the lines. */
+static void check_sample(heed_context *context, int32_t device, const char *kernel, const char *problems, const struct problem_line *lines,
+                         int32_t count, struct counts *counts)
+{
+    char name[32];
+    int32_t left_out = 0;
+    snprintf(name, sizeof name, "opencl:%d", (int)device - 1);
+    for (int32_t n = 0; n < count; n++) {
+        if (test_samples(kernel, problems, n))
+            check_row(context, device, name, kernel, &lines[n], 1, counts);
+        else
+            left_out++;
+    }
+    count_left_out(counts, kernel, left_out);
+}
+
 /* Every row on every OpenCL device that is usable; a device that is not says why. */
 static void agree_opencl(const char *problems)
 {
@@ -73,10 +89,9 @@ static void agree_opencl(const char *problems)
         fprintf(stderr, "skipped: opencl: no OpenCL device\n");
     }
     for (int32_t device = 1; device < devices; device++) {
-        char name[32];
         const char *row;
-        snprintf(name, sizeof name, "opencl:%d", (int)device - 1);
-        for (int32_t n = 0; (row = device_row(context, device, n)); n++) check_row(context, device, name, row, lines, count, &counts);
+        check_sample(context, device, NULL, problems, lines, count, &counts);
+        for (int32_t n = 0; (row = device_row(context, device, n)); n++) check_sample(context, device, row, problems, lines, count, &counts);
     }
     heed_context_destroy(context);
     free(lines);
