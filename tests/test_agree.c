@@ -106,6 +106,7 @@ static void agree_opencl(const char *problems)
     Test(agree, opencl_##file) { agree_opencl(#file); }
 
 AGREE(smoke)
+AGREE(tiny)
 AGREE(features)
 AGREE(shapes)
 AGREE(models)
