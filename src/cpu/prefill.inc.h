@@ -319,7 +319,7 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
             if (pass.panel[n].begin_min < begin) begin = pass.panel[n].begin_min;
             if (pass.panel[n].end_max > end) end = pass.panel[n].end_max;
         }
-        if (MUTANT(cpu_prefill_first_block) && begin > 0) begin += PANEL_KEYS;
+        if (MUTANT(cpu_prefill_first_block) && begin > 0 && end > 0) begin += PANEL_KEYS;
         for (int32_t block = begin / PANEL_KEYS * PANEL_KEYS; block < end; block += PANEL_KEYS) walk_block(&pass, block, end);
         for (int n = 0; n < pass.panels; n++)
             for (int c = 0; c < pass.panel[n].width; c += VW) finish_vector(&pass, &pass.panel[n], c);
