@@ -7,6 +7,17 @@
 
 #include "panel.inc.h"
 
+static int min_int(int a, int b) { return a < b ? a : b; }
+
+/* Masked stores are slow on some machines, so whole vectors go without. */
+INLINE void store_floats(float *p, vf x, int n)
+{
+    if (n == VW)
+        vstore(p, x);
+    else
+        vstore_n(p, x, n);
+}
+
 /* Elements [i, i + n) of a row of q, n <= VW. */
 INLINE vf load_float(heed_type type, const unsigned char *row, int32_t i, int n)
 {
@@ -17,17 +28,14 @@ INLINE vf load_float(heed_type type, const unsigned char *row, int32_t i, int n)
 
 INLINE void store_float(heed_type type, unsigned char *row, int32_t i, vf x, int n)
 {
-    if (type == HEED_F32 && n == VW)
-        vstore((float *)row + i, x); /* masked stores are slow on some machines */
-    else if (type == HEED_F32)
-        vstore_n((float *)row + i, x, n);
+    if (type == HEED_F32)
+        store_floats((float *)row + i, x, n);
     else if (type == HEED_F16)
         vstore_f16_n((uint16_t *)row + i, x, n);
     else
         vstore_bf16_n((uint16_t *)row + i, x, n);
 }
 
-static int min_int(int a, int b) { return a < b ? a : b; }
 
 /* Q^T of VW rows at once: scale folded in, one rounding. rows[r] NULL: no such row, zeros. */
 static void transpose_queries(heed_type type, const unsigned char *const rows[VW], int32_t dim, float scale, float *q, int width)
@@ -54,36 +62,49 @@ static void transpose_outputs(heed_type type, unsigned char *const rows[VW], int
     }
 }
 
+/* Blocks of 32 values behind one f16 scale; q4_0 has the low nibbles first. */
+static void widen_blocks(heed_type type, const unsigned char *from, float *to, int32_t dim)
+{
+    const int64_t bytes = type_block_bytes(type);
+    for (int32_t i = 0; i < dim; i += 32, from += bytes) {
+        const vf d = vset1_f16(from);
+        for (int k = 0; k < 32; k += VW) {
+            const vf x = type == HEED_Q8_0 ? vload_i8((const int8_t *)from + 2 + k) : vload_nibbles(from + 2 + k % 16, k >= 16);
+            vstore(to + i + k, vmul(x, d));
+        }
+    }
+}
+
+/* Elements [i, i + n) of a row of K or V, n <= VW; not of blocks. */
+INLINE vf load_any(const heed_type type, const unsigned char *row, int32_t i, int n, vf scale)
+{
+    switch (type) {
+    case HEED_I8: return vmul(n == VW ? vload_i8((const int8_t *)row + i) : vload_i8_n((const int8_t *)row + i, n), scale);
+    case HEED_F8_E4M3: return vmul(vload_e4m3_n(row + i, n), scale);
+    case HEED_F8_E5M2: return vmul(vload_e5m2_n(row + i, n), scale);
+    default: return load_float(type, row, i, n);
+    }
+}
+
+INLINE void widen_row_of(const heed_type type, const unsigned char *from, float scale, float *to, int32_t dim)
+{
+    const vf by = vset1(scale);
+    int32_t i = 0;
+    for (; i + VW <= dim; i += VW) vstore(to + i, load_any(type, from, i, VW, by));
+    if (i < dim) vstore_n(to + i, load_any(type, from, i, dim - i, by), dim - i);
+}
+
 /* One row of K or V to f32. scale: of i8 and f8. */
 static void widen_row(heed_type type, const unsigned char *from, float scale, float *to, int32_t dim)
 {
-    int32_t i = 0;
     switch (type) {
-    case HEED_F32:
-        for (; i + VW <= dim; i += VW) vstore(to + i, vload((const float *)from + i));
-        if (i < dim) vstore_n(to + i, vload_n((const float *)from + i, dim - i), dim - i);
-        break;
-    case HEED_F16:
-        for (; i + VW <= dim; i += VW) vstore(to + i, vload_f16((const uint16_t *)from + i));
-        if (i < dim) vstore_n(to + i, vload_f16_n((const uint16_t *)from + i, dim - i), dim - i);
-        break;
-    case HEED_BF16:
-        for (; i + VW <= dim; i += VW) vstore(to + i, vload_bf16((const uint16_t *)from + i));
-        if (i < dim) vstore_n(to + i, vload_bf16_n((const uint16_t *)from + i, dim - i), dim - i);
-        break;
-    case HEED_I8:
-        for (; i + VW <= dim; i += VW) vstore(to + i, vmul(vload_i8((const int8_t *)from + i), vset1(scale)));
-        if (i < dim) vstore_n(to + i, vmul(vload_i8_n((const int8_t *)from + i, dim - i), vset1(scale)), dim - i);
-        break;
-    case HEED_Q8_0:
-        for (; i < dim; i += 32, from += 34) {
-            uint16_t half;
-            memcpy(&half, from, sizeof half);
-            const vf d = vset1(f16_to_f32(half));
-            for (int k = 0; k < 32; k += VW) vstore(to + i + k, vmul(vload_i8((const int8_t *)from + 2 + k), d));
-        }
-        break;
-    default: row_to_f32(type, from, scale, to, dim);
+    case HEED_F32: widen_row_of(HEED_F32, from, scale, to, dim); break;
+    case HEED_F16: widen_row_of(HEED_F16, from, scale, to, dim); break;
+    case HEED_BF16: widen_row_of(HEED_BF16, from, scale, to, dim); break;
+    case HEED_I8: widen_row_of(HEED_I8, from, scale, to, dim); break;
+    case HEED_F8_E4M3: widen_row_of(HEED_F8_E4M3, from, scale, to, dim); break;
+    case HEED_F8_E5M2: widen_row_of(HEED_F8_E5M2, from, scale, to, dim); break;
+    default: widen_blocks(type, from, to, dim);
     }
 }
 
