@@ -214,6 +214,7 @@ Test(opencl, buffers_hold_what_was_written)
 static void run_on_queue(cl_command_queue_properties properties, int32_t q_len, int32_t kv_len)
 {
     CL_TEST_BEGIN(context, device);
+    CL_TEST_NOT_SIMULATED(context, device);
     struct lent lent = lent_make(context, device, properties);
     struct rig *r = rig_new(q_len, kv_len, 6);
     heed_plan *plan = NULL;
@@ -285,6 +286,7 @@ Test(opencl, bad_queues_and_wait_lists_are_the_callers_mistake)
 Test(opencl, update_leaves_queued_runs_alone)
 {
     CL_TEST_BEGIN(context, device);
+    CL_TEST_NOT_SIMULATED(context, device);
     struct lent lent = lent_make(context, device, 0);
     struct rig *r = rig_new(9, 40, 8);
     heed_plan *plan = NULL;
@@ -396,6 +398,7 @@ static void *worker_main(void *argument)
 Test(opencl, two_contexts_and_two_threads_each)
 {
     CL_TEST_BEGIN(context, device);
+    CL_TEST_NOT_SIMULATED(context, device);
     heed_context *other = cl_test_context(NULL);
     struct worker workers[4] = {{context, device, 11, 0}, {context, device, 12, 0}, {other, cl_test_device(other), 13, 0}, {other, device, 14, 0}};
     pthread_t threads[4];

@@ -286,6 +286,8 @@ static void learn(struct cl_plan *plan, const struct cl_batch *lists, double spe
     atomic_store(&plan->step[kind].pair_seconds, seen > old ? seen : 0.5f * (seen + old));
 }
 
+static bool has_work(const struct heed_batch *batch) { return batch->work[KIND_PREFILL].count > 0 || batch->work[KIND_DECODE].count > 0; }
+
 heed_status cl_run(const struct call *call, const struct queue_args *queue)
 {
     enum { WRITTEN = SLOT(ROLE_O) | SLOT(ROLE_LSE) | SLOT(ROLE_SCORES) | SLOT(CL_SLOT_WORKSPACE) };
@@ -293,10 +295,11 @@ heed_status cl_run(const struct call *call, const struct queue_args *queue)
     struct cl_plan *plan = call->plan->state;
     struct cl_stream stream;
     struct cl_memory memory;
-    uint32_t slots = SLOT(CL_SLOT_WORKSPACE);
+    uint32_t slots = has_work(call->batch) ? SLOT(CL_SLOT_WORKSPACE) : 0;
     heed_status status = cl_stream_begin(device, queue, &stream);
     if (status != HEED_OK) return status;
-    for (int i = 0; i < ATTENTION_SLOTS; i++) slots |= SLOT(attention_slots[i]);
+    /* without work no tensor is looked at, wherever it lies */
+    for (int i = 0; i < ATTENTION_SLOTS && has_work(call->batch); i++) slots |= SLOT(attention_slots[i]);
     status = cl_memory_bind(device, call, slots, WRITTEN, &memory);
     if (status != HEED_OK) return status;
     const double begin = seconds();
@@ -384,7 +387,7 @@ static heed_status run_rows(const struct call *call, const struct queue_args *qu
     if (!step->row) return fail(HEED_UNSUPPORTED, "no row of %s can do this; see heed_plan_explain()", device->name);
     heed_status status = cl_stream_begin(device, queue, &stream);
     if (status != HEED_OK) return status;
-    for (int i = 0; i < rows->slot_count; i++) slots |= SLOT(rows->slots[i]);
+    for (int i = 0; i < rows->slot_count && call->batch->q_total > 0; i++) slots |= SLOT(rows->slots[i]);
     status = cl_memory_bind(device, call, slots, rows->written, &memory);
     if (status != HEED_OK) return status;
     status = launch_rows(&stream, rows, &memory, step);
