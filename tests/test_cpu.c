@@ -246,7 +246,7 @@ static void *call_often(void *arg)
     return NULL;
 }
 
-Test(cpu, several_callers_take_turns, .timeout = 60)
+Test(cpu, several_callers_take_turns, .timeout = 600)
 {
     heed_context *context = context_new(&(heed_context_options){.num_threads = 3});
     const uint64_t want = bits_of_line(context, NULL, lines[0]);
@@ -271,7 +271,7 @@ static void nested_task(void *arg, int32_t i, int32_t worker)
     if (i % 4 == 0 && bits_of_line(caller->context, NULL, lines[0]) != caller->want) caller->wrong++;
 }
 
-Test(cpu, a_call_from_inside_a_task, .timeout = 60)
+Test(cpu, a_call_from_inside_a_task, .timeout = 600)
 {
     heed_context *context = context_new(&(heed_context_options){.num_threads = 3});
     struct caller caller = {context, bits_of_line(context, NULL, lines[0]), 0};
@@ -281,18 +281,18 @@ Test(cpu, a_call_from_inside_a_task, .timeout = 60)
 }
 
 /* Threads do not survive fork(): the child's pool starts anew, also for a grandchild. */
-Test(cpu, a_forked_child_computes, .timeout = 60)
+Test(cpu, a_forked_child_computes, .timeout = 600)
 {
     heed_context *context = context_new(&(heed_context_options){.num_threads = 3});
     const uint64_t want = bits_of_line(context, NULL, lines[0]);
     fflush(NULL);
     const pid_t child = fork();
     if (child == 0) {
-        alarm(20);
+        alarm(200);
         int wrong = bits_of_line(context, NULL, lines[0]) != want;
         const pid_t grandchild = fork();
         if (grandchild == 0) {
-            alarm(20);
+            alarm(200);
             wrong = bits_of_line(context, NULL, lines[0]) != want;
             heed_context_destroy(context);
             _exit(wrong);
@@ -310,14 +310,14 @@ Test(cpu, a_forked_child_computes, .timeout = 60)
 }
 
 /* Destroyed in a child that never used it: nothing is joined that is not there. */
-Test(cpu, a_forked_child_destroys, .timeout = 60)
+Test(cpu, a_forked_child_destroys, .timeout = 600)
 {
     heed_context *context = context_new(&(heed_context_options){.num_threads = 3});
     bits_of_line(context, NULL, lines[0]);
     fflush(NULL);
     const pid_t child = fork();
     if (child == 0) {
-        alarm(20);
+        alarm(200);
         heed_context_destroy(context);
         _exit(0);
     }
