@@ -308,3 +308,29 @@ Test(opencl_cache, a_kernel_with_wrong_answers_is_refused)
     cr_assert_neq(cl_admit(device, &problem, &row, KIND_DECODE, reason, sizeof reason), HEED_OK);
     heed_context_destroy(context);
 }
+
+/* ---- tuning ------------------------------------------------------------------------------------- */
+
+Test(opencl_cache, a_tuning_file_overrides_the_built_in_line)
+{
+    struct folder f;
+    char path[128];
+    static const char text[] = "# comment\n\"pocl-cpu\" rows=3 lanes=4 guard=0\n\"pocl-cpu\" rows=9 nonsense=1\n\"pocl-cpu\" rows=-1\n"
+                               "\"a device\" wgx=0 wgy=5\n\"another\" lanes=7\nno quotes lanes=8\n";
+    folder_make(&f);
+    snprintf(path, sizeof path, "%s/tuning.test", f.path);
+    file_write(path, (const unsigned char *)text, sizeof text - 1);
+    f.services.tuning_file = path;
+    struct cl_tuning tuning = *cl_tuning_named("pocl-cpu");
+    const struct cl_tuning before = tuning;
+    cl_tuning_read(&f.services, "a device", &tuning);
+    cr_assert_eq(tuning.tile_rows, 3, "a line with a mistake is not used");
+    cr_assert_eq(tuning.lanes, 4);
+    cr_assert(!tuning.loop_guard);
+    cr_assert_eq(tuning.wg_x, before.wg_x, "no groups of nothing");
+    cr_assert_eq(tuning.wg_y, 5);
+    cr_assert_eq(tuning.lane_rows, before.lane_rows);
+    f.services.tuning_file = "/nowhere/at/all";
+    cl_tuning_read(&f.services, "a device", &tuning);
+    folder_free(&f);
+}

@@ -100,7 +100,8 @@ struct cl_device {
     bool own_cache;               /* the driver keeps compiled programs itself */
     int pid;                      /* of the process that listed it */
     enum cl_family family;
-    const struct cl_tuning *tuning;
+    const struct cl_tuning *tuning;   /* the built-in line, with what the tuning file says: own_tuning */
+    struct cl_tuning own_tuning;
     cl_device_type type;
     uint32_t provides;            /* CL_NEEDS_ bits */
     bool unified;                 /* works on the caller's memory without copies */
@@ -124,6 +125,8 @@ heed_status cl_device_open(struct cl_device *device);    /* context, queue, dumm
 heed_status cl_device_alive(struct cl_device *device);   /* HEED_FORKED, DEVICE_FAILED once lost, or HEED_OK */
 bool cl_device_forked(const struct cl_device *device);
 const struct cl_tuning *cl_tuning_of(enum cl_family family); /* tuning.c */
+const struct cl_tuning *cl_tuning_named(const char *family);
+void cl_tuning_read(const struct services *services, const char *device, struct cl_tuning *tuning); /* tuning_file.c: over the built-in line */
 
 /* Filled in sizes, tuning zeros replaced by what the device says: for options() of rows.c. */
 int32_t cl_vector_width(const struct cl_device *device); /* 4, 8 or 16 */

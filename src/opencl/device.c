@@ -187,7 +187,9 @@ static void read_device(struct cl_device *d, heed_device_info *info)
 
     const heed_status status = read_limits(d);
     d->family = family_of(d, vendor, vendor_id);
-    d->tuning = cl_tuning_of(d->family);
+    d->own_tuning = *cl_tuning_of(d->family);
+    cl_tuning_read(&d->device->context->services, info->name, &d->own_tuning);
+    d->tuning = &d->own_tuning;
     d->own_cache = d->tuning->own_cache || mentions(info->platform, "rusticl");
     d->provides = provides_of(d);
     info->compute_units = (int32_t)d->compute_units;

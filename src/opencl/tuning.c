@@ -3,9 +3,10 @@
  * query tiles that bits depend on are columns of the rows. Which family a device belongs to is device.c's knowledge.
  */
 #include "cl.h"
+#include <string.h>
 
 /* 0 = derived from the device: vector from its native width, the register tile from its number of registers. The pocl-cpu line is measured
- * (doc: prefill_cpu 78-82 % of peak with 16 x (4 x 4) on 32 registers, 71 % with 16 x (4 x 1) on 16); lines of GPUs without a measurement
+ *; lines of GPUs without a measurement
  * keep to what every device of the family has registers for. */
 static const struct cl_tuning table[FAMILY_COUNT] = {
     /*                                    prefill_cpu, decode      prefill_tile                                        */
@@ -21,6 +22,13 @@ static const struct cl_tuning table[FAMILY_COUNT] = {
 };
 
 const struct cl_tuning *cl_tuning_of(enum cl_family family) { return &table[family]; }
+
+const struct cl_tuning *cl_tuning_named(const char *family)
+{
+    for (int n = 0; n < FAMILY_COUNT; n++)
+        if (!strcmp(table[n].family, family)) return &table[n];
+    return &table[FAMILY_GENERIC_GPU];
+}
 
 int32_t cl_vector_width(const struct cl_device *device)
 {
