@@ -86,7 +86,11 @@ static size_t scratch_bytes(const struct heed_batch *batch)
 
 size_t cpu_workspace_bytes(const struct heed_batch *batch)
 {
-    return scratch_bytes(batch) * (size_t)batch->plan->context->services.threads.workers;
+    const struct services *services = &batch->plan->context->services;
+    size_t workers = (size_t)services->threads.workers;
+    const size_t items = (size_t)batch->work[KIND_PREFILL].count + (size_t)batch->work[KIND_DECODE].count;
+    if (services->pool && items < workers) workers = items; /* threads.c: worker numbers below the number of items; a lender may use any */
+    return scratch_bytes(batch) * workers;
 }
 
 struct job {
