@@ -183,7 +183,7 @@ static int limit_seconds(void)
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     if (getloadavg(&load, 1) != 1 || cores < 1 || load <= (double)cores) return LIMIT_SECONDS;
     const double factor = load / (double)cores;
-    return (int)(LIMIT_SECONDS * (factor < 10 ? factor : 10));
+    return (int)(LIMIT_SECONDS * (factor < 3 ? factor : 3));
 }
 
 /* Waits for the end or the limit; message and status are the probe's. */
