@@ -60,8 +60,9 @@ heed_status heed_run_cl(const heed_plan *plan, const heed_batch *batch, const he
     return status == HEED_OK ? plan->device->backend->run(&call, &args) : status;
 }
 
-heed_status heed_append_cl(const heed_plan *plan, const heed_batch *batch, heed_type new_type, const heed_tensor *new_k, const heed_tensor *new_v,
-                           const heed_tensors *tensors, cl_command_queue queue, cl_uint num_wait, const cl_event *wait, cl_event *done)
+heed_status heed_append_cl(const heed_plan *plan, const heed_batch *batch, heed_type new_type, const heed_tensor *new_k,
+                           const heed_tensor *new_v, const heed_tensors *tensors, cl_command_queue queue, cl_uint num_wait,
+                           const cl_event *wait, cl_event *done)
 {
     struct call call;
     const struct queue_args args = args_of(queue, num_wait, wait, done);
@@ -80,9 +81,9 @@ heed_status heed_rotate_cl(const heed_plan *plan, const heed_batch *batch, int32
     return status == HEED_OK ? plan->device->backend->rotate(&call, &args) : status;
 }
 
-heed_status heed_merge_cl(const heed_plan *plan, const heed_batch *batch, const heed_tensor *o_a, const heed_tensor *lse_a, const heed_tensor *o_b,
-                          const heed_tensor *lse_b, const heed_tensor *o, const heed_tensor *lse, cl_command_queue queue, cl_uint num_wait,
-                          const cl_event *wait, cl_event *done)
+heed_status heed_merge_cl(const heed_plan *plan, const heed_batch *batch, const heed_tensor *o_a, const heed_tensor *lse_a,
+                          const heed_tensor *o_b, const heed_tensor *lse_b, const heed_tensor *o, const heed_tensor *lse,
+                          cl_command_queue queue, cl_uint num_wait, const cl_event *wait, cl_event *done)
 {
     struct call call;
     const struct queue_args args = args_of(queue, num_wait, wait, done);

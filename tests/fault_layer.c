@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * fault_layer.c - an OpenCL layer (OPENCL_LAYERS) that makes any call of any program fail and counts the objects that are alive. The program
- * is not touched; a failed call is not passed on to the driver. Releases and retains are counted but never fail.
+ * fault_layer.c - an OpenCL layer (OPENCL_LAYERS) that makes any call of any program fail and counts the objects that are alive. The
+ * program is not touched; a failed call is not passed on to the driver. Releases and retains are counted but never fail.
  */
 #define CL_TARGET_OPENCL_VERSION 300
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
@@ -70,12 +70,12 @@ OBJECT(cl_mem, clCreateBuffer, (cl_context c, cl_mem_flags f, size_t s, void *h,
 OBJECT(cl_program, clCreateProgramWithSource, (cl_context c, cl_uint n, const char **s, const size_t *l, cl_int *err), (c, n, s, l, err),
        FAULT_PROGRAM, 0)
 OBJECT(cl_program, clCreateProgramWithBinary,
-       (cl_context c, cl_uint n, const cl_device_id *d, const size_t *l, const unsigned char **b, cl_int *s, cl_int *err), (c, n, d, l, b, s, err),
-       FAULT_PROGRAM, 0)
+       (cl_context c, cl_uint n, const cl_device_id *d, const size_t *l, const unsigned char **b, cl_int *s, cl_int *err),
+       (c, n, d, l, b, s, err), FAULT_PROGRAM, 0)
 OBJECT(cl_kernel, clCreateKernel, (cl_program p, const char *k, cl_int *err), (p, k, err), FAULT_KERNEL, 0)
 
-static void *CL_API_CALL my_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o, size_t s, WAIT, cl_event *e,
-                                               cl_int *err)
+static void *CL_API_CALL my_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o, size_t s, WAIT,
+                                               cl_event *e, cl_int *err)
 {
     if (fails("clEnqueueMapBuffer")) {
         if (err) *err = atomic_load(&fault_state.code);
@@ -95,14 +95,16 @@ STATUS(clGetCommandQueueInfo, (cl_command_queue q, cl_command_queue_info i, size
 STATUS(clGetMemObjectInfo, (cl_mem m, cl_mem_info i, size_t s, void *v, size_t *r), (m, i, s, v, r), 0)
 STATUS(clGetProgramInfo, (cl_program p, cl_program_info i, size_t s, void *v, size_t *r), (p, i, s, v, r), 0)
 STATUS(clGetProgramBuildInfo, (cl_program p, cl_device_id d, cl_program_build_info i, size_t s, void *v, size_t *r), (p, d, i, s, v, r), 0)
-STATUS(clGetKernelWorkGroupInfo, (cl_kernel k, cl_device_id d, cl_kernel_work_group_info i, size_t s, void *v, size_t *r), (k, d, i, s, v, r), 0)
+STATUS(clGetKernelWorkGroupInfo, (cl_kernel k, cl_device_id d, cl_kernel_work_group_info i, size_t s, void *v, size_t *r),
+       (k, d, i, s, v, r), 0)
 STATUS(clGetEventInfo, (cl_event e, cl_event_info i, size_t s, void *v, size_t *r), (e, i, s, v, r), 0)
 STATUS(clBuildProgram, (cl_program p, cl_uint n, const cl_device_id *d, const char *o, program_note f, void *u), (p, n, d, o, f, u), 0)
 STATUS(clSetKernelArg, (cl_kernel k, cl_uint i, size_t s, const void *v), (k, i, s, v), 0)
 STATUS(clEnqueueNDRangeKernel,
        (cl_command_queue q, cl_kernel k, cl_uint d, const size_t *o, const size_t *g, const size_t *l, WAIT, cl_event *e),
        (q, k, d, o, g, l, nw, w, e), e)
-STATUS(clEnqueueReadBuffer, (cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t s, void *p, WAIT, cl_event *e), (q, m, b, o, s, p, nw, w, e), e)
+STATUS(clEnqueueReadBuffer, (cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t s, void *p, WAIT, cl_event *e),
+       (q, m, b, o, s, p, nw, w, e), e)
 STATUS(clEnqueueWriteBuffer, (cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t s, const void *p, WAIT, cl_event *e),
        (q, m, b, o, s, p, nw, w, e), e)
 STATUS(clEnqueueUnmapMemObject, (cl_command_queue q, cl_mem m, void *p, WAIT, cl_event *e), (q, m, p, nw, w, e), e)
@@ -128,7 +130,8 @@ STATUS(clWaitForEvents, (cl_uint n, const cl_event *e), (n, e), 0)
 #define BOTH(name, type, kind) COUNT(clRetain##name, type, kind, 1) COUNT(clRelease##name, type, kind, -1)
 EVERY_OBJECT(BOTH)
 
-CL_API_ENTRY __attribute__((visibility("default"))) cl_int CL_API_CALL clGetLayerInfo(cl_layer_info info, size_t size, void *value, size_t *size_ret)
+CL_API_ENTRY __attribute__((visibility("default"))) cl_int CL_API_CALL clGetLayerInfo(cl_layer_info info, size_t size, void *value,
+                                                                                      size_t *size_ret)
 {
     if (info != CL_LAYER_API_VERSION) return CL_INVALID_VALUE;
     if (value) {

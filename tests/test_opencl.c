@@ -41,7 +41,8 @@ Test(opencl, no_opencl_when_told_so)
 
 /* ---- host memory -------------------------------------------------------------------- */
 
-/* A device of this family is known to be right with every row: what its probe refuses is our mistake. Elsewhere a refusal is admission at work. */
+/* A device of this family is known to be right with every row: what its probe refuses is our mistake. Elsewhere a refusal is admission at
+ * work. */
 static void nothing_refused(heed_context *context, int32_t device)
 {
     heed_device_info info = {.struct_size = sizeof info};
@@ -172,7 +173,8 @@ Test(opencl, a_buffer_too_small_or_foreign_stops_the_run)
     struct rig *r = rig_new(5, 21, 5);
     heed_plan *plan = NULL;
     heed_batch *batch = NULL;
-    cl_mem mems[5], foreign = lent_buffer(&other, r->k, r->kv_floats * sizeof(float)), small = lent_buffer(&lent, r->k, r->kv_floats * sizeof(float) - 4);
+    cl_mem mems[5], foreign = lent_buffer(&other, r->k, r->kv_floats * sizeof(float)),
+                    small = lent_buffer(&lent, r->k, r->kv_floats * sizeof(float) - 4);
     heed_tensors tensors = rig_buffers(r, context, &lent, mems);
     cr_assert_eq(heed_plan_create(context, lent.device, &r->desc, NULL, &plan), HEED_OK, "%s", heed_error_message());
     cr_assert_eq(heed_batch_create(plan, &r->lengths, &batch), HEED_OK);
@@ -400,7 +402,8 @@ Test(opencl, two_contexts_and_two_threads_each)
     CL_TEST_BEGIN(context, device);
     CL_TEST_NOT_SIMULATED(context, device);
     heed_context *other = cl_test_context(NULL);
-    struct worker workers[4] = {{context, device, 11, 0}, {context, device, 12, 0}, {other, cl_test_device(other), 13, 0}, {other, device, 14, 0}};
+    struct worker workers[4] = {
+        {context, device, 11, 0}, {context, device, 12, 0}, {other, cl_test_device(other), 13, 0}, {other, device, 14, 0}};
     pthread_t threads[4];
     for (int n = 0; n < 4; n++) cr_assert_eq(pthread_create(&threads[n], NULL, worker_main, &workers[n]), 0);
     for (int n = 0; n < 4; n++) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_opencl_cache.c - what the wing keeps on disk and whom it lets in: every damage to a file is seen, a driver never gets a damaged program, a
- * failed build says why, a kernel with wrong answers is refused.
+ * test_opencl_cache.c - what the wing keeps on disk and whom it lets in: every damage to a file is seen, a driver never gets a damaged
+ * program, a failed build says why, a kernel with wrong answers is refused.
  */
 #include "opencl_rig.h"
 #include "context.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_opencl_faults.c - every OpenCL call of ours made to fail, by the layer of fault_layer.c: a clean status, no crash, no object left alive,
- * heed_forward answered by the CPU, and the same context works afterwards. Also as a spy: what a run may not do.
+ * test_opencl_faults.c - every OpenCL call of ours made to fail, by the layer of fault_layer.c: a clean status, no crash, no object left
+ * alive, heed_forward answered by the CPU, and the same context works afterwards. Also as a spy: what a run may not do.
  */
 #include "opencl_rig.h"
 #include "context.h"
@@ -83,10 +83,26 @@ static long life(struct fault_state *f, struct rig *r, const char *only, long at
 
 Test(opencl_faults, every_entry_point_may_fail, .timeout = 600)
 {
-    static const char *const entries[] = {
-        "clGetPlatformIDs", "clGetPlatformInfo", "clGetDeviceIDs", "clGetDeviceInfo", "clCreateContext", "clCreateCommandQueue", "clCreateBuffer",
-        "clCreateProgramWithSource", "clBuildProgram", "clGetProgramBuildInfo", "clCreateKernel", "clGetKernelWorkGroupInfo", "clSetKernelArg",
-        "clEnqueueNDRangeKernel", "clEnqueueMapBuffer", "clEnqueueUnmapMemObject", "clFlush", "clFinish", "clWaitForEvents", "clGetEventInfo"};
+    static const char *const entries[] = {"clGetPlatformIDs",
+                                          "clGetPlatformInfo",
+                                          "clGetDeviceIDs",
+                                          "clGetDeviceInfo",
+                                          "clCreateContext",
+                                          "clCreateCommandQueue",
+                                          "clCreateBuffer",
+                                          "clCreateProgramWithSource",
+                                          "clBuildProgram",
+                                          "clGetProgramBuildInfo",
+                                          "clCreateKernel",
+                                          "clGetKernelWorkGroupInfo",
+                                          "clSetKernelArg",
+                                          "clEnqueueNDRangeKernel",
+                                          "clEnqueueMapBuffer",
+                                          "clEnqueueUnmapMemObject",
+                                          "clFlush",
+                                          "clFinish",
+                                          "clWaitForEvents",
+                                          "clGetEventInfo"};
     struct fault_state *f = layer();
     struct rig *r = rig_new(5, 21, 30);
     long all = life(f, r, "", 0, 0, false);

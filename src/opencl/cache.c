@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * cache.c - checked files in the cache directory: compiled programs and verdicts of probes. A file is untrusted until every byte of it has been
- * held against its checksum; a damaged one counts as absent and nobody sees its payload. A checksum is no signature: the directory (0700,
- * ours alone) is the border of trust.
+ * cache.c - checked files in the cache directory: compiled programs and verdicts of probes. A file is untrusted until every byte of it has
+ * been held against its checksum; a damaged one counts as absent and nobody sees its payload. A checksum is no signature: the directory
+ * (0700, ours alone) is the border of trust.
  *
  *     magic 8 | format 4 | library version 4 | key 16 | length 8 | checksum of the payload 16 | payload
  */
@@ -54,7 +54,8 @@ static int open_folder(const struct services *services, bool make)
     const int folder = open(services->cache_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (folder < 0) return -1;
     if (fstat(folder, &about) == 0 && about.st_uid == geteuid() && (about.st_mode & (S_IWGRP | S_IWOTH)) == 0) return folder;
-    log_line(services, 1, "cache directory %s is not used: it must belong to this user and be writable by nobody else", services->cache_dir);
+    log_line(services, 1, "cache directory %s is not used: it must belong to this user and be writable by nobody else",
+             services->cache_dir);
     close(folder);
     return -1;
 }

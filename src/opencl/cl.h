@@ -28,11 +28,20 @@ static inline heed_status cl_check(struct cl_device *device, const char *text, c
 
 /* ---- families: facts about devices are in device.c and tuning.c alone ---- */
 
-enum cl_family { FAMILY_POCL_CPU, FAMILY_GENERIC_CPU, FAMILY_GENERIC_GPU, FAMILY_NVIDIA, FAMILY_AMD, FAMILY_INTEL, FAMILY_ADRENO, FAMILY_MALI,
-                 FAMILY_COUNT };
+enum cl_family {
+    FAMILY_POCL_CPU,
+    FAMILY_GENERIC_CPU,
+    FAMILY_GENERIC_GPU,
+    FAMILY_NVIDIA,
+    FAMILY_AMD,
+    FAMILY_INTEL,
+    FAMILY_ADRENO,
+    FAMILY_MALI,
+    FAMILY_COUNT
+};
 
-/* One line of tuning.c: tile sizes of a family. They choose how registers and lanes are used, never the order of arithmetic: keys per block,
- * chunks and query tiles that bits depend on are columns of the row. */
+/* One line of tuning.c: tile sizes of a family. They choose how registers and lanes are used, never the order of arithmetic: keys per
+ * block, chunks and query tiles that bits depend on are columns of the row. */
 struct cl_tuning {
     const char *family;       /* "pocl-cpu" */
     int32_t vector;           /* VW: floats per vector of prefill_cpu.cl and decode.cl; 0 = the device's native width, at least 4 */
@@ -126,7 +135,8 @@ heed_status cl_device_alive(struct cl_device *device);   /* HEED_FORKED, DEVICE_
 bool cl_device_forked(const struct cl_device *device);
 const struct cl_tuning *cl_tuning_of(enum cl_family family); /* tuning.c */
 const struct cl_tuning *cl_tuning_named(const char *family);
-void cl_tuning_read(const struct services *services, const char *device, struct cl_tuning *tuning); /* tuning_file.c: over the built-in line */
+void cl_tuning_read(const struct services *services, const char *device,
+                    struct cl_tuning *tuning); /* tuning_file.c: over the built-in line */
 
 /* Filled in sizes, tuning zeros replaced by what the device says: for options() of rows.c. */
 int32_t cl_vector_width(const struct cl_device *device); /* 4, 8 or 16 */

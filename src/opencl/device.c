@@ -127,7 +127,8 @@ static heed_status read_limits(struct cl_device *d)
     if (status == HEED_OK && (dimensions < 2 || dimensions > 16))
         return fail(HEED_UNSUPPORTED, "CL_DEVICE_MAX_WORK_ITEM_DIMENSIONS is %u", dimensions);
     size_t sizes[16] = {0};
-    if (status == HEED_OK) status = ask(d->id, CL_DEVICE_MAX_WORK_ITEM_SIZES, dimensions * sizeof *sizes, sizes, "CL_DEVICE_MAX_WORK_ITEM_SIZES");
+    if (status == HEED_OK)
+        status = ask(d->id, CL_DEVICE_MAX_WORK_ITEM_SIZES, dimensions * sizeof *sizes, sizes, "CL_DEVICE_MAX_WORK_ITEM_SIZES");
     memcpy(d->max_sizes, sizes, sizeof d->max_sizes);
     if (status == HEED_OK) status = ASK(d->id, CL_DEVICE_MAX_WORK_GROUP_SIZE, &d->max_group);
     if (status == HEED_OK) status = ASK(d->id, CL_DEVICE_MAX_MEM_ALLOC_SIZE, &d->max_alloc);
@@ -152,7 +153,8 @@ static heed_status read_limits(struct cl_device *d)
     /* Answers that no device can mean: a driver that is not to be trusted with more. */
     if (d->compute_units == 0 || d->compute_units > 1u << 20 || d->max_group == 0 || d->max_group > 1u << 20 || d->max_sizes[0] == 0 ||
         d->max_alloc < 1u << 20 || d->global_bytes < d->max_alloc / 4 || (d->address_bits != 32 && d->address_bits != 64))
-        return fail(HEED_UNSUPPORTED, "the driver's limits make no sense: %u compute units, groups of %zu, %llu of %llu bytes, %u address bits",
+        return fail(HEED_UNSUPPORTED,
+                    "the driver's limits make no sense: %u compute units, groups of %zu, %llu of %llu bytes, %u address bits",
                     d->compute_units, d->max_group, (unsigned long long)d->max_alloc, (unsigned long long)d->global_bytes, d->address_bits);
     return HEED_OK;
 }

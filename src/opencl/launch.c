@@ -23,7 +23,8 @@ static struct strides strides_of(const struct cl_memory *memory, int slot)
 /* ---- plans --------------------------------------------------------------------- */
 
 /* The kernel's own limit may be far below the device's. */
-static heed_status check_group(struct cl_device *device, const struct kernel_row *row, cl_kernel kernel, const char *name, const size_t local[2])
+static heed_status check_group(struct cl_device *device, const struct kernel_row *row, cl_kernel kernel, const char *name,
+                               const size_t local[2])
 {
     size_t limit = 0;
     cl_ulong bytes = 0;
@@ -32,7 +33,8 @@ static heed_status check_group(struct cl_device *device, const struct kernel_row
         status = CL(device, clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof bytes, &bytes, NULL));
     if (status != HEED_OK) return status;
     if (local[0] * local[1] > limit)
-        return fail(HEED_UNSUPPORTED, "kernel %s of %s takes groups of %zu work-items, %zu are needed", name, row->name, limit, local[0] * local[1]);
+        return fail(HEED_UNSUPPORTED, "kernel %s of %s takes groups of %zu work-items, %zu are needed", name, row->name, limit,
+                    local[0] * local[1]);
     if (bytes > device->local_bytes)
         return fail(HEED_UNSUPPORTED, "kernel %s of %s needs %llu bytes of local memory, the device has %llu", name, row->name,
                     (unsigned long long)bytes, (unsigned long long)device->local_bytes);
@@ -82,8 +84,8 @@ static heed_status upload(struct cl_device *device, const void *from, size_t byt
 
 static void lists_release(struct cl_batch *lists)
 {
-    cl_mem *const all[] = {&lists->sequences, &lists->q_positions, &lists->page_table, &lists->items[0], &lists->items[1], &lists->merges[0],
-                           &lists->merges[1]};
+    cl_mem *const all[] = {&lists->sequences, &lists->q_positions, &lists->page_table, &lists->items[0],
+                           &lists->items[1],  &lists->merges[0],   &lists->merges[1]};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (*all[i]) clReleaseMemObject(*all[i]);
 }
@@ -106,14 +108,16 @@ heed_status cl_batch_prepare(struct heed_batch *batch)
     if (!lists) return out_of_memory(sizeof *lists);
     for (int32_t b = 0; b < batch->batch; b++) batch->sequences[b].reserved = batch->q_positions != NULL; /* common.cl: flags, bit 0 */
     status = upload(device, batch->sequences, (size_t)batch->batch * sizeof *batch->sequences, &lists->sequences);
-    if (status == HEED_OK) status = upload(device, batch->q_positions, (size_t)batch->q_total * sizeof *batch->q_positions, &lists->q_positions);
+    if (status == HEED_OK)
+        status = upload(device, batch->q_positions, (size_t)batch->q_total * sizeof *batch->q_positions, &lists->q_positions);
     if (status == HEED_OK)
         status = upload(device, batch->page_table, (size_t)batch->batch * (size_t)batch->page_table_stride * sizeof *batch->page_table,
                         &lists->page_table);
     for (int kind = 0; kind < 2 && status == HEED_OK; kind++) {
         const struct work_list *list = &batch->work[kind];
         status = upload(device, list->items, (size_t)list->count * sizeof *list->items, &lists->items[kind]);
-        if (status == HEED_OK) status = upload(device, list->merges, (size_t)list->merge_count * sizeof *list->merges, &lists->merges[kind]);
+        if (status == HEED_OK)
+            status = upload(device, list->merges, (size_t)list->merge_count * sizeof *list->merges, &lists->merges[kind]);
         for (int32_t i = 0; i < list->count; i++) lists->pairs[kind] += item_pairs(batch->plan, list, &list->items[i]);
     }
     if (status != HEED_OK) {
@@ -170,8 +174,8 @@ static const int attention_slots[] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_LSE, 
 enum { ATTENTION_SLOTS = sizeof attention_slots / sizeof *attention_slots, ARGUMENT_ITEM_FIRST = ATTENTION_SLOTS + 5 };
 
 /* memory NULL: the warm-up, every tensor absent. */
-static heed_status attention_arguments(struct cl_device *device, cl_kernel kernel, const struct cl_memory *memory, const struct cl_batch *lists,
-                                       cl_mem items, int64_t part_rows)
+static heed_status attention_arguments(struct cl_device *device, cl_kernel kernel, const struct cl_memory *memory,
+                                       const struct cl_batch *lists, cl_mem items, int64_t part_rows)
 {
     struct arguments a = {device, kernel, 0, HEED_OK};
     struct strides st[ATTENTION_SLOTS] = {{0}};
@@ -207,7 +211,8 @@ static int64_t grid(int64_t count, const size_t local[2], size_t global[2])
     return fits;
 }
 
-static heed_status launch_range(struct cl_stream *stream, cl_kernel kernel, const struct cl_step *step, cl_uint argument, int32_t first, int32_t count)
+static heed_status launch_range(struct cl_stream *stream, cl_kernel kernel, const struct cl_step *step, cl_uint argument, int32_t first,
+                                int32_t count)
 {
     size_t global[2];
     for (int64_t done = 0; done < count;) {
@@ -223,8 +228,8 @@ static heed_status launch_range(struct cl_stream *stream, cl_kernel kernel, cons
 }
 
 /* Items in launches of bounded estimated time, costly ones first as the list has them. */
-static heed_status launch_items(struct cl_stream *stream, cl_kernel kernel, const struct cl_step *step, const struct call *call, enum kind kind,
-                                double all_pairs)
+static heed_status launch_items(struct cl_stream *stream, cl_kernel kernel, const struct cl_step *step, const struct call *call,
+                                enum kind kind, double all_pairs)
 {
     const struct work_list *list = &call->batch->work[kind];
     const double pair = (double)atomic_load(&step->pair_seconds);
@@ -350,7 +355,8 @@ static void rows_arguments(struct arguments *a, const struct rows_call *rows, co
     a->next = first; /* where row_first stands */
 }
 
-static heed_status launch_rows(struct cl_stream *stream, const struct rows_call *rows, const struct cl_memory *memory, const struct cl_step *step)
+static heed_status launch_rows(struct cl_stream *stream, const struct rows_call *rows, const struct cl_memory *memory,
+                               const struct cl_step *step)
 {
     const struct call *call = memory->call;
     const int64_t total = call->batch->q_total * rows->heads;
@@ -405,7 +411,12 @@ static const int merge_slots[] = {ROLE_O_A, ROLE_LSE_A, ROLE_O_B, ROLE_LSE_B, RO
 static struct rows_call rows_of(enum kind kind)
 {
     if (kind == KIND_APPEND)
-        return (struct rows_call){.kind = kind, .slots = append_slots, .slot_count = 8, .page_table = true, .q_positions = true, .extra_count = 2,
+        return (struct rows_call){.kind = kind,
+                                  .slots = append_slots,
+                                  .slot_count = 8,
+                                  .page_table = true,
+                                  .q_positions = true,
+                                  .extra_count = 2,
                                   .written = SLOT(ROLE_K) | SLOT(ROLE_V) | SLOT(ROLE_K_SCALE) | SLOT(ROLE_V_SCALE)};
     if (kind == KIND_ROTATE)
         return (struct rows_call){.kind = kind, .slots = rotate_slots, .slot_count = 3, .q_positions = true, .written = SLOT(ROLE_X)};
@@ -417,7 +428,8 @@ heed_status cl_append(const struct call *call, const struct queue_args *queue)
     struct rows_call rows = rows_of(KIND_APPEND);
     rows.heads = call->plan->problem.kv_heads;
     rows.extra[0] = (int32_t)call->new_type;
-    rows.extra[1] = (call->new_k.given ? 1 : 0) | (call->new_v.given ? 2 : 0) | (call->k_scale.given ? 4 : 0) | (call->v_scale.given ? 8 : 0);
+    rows.extra[1] =
+        (call->new_k.given ? 1 : 0) | (call->new_v.given ? 2 : 0) | (call->k_scale.given ? 4 : 0) | (call->v_scale.given ? 8 : 0);
     return run_rows(call, queue, &rows);
 }
 

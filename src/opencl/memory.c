@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * memory.c - the tensors of one run as cl_mem: the caller's own, views of host memory, copies of it, private outputs.
  *
- * Host memory is covered by one cl_mem per connected range, because tensors that share a range (packed q, k, v; o = q) through several cl_mem
- * would be undefined. A tensor is then that cl_mem and the offset of its element 0.
+ * Host memory is covered by one cl_mem per connected range, because tensors that share a range (packed q, k, v; o = q) through several
+ * cl_mem would be undefined. A tensor is then that cl_mem and the offset of its element 0.
  */
 #include "cl.h"
 #include "../mutant.h"
@@ -31,8 +31,8 @@ static heed_status range_of(const struct call *call, int slot, struct byte_range
 
 static heed_status too_large(const struct cl_device *device, const char *name, uint64_t bytes)
 {
-    return fail(HEED_UNSUPPORTED, "%s reaches over %llu bytes: %s takes at most %llu in one piece", name, (unsigned long long)bytes, device->name,
-                (unsigned long long)device->max_alloc);
+    return fail(HEED_UNSUPPORTED, "%s reaches over %llu bytes: %s takes at most %llu in one piece", name, (unsigned long long)bytes,
+                device->name, (unsigned long long)device->max_alloc);
 }
 
 static heed_status own(struct cl_memory *m, cl_mem_flags flags, size_t bytes, void *host, bool written, cl_mem *out)
@@ -81,7 +81,8 @@ static heed_status bind_span(struct cl_memory *m, const struct span *span)
     int first = 0;
     while (!(span->slots >> first & 1)) first++;
     if (!in_place && !m->call->may_copy)
-        return fail(HEED_INVALID_ARGUMENT, "%s lies in host memory: device %s takes memory of its own only (heed_buffer, cl_mem); heed_forward() copies",
+        return fail(HEED_INVALID_ARGUMENT,
+                    "%s lies in host memory: device %s takes memory of its own only (heed_buffer, cl_mem); heed_forward() copies",
                     slot_name(first), device->name);
     if (bytes > device->max_alloc) return too_large(device, slot_name(first), bytes);
     /* A copy is made by the creating call, so that no queued command reads the caller's memory. */
@@ -153,7 +154,8 @@ static void scatter(const struct call *call, enum role role, const struct byte_r
         for (int32_t i = 0; i < s->q_len; i++)
             for (int32_t h = 0; h < p->q_heads; h++) {
                 const int64_t at = query_offset(view, s, b, h, i);
-                if (MUTANT(cl_gap_overwritten) && at + (int64_t)bytes < range->end) view->data[at + (int64_t)bytes] = from[at + (int64_t)bytes - range->begin];
+                if (MUTANT(cl_gap_overwritten) && at + (int64_t)bytes < range->end)
+                    view->data[at + (int64_t)bytes] = from[at + (int64_t)bytes - range->begin];
                 memcpy(view->data + at, from + (at - range->begin), bytes);
             }
     }
@@ -169,8 +171,8 @@ heed_status cl_memory_copy_out(struct cl_memory *memory)
         const int index = memory->private_of[slot] - 1;
         cl_int code = CL_SUCCESS;
         if (index < 0) continue;
-        mapped[slot] = clEnqueueMapBuffer(device->queue, memory->owned[index], CL_TRUE, CL_MAP_READ, 0, memory->owned_bytes[index], 0, NULL, NULL,
-                                          &code);
+        mapped[slot] = clEnqueueMapBuffer(device->queue, memory->owned[index], CL_TRUE, CL_MAP_READ, 0, memory->owned_bytes[index], 0, NULL,
+                                          NULL, &code);
         if (!mapped[slot]) status = cl_wait_failed(device, "clEnqueueMapBuffer", code);
     }
     for (int slot = 0; slot < ROLE_COUNT; slot++) {

@@ -5,7 +5,8 @@
 #include "cl.h"
 #include "../mutant.h"
 
-/* A wait on our own queue. After three failures in a row the device counts as lost: it is not asked again until somebody makes a new context. */
+/* A wait on our own queue. After three failures in a row the device counts as lost: it is not asked again until somebody makes a new
+ * context. */
 heed_status cl_wait_failed(struct cl_device *device, const char *call, cl_int code)
 {
     if (atomic_fetch_add(&device->failed_waits, 1) + 1 >= 3) atomic_store(&device->lost, code);
@@ -76,7 +77,8 @@ static heed_status mem_bytes(struct cl_device *device, cl_mem mem, uint64_t *byt
     if (code == CL_SUCCESS) code = clGetMemObjectInfo(mem, CL_MEM_SIZE, sizeof size, &size, NULL);
     if (code == CL_INVALID_MEM_OBJECT) return fail(HEED_INVALID_ARGUMENT, "mem is no cl_mem: clGetMemObjectInfo: CL_INVALID_MEM_OBJECT");
     if (code != CL_SUCCESS) return cl_failed(device, "clGetMemObjectInfo", code);
-    if (owner != device->context && !MUTANT(cl_foreign_mem)) return fail(HEED_INVALID_ARGUMENT, "the cl_mem belongs to another cl_context than device %s", device->name);
+    if (owner != device->context && !MUTANT(cl_foreign_mem))
+        return fail(HEED_INVALID_ARGUMENT, "the cl_mem belongs to another cl_context than device %s", device->name);
     *bytes = size;
     return HEED_OK;
 }
@@ -95,7 +97,8 @@ heed_status opencl_tensor_from_cl(struct device *device, void *mem, heed_tensor 
     heed_status status = mem_bytes(cl_device_of(device), mem, &bytes);
     if (status != HEED_OK) return status;
     if (layout.bytes > bytes)
-        return fail(HEED_OUT_OF_BOUNDS, "layout.bytes is %llu, the cl_mem has %llu", (unsigned long long)layout.bytes, (unsigned long long)bytes);
+        return fail(HEED_OUT_OF_BOUNDS, "layout.bytes is %llu, the cl_mem has %llu", (unsigned long long)layout.bytes,
+                    (unsigned long long)bytes);
     *tensor = layout;
     tensor->data = mem;
     tensor->memory = HEED_MEMORY_CL_BUFFER;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * probe.c - admission: a row is offered on a device after it gave right answers there, in the very form in which it will be used. Neither a type,
- * nor a name, nor a successful build admits a row. The problem and the judging are in probe_case.c; here: threads, limits, verdicts.
+ * probe.c - admission: a row is offered on a device after it gave right answers there, in the very form in which it will be used. Neither a
+ * type, nor a name, nor a successful build admits a row. The problem and the judging are in probe_case.c; here: threads, limits, verdicts.
  *
- * A build cannot be interrupted, so each probe runs in a thread of its own; after the limit the row is refused and the thread left to end by
- * itself. It may outlive the context: it touches cl_device alone, whose memory is malloc's.
+ * A build cannot be interrupted, so each probe runs in a thread of its own; after the limit the row is refused and the thread left to end
+ * by itself. It may outlive the context: it touches cl_device alone, whose memory is malloc's.
  */
 #include "cl.h"
 #include "probe_case.h"
@@ -30,7 +30,8 @@ struct cl_verdict {
 
 /* ---- verdicts ---------------------------------------------------------------------- */
 
-static heed_status verdict_key(struct cl_device *device, const struct kernel_row *row, enum kind kind, const struct problem *problem, uint64_t key[2])
+static heed_status verdict_key(struct cl_device *device, const struct kernel_row *row, enum kind kind, const struct problem *problem,
+                               uint64_t key[2])
 {
     uint64_t program[2];
     heed_status status = cl_program_hash(device, row, problem, program);
@@ -225,7 +226,8 @@ static heed_status check_needs(const struct cl_device *device, const struct kern
     if (missing) return fail(HEED_UNSUPPORTED, "needs something this device lacks (0x%x)", missing);
     const size_t bytes = row->cl->local_bytes ? row->cl->local_bytes(device, problem) : 0;
     if (bytes > device->local_bytes)
-        return fail(HEED_UNSUPPORTED, "needs %zu bytes of local memory, the device has %llu", bytes, (unsigned long long)device->local_bytes);
+        return fail(HEED_UNSUPPORTED, "needs %zu bytes of local memory, the device has %llu", bytes,
+                    (unsigned long long)device->local_bytes);
     size_t local[2];
     cl_local(device, row, problem, local);
     if (local[0] * local[1] > device->max_group || local[0] > device->max_sizes[0] || local[1] > device->max_sizes[1])
@@ -248,15 +250,16 @@ static void note_refusal(struct device *device, const struct kernel_row *row, co
     pthread_mutex_lock(&context->lock);
     heed_device_info *info = &device->info;
     if (!strstr(info->reason, row->name) || last)
-        text_append(info->reason, sizeof info->reason, last ? 0 : strlen(info->reason), "%s%s: %s", info->reason[0] && !last ? "; " : "", row->name,
-                    reason);
+        text_append(info->reason, sizeof info->reason, last ? 0 : strlen(info->reason), "%s%s: %s", info->reason[0] && !last ? "; " : "",
+                    row->name, reason);
     if (last) info->usable = 0;
     pthread_mutex_unlock(&context->lock);
     log_line(&context->services, 1, "%s: %s refused: %s", info->name, row->name, reason);
 }
 
 /* Probes the row in a thread and writes down the verdict. */
-static heed_status judge(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, struct known *known)
+static heed_status judge(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
+                         struct known *known)
 {
     struct cl_device *d = cl_device_of(device);
     bool lasting = false;
@@ -274,8 +277,8 @@ static heed_status judge(struct device *device, const struct problem *problem, c
     return status;
 }
 
-/* A refusal from disk holds. An admission holds for a program made from its source; one loaded as a binary is another program, which is probed
- * again at its first use. */
+/* A refusal from disk holds. An admission holds for a program made from its source; one loaded as a binary is another program, which is
+ * probed again at its first use. */
 static bool recall_from_disk(struct device *device, const struct kernel_row *row, struct known *known)
 {
     struct cl_device *d = cl_device_of(device);
@@ -287,7 +290,8 @@ static bool recall_from_disk(struct device *device, const struct kernel_row *row
     return true;
 }
 
-heed_status cl_admit(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, char *reason, size_t capacity)
+heed_status cl_admit(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, char *reason,
+                     size_t capacity)
 {
     struct cl_device *d = cl_device_of(device);
     struct known known = {0};

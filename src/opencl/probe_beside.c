@@ -169,7 +169,8 @@ static heed_status judge_merge(struct probe_set *set, struct twin *twins, const 
         for (int n = 0; n < 4; n++) row_to_f32(p->o_type, (const char *)at[n] + r * bytes, 1.0f, to[n], p->v_head_dim);
         const float l = ((const float *)lse)[r], l_want = ((const float *)twins[5].host.data)[r];
         bool good = near((double)l, (double)l_want, 4 + fabs((double)l_want), 0);
-        for (int32_t d = 0; d < p->v_head_dim; d++) good = good && near((double)got[d], (double)want[d], fabs((double)a[d]) + fabs((double)b[d]), unit);
+        for (int32_t d = 0; d < p->v_head_dim; d++)
+            good = good && near((double)got[d], (double)want[d], fabs((double)a[d]) + fabs((double)b[d]), unit);
         if (good) continue;
         *wrong = true;
         return fail(HEED_UNSUPPORTED, "wrong result in its probe: merged row %zu", r);
@@ -195,7 +196,8 @@ static heed_status probe_merge(struct probe_set *set, struct twin *twins, bool *
                             &t[LSE].device, &call);
     if (status == HEED_OK) status = cl_merge(&call, NULL);
     if (status == HEED_OK)
-        status = merge_take(&set->plan, &set->batch, &t[O_A].host, &t[LSE_A].host, &t[O_B].host, &t[LSE_B].host, &t[O].host, &t[LSE].host, &call);
+        status = merge_take(&set->plan, &set->batch, &t[O_A].host, &t[LSE_A].host, &t[O_B].host, &t[LSE_B].host, &t[O].host, &t[LSE].host,
+                            &call);
     for (int32_t b = 0; b < PROBE_BATCH && status == HEED_OK; b++)
         for (int32_t i = 0; i < set->q_lens[b]; i++)
             for (int32_t h = 0; h < p->q_heads; h++) reference_merge(&call, b, h, i);

@@ -35,8 +35,8 @@ static heed_status wrong_element(const char *name, int32_t b, int32_t h, int32_t
     text_of_double(got, texts[0], sizeof texts[0]);
     text_of_double(want, texts[1], sizeof texts[1]);
     text_of_double(bound, texts[2], sizeof texts[2]);
-    return fail(HEED_UNSUPPORTED, "wrong result in its probe: %s[b %d, h %d, i %d, %d] is %s, should be %s within %s", name, b, h, i, d, texts[0],
-                texts[1], texts[2]);
+    return fail(HEED_UNSUPPORTED, "wrong result in its probe: %s[b %d, h %d, i %d, %d] is %s, should be %s within %s", name, b, h, i, d,
+                texts[0], texts[1], texts[2]);
 }
 
 /* Rows that are looked at one by one: all of a short sequence, else those around the edges of tiles. */
@@ -135,7 +135,8 @@ static heed_tensor *const *outputs_of(struct probe_set *set, heed_tensor *list[4
     return list;
 }
 
-static heed_status run_twice(struct probe_set *set, const struct call *call, const struct kernel_row *kernel, float *pair_seconds, bool *wrong)
+static heed_status run_twice(struct probe_set *set, const struct call *call, const struct kernel_row *kernel, float *pair_seconds,
+                             bool *wrong)
 {
     const struct cl_batch *lists = set->batch.state;
     heed_tensor *list[4];
@@ -182,14 +183,15 @@ static heed_status probe_attention(struct probe_set *set, const struct kernel_ro
     return status;
 }
 
-heed_status probe_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, float *pair_seconds,
-                       bool *wrong)
+heed_status probe_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
+                       float *pair_seconds, bool *wrong)
 {
     struct probe_set *set = calloc(1, sizeof *set);
     if (!set) return out_of_memory(sizeof *set);
     set->device = device;
     set->random = 1;
-    set->plan = (struct heed_plan){.context = &device->shadow_context, .device = &device->shadow, .problem = *problem, .state = &set->state};
+    set->plan =
+        (struct heed_plan){.context = &device->shadow_context, .device = &device->shadow, .problem = *problem, .state = &set->state};
     for (int k = 0; k < KIND_COUNT; k++) set->plan.row[k] = row;
     set->plan.decode_max_q_len = kind == KIND_DECODE ? INT32_MAX : 0;
     set->batch.plan = &set->plan;

@@ -10,8 +10,8 @@
 #include "cl.h"
 
 /* HEED_OK: every element inside its bound, both runs with the same bits. *wrong: the answers were wrong, as opposed to a failed call. */
-heed_status probe_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, float *pair_seconds,
-                       bool *wrong);
+heed_status probe_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
+                       float *pair_seconds, bool *wrong);
 
 /* ---- between the three files ------------------------------------------------- */
 

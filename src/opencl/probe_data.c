@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * probe_data.c - lengths and tensors of the probe's problem: tails, an empty sequence, keys hidden from all (NaN in K, V and scales), a key that
- * some queries see and others do not (NaN in one column of V), a row that sees nothing.
+ * probe_data.c - lengths and tensors of the probe's problem: tails, an empty sequence, keys hidden from all (NaN in K, V and scales), a key
+ * that some queries see and others do not (NaN in one column of V), a row that sees nothing.
  */
 #include "probe_case.h"
 #include "../dtype.h"
@@ -185,7 +185,8 @@ static void fill_masks(struct probe_set *set)
     }
     if (p->flags & HEED_MASK_BITS) {
         t->mask = plain(set, tokens, (keys + 7) / 8, 1, 0, 0);
-        for (size_t n = 0; t->mask.data && n < t->mask.bytes; n++) ((unsigned char *)t->mask.data)[n] = (unsigned char)(bits(set) | bits(set) >> 32);
+        for (size_t n = 0; t->mask.data && n < t->mask.bytes; n++)
+            ((unsigned char *)t->mask.data)[n] = (unsigned char)(bits(set) | bits(set) >> 32);
     }
     if (p->flags & HEED_BIAS) {
         t->bias = plain(set, tokens, keys, (size_t)type_row_bytes(p->bias_type, 1), 0, 0);
@@ -219,16 +220,19 @@ bool probe_visible(const struct probe_set *set, int32_t b, int32_t i, int32_t j)
     visible_by_position(p, s, query_position(&set->batch, s, i), &begin, &end);
     if (j < begin || j >= end) return false;
     if ((p->flags & HEED_MASK_BOOL) && !((const unsigned char *)set->tensors.mask.data)[at]) return false;
-    if ((p->flags & HEED_MASK_BITS) && !(((const unsigned char *)set->tensors.mask.data)[row * ((keys + 7) / 8) + (size_t)j / 8] >> j % 8 & 1))
+    if ((p->flags & HEED_MASK_BITS) &&
+        !(((const unsigned char *)set->tensors.mask.data)[row * ((keys + 7) / 8) + (size_t)j / 8] >> j % 8 & 1))
         return false;
-    if (p->flags & HEED_BIAS) row_to_f32(p->bias_type, (const char *)set->tensors.bias.data + at * (size_t)type_row_bytes(p->bias_type, 1), 1, &bias, 1);
+    if (p->flags & HEED_BIAS)
+        row_to_f32(p->bias_type, (const char *)set->tensors.bias.data + at * (size_t)type_row_bytes(p->bias_type, 1), 1, &bias, 1);
     if (bias == -INFINITY) return false;
     const int32_t *range = set->tensors.key_range.data;
     return !(p->flags & HEED_KEY_RANGE) || (j >= range[2 * row] && j < range[2 * row + 1]);
 }
 
 /* NaN into every element (or one column) of token row t. */
-static void poison(const struct problem *p, heed_type type, const heed_tensor *tensor, float *scales, int32_t dim, int32_t t, int32_t column)
+static void poison(const struct problem *p, heed_type type, const heed_tensor *tensor, float *scales, int32_t dim, int32_t t,
+                   int32_t column)
 {
     const size_t row_bytes = (size_t)type_row_bytes(type, dim);
     float x[MAX_HEAD_DIM];
@@ -307,9 +311,9 @@ heed_status probe_fill(struct probe_set *set)
     fill_masks(set);
     const uint64_t f = p->flags;
     if (!t->q.data || !t->k.data || !t->v.data || !t->o.data || ((f & HEED_WRITE_LSE) && !t->lse.data) ||
-        ((f & HEED_WRITE_SCORES) && !t->scores.data) || ((f & HEED_ALIBI) && !t->alibi_slopes.data) || ((f & HEED_SINKS) && !t->sinks.data) ||
-        ((f & (HEED_MASK_BOOL | HEED_MASK_BITS)) && !t->mask.data) || ((f & HEED_BIAS) && !t->bias.data) ||
-        ((f & HEED_KEY_RANGE) && !t->key_range.data))
+        ((f & HEED_WRITE_SCORES) && !t->scores.data) || ((f & HEED_ALIBI) && !t->alibi_slopes.data) ||
+        ((f & HEED_SINKS) && !t->sinks.data) || ((f & (HEED_MASK_BOOL | HEED_MASK_BITS)) && !t->mask.data) ||
+        ((f & HEED_BIAS) && !t->bias.data) || ((f & HEED_KEY_RANGE) && !t->key_range.data))
         return fail(HEED_OUT_OF_MEMORY, "no memory for the probe's tensors");
     poison_keys(set, k_scales, v_scales);
     return HEED_OK;

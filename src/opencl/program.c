@@ -2,8 +2,8 @@
  * program.c - source parts + options -> cl_program. Kept in memory per device, and on disk where the driver keeps none itself. Called while
  * plans are made and nowhere else.
  *
- * Programs, like everything that a probe's thread touches, come from malloc and not from the caller's allocator: such a thread may outlive the
- * context.
+ * Programs, like everything that a probe's thread touches, come from malloc and not from the caller's allocator: such a thread may outlive
+ * the context.
  */
 #include "cl.h"
 #include "../mutant.h"
@@ -64,8 +64,9 @@ static size_t attention_options(const struct kernel_row *row, const struct probl
     n = text_append(text, capacity, n, " -DALIBI=%d -DSINKS=%d -DMASK_BOOL=%d -DMASK_BITS=%d -DBIAS=%d -DBIAS_FIRST=%d -DKEY_RANGE=%d",
                     flag(p->flags, HEED_ALIBI), flag(p->flags, HEED_SINKS), flag(p->flags, HEED_MASK_BOOL), flag(p->flags, HEED_MASK_BITS),
                     flag(p->flags, HEED_BIAS), flag(p->flags, HEED_BIAS_FIRST), flag(p->flags, HEED_KEY_RANGE));
-    n = text_append(text, capacity, n, " -DWRITE_LSE=%d -DLSE_WITHOUT_SINK=%d -DSCORES=%d -DSCORES_STAGE=%d", flag(p->flags, HEED_WRITE_LSE),
-                    flag(p->flags, HEED_LSE_WITHOUT_SINK), flag(p->flags, HEED_WRITE_SCORES), p->scores_stage);
+    n = text_append(text, capacity, n, " -DWRITE_LSE=%d -DLSE_WITHOUT_SINK=%d -DSCORES=%d -DSCORES_STAGE=%d",
+                    flag(p->flags, HEED_WRITE_LSE), flag(p->flags, HEED_LSE_WITHOUT_SINK), flag(p->flags, HEED_WRITE_SCORES),
+                    p->scores_stage);
     return text_append(text, capacity, n, " -DQ_TILE=%d -DKV_CHUNK=%d -DPACKS_GROUP=%d", row->q_tile, row->kv_chunk, row->packs_group);
 }
 
@@ -84,15 +85,17 @@ void cl_local(const struct cl_device *device, const struct kernel_row *row, cons
         local[0] = (size_t)cl_lanes(device);
 }
 
-heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, char *text, size_t capacity)
+heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, char *text,
+                       size_t capacity)
 {
     const struct problem seen = seen_by(row, problem), *p = &seen;
     size_t local[2];
     cl_local(device, row, p, local);
-    size_t n = text_append(text, capacity, 0, "-cl-std=CL1.2 -w -DHEAD_DIM=%d -DV_HEAD_DIM=%d -DK_TYPE=%d -DV_TYPE=%d -DO_TYPE=%d -DPAGE_SIZE=%d",
-                           p->head_dim, p->v_head_dim, p->k_type, p->v_type, p->o_type, p->page_size);
-    n = text_append(text, capacity, n, " -DLSE_BASE2=%d -DLOCAL_X=%d -DLOCAL_Y=%d -DGUARD=%d", flag(p->flags, HEED_LSE_BASE2), (int)local[0],
-                    (int)local[1], device->tuning->loop_guard);
+    size_t n =
+        text_append(text, capacity, 0, "-cl-std=CL1.2 -w -DHEAD_DIM=%d -DV_HEAD_DIM=%d -DK_TYPE=%d -DV_TYPE=%d -DO_TYPE=%d -DPAGE_SIZE=%d",
+                    p->head_dim, p->v_head_dim, p->k_type, p->v_type, p->o_type, p->page_size);
+    n = text_append(text, capacity, n, " -DLSE_BASE2=%d -DLOCAL_X=%d -DLOCAL_Y=%d -DGUARD=%d", flag(p->flags, HEED_LSE_BASE2),
+                    (int)local[0], (int)local[1], device->tuning->loop_guard);
     n = is_attention(row) ? attention_options(row, p, text, capacity, n) : beside_options(p, text, capacity, n);
     if (row->cl->options && n < capacity) n += row->cl->options(device, p, text + n, capacity - n);
 #ifdef HEED_MUTANTS
@@ -115,8 +118,8 @@ static void hash_text(XXH3_state_t *state, const char *text) { XXH3_128bits_upda
 void cl_identity(struct cl_device *device, const heed_device_info *info)
 {
     char text[1024];
-    const size_t n = text_append(text, sizeof text, 0, "%u|%s|%s|%s|%s|%s", (unsigned)heed_version(), info->platform, info->name, info->vendor,
-                                 device->driver, device->version_text);
+    const size_t n = text_append(text, sizeof text, 0, "%u|%s|%s|%s|%s|%s", (unsigned)heed_version(), info->platform, info->name,
+                                 info->vendor, device->driver, device->version_text);
     const XXH128_hash_t sum = XXH3_128bits(text, n < sizeof text ? n : sizeof text - 1);
     device->identity[0] = sum.low64;
     device->identity[1] = sum.high64;
@@ -168,15 +171,18 @@ static heed_status source_program(struct cl_device *device, const struct kernel_
 /* ---- building ------------------------------------------------------------------- */
 
 /* The message: row, error, options and the head of the log. */
-static heed_status build_failed(struct cl_device *device, const struct kernel_row *row, cl_program program, const char *options, cl_int code)
+static heed_status build_failed(struct cl_device *device, const struct kernel_row *row, cl_program program, const char *options,
+                                cl_int code)
 {
     size_t size = 0;
     char *log = NULL;
     if (clGetProgramBuildInfo(program, device->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &size) == CL_SUCCESS && size > 1 && size < 64u << 20 &&
-        (log = calloc(size + 1, 1)) != NULL && clGetProgramBuildInfo(program, device->id, CL_PROGRAM_BUILD_LOG, size, log, NULL) != CL_SUCCESS)
+        (log = calloc(size + 1, 1)) != NULL &&
+        clGetProgramBuildInfo(program, device->id, CL_PROGRAM_BUILD_LOG, size, log, NULL) != CL_SUCCESS)
         log[0] = '\0';
-    const heed_status status =
-        code == CL_DEVICE_NOT_AVAILABLE || code == CL_OUT_OF_HOST_MEMORY || code == CL_OUT_OF_RESOURCES ? HEED_DEVICE_FAILED : HEED_BUILD_FAILED;
+    const heed_status status = code == CL_DEVICE_NOT_AVAILABLE || code == CL_OUT_OF_HOST_MEMORY || code == CL_OUT_OF_RESOURCES
+                                   ? HEED_DEVICE_FAILED
+                                   : HEED_BUILD_FAILED;
     if (status == HEED_DEVICE_FAILED)
         cl_failed(device, "clBuildProgram", code);
     else
@@ -201,7 +207,8 @@ static cl_program binary_program(struct cl_device *device, const uint64_t hash[2
     if (!bytes) return NULL;
     const unsigned char *const binaries[] = {bytes};
     cl_int state = CL_SUCCESS, code = CL_SUCCESS;
-    cl_program program = clCreateProgramWithBinary(device->context, 1, &device->id, &length, (const unsigned char **)binaries, &state, &code);
+    cl_program program =
+        clCreateProgramWithBinary(device->context, 1, &device->id, &length, (const unsigned char **)binaries, &state, &code);
     if (program && (state != CL_SUCCESS || clBuildProgram(program, 1, &device->id, options, NULL, NULL) != CL_SUCCESS)) {
         clReleaseProgram(program);
         program = NULL;

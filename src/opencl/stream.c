@@ -42,7 +42,8 @@ static heed_status check_waits(struct cl_device *device, const struct cl_stream 
         const cl_int code = s->wait[n] ? clGetEventInfo(s->wait[n], CL_EVENT_CONTEXT, sizeof context, &context, NULL) : CL_INVALID_EVENT;
         if (code == CL_INVALID_EVENT) return fail(HEED_INVALID_ARGUMENT, "wait[%u] is no cl_event", n);
         if (code != CL_SUCCESS) return cl_failed(device, "clGetEventInfo", code);
-        if (context != device->context) return fail(HEED_INVALID_ARGUMENT, "wait[%u] belongs to another cl_context than device %s", n, device->name);
+        if (context != device->context)
+            return fail(HEED_INVALID_ARGUMENT, "wait[%u] belongs to another cl_context than device %s", n, device->name);
     }
     return HEED_OK;
 }
@@ -112,7 +113,8 @@ heed_status cl_stream_coherent(struct cl_stream *s, const struct cl_memory *memo
         cl_uint count = waits(s, &list);
         cl_event event = NULL;
         cl_int code = CL_SUCCESS;
-        void *at = clEnqueueMapBuffer(s->queue, memory->owned[i], s->blocking, CL_MAP_READ, 0, memory->owned_bytes[i], count, list, &event, &code);
+        void *at =
+            clEnqueueMapBuffer(s->queue, memory->owned[i], s->blocking, CL_MAP_READ, 0, memory->owned_bytes[i], count, list, &event, &code);
         if (!at) return s->blocking ? cl_wait_failed(s->device, "clEnqueueMapBuffer", code) : refused(s, "clEnqueueMapBuffer", code);
         advance(s, event);
         count = waits(s, &list);
@@ -134,8 +136,8 @@ static cl_int event_state(cl_event event)
     return code == CL_SUCCESS ? state : code;
 }
 
-/* After a failed wait the device may still be at work on the caller's memory. Look until the command has ended; where even looking fails, give
- * it a moment: there is nothing else to hold on to. */
+/* After a failed wait the device may still be at work on the caller's memory. Look until the command has ended; where even looking fails,
+ * give it a moment: there is nothing else to hold on to. */
 static void settle(struct cl_stream *s)
 {
     clFinish(s->queue);
@@ -167,8 +169,8 @@ static heed_status wait_end(struct cl_stream *s, bool limited)
         code = wait_limited(s);
         if (code == 1) {
             atomic_store(&s->device->lost, CL_DEVICE_NOT_AVAILABLE);
-            return fail(HEED_DEVICE_FAILED, "%s did not end its work within the limit (estimate %d ms); it is not used again", s->device->name,
-                        (int)(s->estimate * 1e3));
+            return fail(HEED_DEVICE_FAILED, "%s did not end its work within the limit (estimate %d ms); it is not used again",
+                        s->device->name, (int)(s->estimate * 1e3));
         }
     } else if (code == CL_SUCCESS) {
         call = "clWaitForEvents";

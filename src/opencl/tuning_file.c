@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * tuning_file.c - tile sizes that somebody measured on his device, read from the file that HEED_TUNING names. They go the way of all rows: a probe
- * has to give right answers with them, so a bad line costs speed and never a result.
+ * tuning_file.c - tile sizes that somebody measured on his device, read from the file that HEED_TUNING names. They go the way of all rows:
+ * a probe has to give right answers with them, so a bad line costs speed and never a result.
  *
  *     # a family or a device's name in quotes, then what differs from the built-in line
  *     "pocl-cpu" rows=6 vectors=4 wgx=2 wgy=16 lanerows=4 lanecolumns=1 lanevector=16 lanes=1 guard=1
@@ -29,10 +29,16 @@ static bool take_word(const char **text, char *name, size_t capacity, long *valu
 
 static bool apply(struct cl_tuning *tuning, const char *name, int32_t value)
 {
-    const struct { const char *name; int32_t *field; } fields[] = {
-        {"vector", &tuning->vector}, {"rows", &tuning->tile_rows}, {"vectors", &tuning->tile_vectors}, {"wgx", &tuning->wg_x},
-        {"wgy", &tuning->wg_y}, {"lanerows", &tuning->lane_rows}, {"lanecolumns", &tuning->lane_columns}, {"lanevector", &tuning->lane_vector},
-        {"lanes", &tuning->lanes}};
+    const struct { const char *name; int32_t *field;
+    } fields[] = {{"vector", &tuning->vector},
+                  {"rows", &tuning->tile_rows},
+                  {"vectors", &tuning->tile_vectors},
+                  {"wgx", &tuning->wg_x},
+                  {"wgy", &tuning->wg_y},
+                  {"lanerows", &tuning->lane_rows},
+                  {"lanecolumns", &tuning->lane_columns},
+                  {"lanevector", &tuning->lane_vector},
+                  {"lanes", &tuning->lanes}};
     if (!strcmp(name, "guard")) {
         tuning->loop_guard = value != 0;
         return true;
@@ -73,15 +79,18 @@ void cl_tuning_read(const struct services *services, const char *device, struct 
         while (rest && good && rest[strspn(rest, " \t\r\n")])
             good = take_word(&rest, name, sizeof name, &value) && apply(&next, name, (int32_t)value);
         if (!good)
-            log_line(services, 1, "tuning file %s, line %d is not used: it is no list of known words with numbers", services->tuning_file, number);
+            log_line(services, 1, "tuning file %s, line %d is not used: it is no list of known words with numbers", services->tuning_file,
+                     number);
         else
             *tuning = next;
     }
     fclose(file);
     /* groups of no work-items would be no groups */
     const struct cl_tuning *built_in = cl_tuning_named(tuning->family);
-    int32_t *const sizes[] = {&tuning->wg_x, &tuning->wg_y, &tuning->lane_rows, &tuning->lane_columns, &tuning->lane_vector, &tuning->lanes};
-    const int32_t defaults[] = {built_in->wg_x, built_in->wg_y, built_in->lane_rows, built_in->lane_columns, built_in->lane_vector, built_in->lanes};
+    int32_t *const sizes[] = {&tuning->wg_x,         &tuning->wg_y,        &tuning->lane_rows,
+                              &tuning->lane_columns, &tuning->lane_vector, &tuning->lanes};
+    const int32_t defaults[] = {built_in->wg_x,         built_in->wg_y,        built_in->lane_rows,
+                                built_in->lane_columns, built_in->lane_vector, built_in->lanes};
     for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++)
         if (*sizes[n] < 1) *sizes[n] = defaults[n];
 }
