@@ -7,6 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+static char *read_file(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    cr_assert(file, "%s cannot be opened", path);
+    char *text = calloc(1, 1 << 20);
+    cr_assert(text);
+    cr_assert_gt(fread(text, 1, (1 << 20) - 1, file), 0u);
+    fclose(file);
+    return text;
+}
+
+#ifdef HEED_OPENCL
 static const struct {
     const char *label, *words;
 } features[] = {
@@ -37,12 +49,7 @@ enum { ROWS = sizeof rows / sizeof *rows };
 
 static const struct kernel_row *find(const char *name)
 {
-    const struct backend *backends[] = {
-        &cpu_backend,
-#ifdef HEED_OPENCL
-        &opencl_backend,
-#endif
-        NULL};
+    const struct backend *backends[] = {&cpu_backend, &opencl_backend, NULL};
     for (int w = 0; backends[w]; w++)
         for (int32_t n = 0; registry_row(backends[w], n); n++)
             if (!strcmp(registry_row(backends[w], n)->name, name)) return registry_row(backends[w], n);
@@ -81,18 +88,6 @@ static void make_table(char *text, size_t capacity)
     cr_assert_lt(length, capacity);
 }
 
-static char *read_file(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    cr_assert(file, "%s cannot be opened", path);
-    char *text = calloc(1, 1 << 20);
-    cr_assert(text);
-    cr_assert_gt(fread(text, 1, (1 << 20) - 1, file), 0u);
-    fclose(file);
-    return text;
-}
-
-#ifdef HEED_OPENCL
 Test(readme, feature_table)
 {
     static char table[16384];
