@@ -112,7 +112,7 @@ INLINE vf add_terms(const struct decode_pass *pass, vf x, int32_t n, float slope
     const struct problem *p = pass->p;
     const bool bias = p->flags & HEED_BIAS, first = p->flags & HEED_BIAS_FIRST;
     if (pass->k_scaled) x = vmul(x, vload(pass->k_scales + n));
-    x = vmul(x, vset1(p->scale));
+    x = vmul(x, vset1(MUTANT(cpu_decode_scale_twice) ? p->scale * p->scale : p->scale));
     if (pass->plain) return x;
     if (bias && first) x = vadd(x, vload(pass->terms + n));
     if (p->softcap > 0) x = vmul(vset1(p->softcap), vtanh(vdiv(x, vset1(p->softcap))));
@@ -141,7 +141,8 @@ static void softmax_row(struct decode_pass *pass, int32_t r)
     for (int32_t n = begin; n < end; n += VW) {
         uint64_t bits = visible[n / 64] >> (n % 64);
         if (biased) bits &= ~(uint64_t)bits_of_vm(veq(vload(pass->terms + n), nothing)); /* hidden, also where K is NaN */
-        const vf x = vselect(vm_of_bits((uint32_t)bits), add_terms(pass, vload(row + n), n, slope), nothing);
+        vf x = vselect(vm_of_bits((uint32_t)bits), add_terms(pass, vload(row + n), n, slope), nothing);
+        if (MUTANT(cpu_decode_softcap_after_mask) && p->softcap > 0) x = vmul(vset1(p->softcap), vtanh(vdiv(x, vset1(p->softcap))));
         const uint64_t gone = (uint64_t)bits_of_vm(veq(x, nothing)) << (n % 64);
         visible[n / 64] &= ~gone;
         vstore(row + n, x);
@@ -186,6 +187,7 @@ static void run_pass(struct decode_pass *pass)
 {
     const struct call *call = pass->call;
     see(pass);
+    if (MUTANT(cpu_decode_last_key) && pass->hi > 0) pass->hi--;
     for (int32_t r = 0; r < pass->rows; r++) pass->sums[2 * r] = -INFINITY, pass->sums[2 * r + 1] = 0;
     if (pass->hi == 0) return;
     memset(pass->acc, 0, (size_t)pass->rows * (size_t)pass->v16 * sizeof(float));
@@ -201,6 +203,8 @@ static void run_pass(struct decode_pass *pass)
         for (int32_t r = 0; r < pass->rows; r++) pass->any[w] |= pass->visible[r * DECODE_WORDS + w];
     }
     value_rows(pass);
+    if (MUTANT(cpu_decode_f16_accumulator))
+        for (int32_t d = 0; d < pass->rows * pass->v16; d++) pass->acc[d] = f16_to_f32(f32_to_f16(pass->acc[d]));
 }
 
 /* Partial row of the workspace, or o and lse by the same merge with one chunk. */

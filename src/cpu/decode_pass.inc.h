@@ -64,7 +64,9 @@ static size_t decode_place(struct decode_pass *pass, void *memory)
 static inline int32_t row_query(const struct decode_pass *pass, int32_t r) { return pass->q_begin + (pass->first + r) / pass->p->group; }
 static inline int32_t row_head(const struct decode_pass *pass, int32_t r)
 {
-    return pass->g * pass->p->group + (pass->first + r) % pass->p->group;
+    const int32_t n = (pass->first + r) % pass->p->group;
+    if (MUTANT(cpu_decode_group_map)) return n * pass->p->kv_heads + pass->g;
+    return pass->g * pass->p->group + n;
 }
 
 /* ---- who sees what -------------------------------------------------------- */
@@ -155,6 +157,7 @@ static void find_rows(const struct decode_pass *pass, const struct view *view, c
     while (n < pass->hi) {
         const int32_t j = pass->kv_begin + n;
         const unsigned char *row = key_row(view, pass->s, pages, page_size, pass->b, pass->g, j);
+        if (MUTANT(cpu_decode_offset_32)) row = view->data + (int32_t)(row - view->data);
         int32_t end = pass->hi;
         if (page_size > 0 && page_size - j % page_size < end - n && !MUTANT(cpu_decode_page_end)) end = n + page_size - j % page_size;
         for (; n < end; n++, row += view->token) table[n] = row;

@@ -81,6 +81,7 @@ static inline void merge_chunks(const struct parts *parts, int32_t dim, float *t
 static inline float lse_of(const struct problem *p, float m, float l)
 {
     double lse = l == 0 ? -(double)INFINITY : (double)m + log_one((double)l);
+    if (MUTANT(cpu_merge_empty_lse) && l == 0) lse = 0;
     if (p->flags & HEED_LSE_BASE2) lse *= 1.4426950408889634074; /* 1 / ln 2 */
     return (float)lse;
 }
@@ -105,7 +106,7 @@ static inline void merge_row(const struct call *call, int32_t b, int32_t h, int3
     const bool seen = l != 0; /* NaN is seen */
     float lse_m = m, lse_l = l;
     const float sink = (p->flags & HEED_SINKS) ? ((const float *)call->sinks.data)[h] : -INFINITY;
-    if (sink != -INFINITY) {
+    if (sink != -INFINITY && !MUTANT(cpu_merge_no_sink)) {
         const float n = seen && !(sink > m) ? m : sink, shift = n == -INFINITY ? 0 : n;
         factor = seen ? exp_one(m - shift) : 0;
         l = (seen ? factor * l : 0) + exp_one(sink - shift);

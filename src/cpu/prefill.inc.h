@@ -64,7 +64,8 @@ static void describe_row(struct prefill_pass *pass, const struct work_item *item
 {
     const struct call *call = pass->call;
     const struct problem *p = pass->p;
-    const int32_t i = item->q_begin + number / p->group, h = item->head * p->group + number % p->group;
+    const int32_t i = item->q_begin + number / p->group, n = number % p->group;
+    const int32_t h = MUTANT(cpu_prefill_group_map) ? n * p->kv_heads + item->head : item->head * p->group + n;
     const int64_t position = query_position(call->batch, pass->s, i);
     int32_t *begin = &pass->begin[r], *end = &pass->end[r];
     pass->query[r] = i;
@@ -101,7 +102,7 @@ static void start_panel(struct prefill_pass *pass, struct panel *a)
             const int n = a->first + c + r;
             rows[r] = c + r < a->rows ? query_row(&pass->call->q, pass->s, pass->b, pass->head[n], pass->query[n]) : NULL;
         }
-        transpose_queries(p->q_type, rows, p->head_dim, p->scale, a->q + c, a->width);
+        transpose_queries(p->q_type, rows, p->head_dim, MUTANT(cpu_prefill_scale_twice) ? p->scale * p->scale : p->scale, a->q + c, a->width);
         vstore(a->m + c, vset1(-INFINITY));
         vstore(a->l + c, vset1(0));
     }
@@ -229,6 +230,8 @@ static void attend_block(struct prefill_pass *pass, const struct prefill_span *s
         softmax_block_mark(a, w, keys);
         value_select(a, w, v.data, v.step, keys, pass->p->v_head_dim);
     }
+    if (MUTANT(cpu_prefill_f16_accumulator))
+        for (int d = 0; d < pass->p->v_head_dim * a->width; d++) a->o[d] = f16_to_f32(f32_to_f16(a->o[d]));
 }
 
 /* One block of keys for all panels that see some of it. */

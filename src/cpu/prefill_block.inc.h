@@ -139,8 +139,11 @@ static struct key_block load_block(const struct call *call, const struct key_sou
 {
     const struct sequence *s = &call->batch->sequences[b];
     const int32_t *pages = call->batch->page_table, page_size = call->plan->problem.page_size;
-    if (reads_in_place(from, page_size, j0, j1))
-        return (struct key_block){key_row(from->rows, s, pages, page_size, b, g, j0), from->rows->token / (int64_t)sizeof(float)};
+    if (reads_in_place(from, page_size, j0, j1)) {
+        const unsigned char *row = key_row(from->rows, s, pages, page_size, b, g, j0);
+        if (MUTANT(cpu_prefill_offset_32)) row = from->rows->data + (int32_t)(row - from->rows->data);
+        return (struct key_block){(const float *)row, from->rows->token / (int64_t)sizeof(float)};
+    }
     for (int32_t j = j0; j < j1; j++) {
         const float scale = from->scales->given ? *(const float *)key_row(from->scales, s, pages, page_size, b, g, j) : 1.0f;
         widen_row(from->type, key_row(from->rows, s, pages, page_size, b, g, j), scale, from->copy + (j - j0) * from->copy_step, from->dim);

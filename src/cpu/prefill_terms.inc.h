@@ -157,6 +157,7 @@ static void apply_terms(const struct prefill_pass *pass, const struct prefill_sp
     if (bias && !MUTANT(cpu_prefill_bias_shows)) hide_columns(pass, span, true);
     if (mask && !MUTANT(cpu_prefill_no_mask)) hide_columns(pass, span, false);
     if (partial) hide_by_position(pass, span);
+    if (MUTANT(cpu_prefill_softcap_after_mask) && pass->p->softcap > 0) cap_scores(pass, span);
     panel_top(a, &pass->work, span->j1 - span->j0);
 }
 
