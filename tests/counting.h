@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * counting.h - what every test program does with a problem line: count it, and say how to replay it when it fails. Also what the environment
- * asks of the tests: HEED_TEST_FILES (names of problem files), HEED_TEST_DEVICES (cpu, opencl), HEED_TEST_FIRST (end at the first failure),
- * HEED_TEST_ALL (every line on every OpenCL row, not a sample).
+ * asks of the tests: HEED_TEST_FILES (names of problem files), HEED_TEST_DEVICES (cpu, opencl), HEED_TEST_ISAS (scalar, avx2, avx512, best: the
+ * CPU rows of these names), HEED_TEST_FIRST (end at the first failure), HEED_TEST_ALL (every line on every OpenCL row, not a sample).
  */
 #ifndef HEED_COUNTING_H
 #define HEED_COUNTING_H
@@ -28,6 +28,7 @@ static inline bool test_wants(const char *variable, const char *word)
 
 static inline bool test_wants_file(const char *name) { return test_wants("HEED_TEST_FILES", name); }
 static inline bool test_wants_device(const char *wing) { return test_wants("HEED_TEST_DEVICES", wing); }
+static inline bool test_wants_isa(const char *isa) { return test_wants("HEED_TEST_DEVICES", "cpu") && test_wants("HEED_TEST_ISAS", isa); }
 static inline bool test_is_over(const struct counts *counts) { return counts->failed > 0 && getenv("HEED_TEST_FIRST"); }
 
 /* OpenCL rows compile a program for each problem, one to five seconds on a CPU. Without HEED_TEST_ALL the lines of a file are dealt out: what the

@@ -40,7 +40,7 @@ static void agree_cpu(const char *isa, const char *problems)
     struct counts counts = {0};
     int32_t count;
     const bool best = !strcmp(isa, "best");
-    if (!test_wants_file(problems) || !test_wants_device("cpu")) return;
+    if (!test_wants_file(problems) || !test_wants_isa(isa)) return;
     const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT,
                                           .cpu_features = best ? NULL : isa};
     struct problem_line *lines = read_problems(problems, &count);

@@ -312,7 +312,7 @@ static void relations_cpu(const char *isa)
 {
     struct counts counts = {0};
     const char *row;
-    if (!test_wants_device("cpu")) return;
+    if (!test_wants_isa(isa)) return;
     heed_context *context = context_of(isa, 2, false);
     char part[32];
     snprintf(part, sizeof part, "cpu.%s.", isa);

@@ -40,6 +40,9 @@ uint32_t cpu_isa_present(void)
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
         isa |= ISA_AVX512;
     if ((isa & ISA_AVX512) && __builtin_cpu_supports("avx512bf16")) isa |= ISA_AVX512BF16;
+#if defined(HEED_EMULATE_AVX512)
+    if (isa & ISA_AVX2) isa = (isa | ISA_AVX512) & ~(uint32_t)ISA_AVX512BF16; /* a test build: isa_avx512.c holds AVX2 instructions alone */
+#endif
 #elif defined(__aarch64__)
     isa |= ISA_NEON;
     if (getauxval(AT_HWCAP) & (1ul << 22)) isa |= ISA_SVE; /* HWCAP_SVE */

@@ -4,7 +4,11 @@
 #ifndef HEED_SIMD_AVX512_H
 #define HEED_SIMD_AVX512_H
 #include "simd_common.h"
+#ifdef HEED_EMULATE_AVX512
+#include "avx512_emulated.h"
+#else
 #include <immintrin.h>
+#endif
 
 #define VEC_NAME "avx512"
 #define VW 16
