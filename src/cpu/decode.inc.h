@@ -38,7 +38,7 @@ static void score_rows(struct decode_pass *pass)
             next = n + DECODE_AHEAD + 16 <= pass->hi ? rows + DECODE_AHEAD : pass->v_rows + (pass->lo & ~15);
         for (int32_t r = 0; r < pass->rows;) {
             const int tile = tile_for(pass->rows - r);
-            use->score[tile](pass->q + (int64_t)r * pass->dim16, pass->dim16, p->head_dim, rows, r == 0 ? next : NULL, pass->k_bytes,
+            use->score[tile](pass->q + (int64_t)r * pass->dim16, p->head_dim, rows, r == 0 ? next : NULL, pass->k_bytes,
                              pass->p_rows + r * DECODE_CHUNK + n);
             r += 1 << tile;
         }
@@ -121,34 +121,64 @@ INLINE vf add_terms(const struct decode_pass *pass, vf x, int32_t n, float slope
     return x;
 }
 
+/* Scores of row r where all keys of [begin, end) are visible and nothing is added: the common case. Their maximum by lanes. */
+static vf plain_scores(const struct decode_pass *pass, float *row, uint64_t *visible, int32_t begin, int32_t end)
+{
+    const vf scale = vset1(pass->p->scale), nothing = vset1(-INFINITY);
+    vf top = nothing, low = vset1(INFINITY);
+    for (int32_t n = begin; n < end; n += VW) {
+        const vf x = vmul(pass->k_scaled ? vmul(vload(row + n), vload(pass->k_scales + n)) : vload(row + n), scale);
+        vstore(row + n, x);
+        top = vmax(x, top); /* a NaN is passed over: it shows in the sum */
+        low = vmin(x, low);
+    }
+    if (!vany(veq(low, nothing))) return top;
+    for (int32_t n = begin; n < end; n += VW) visible[n / 64] &= ~((uint64_t)bits_of_vm(veq(vload(row + n), nothing)) << (n % 64));
+    return top;
+}
+
+/* The same with every term, and -infinity for hidden keys. */
+static vf full_scores(const struct decode_pass *pass, float *row, uint64_t *visible, int32_t r, int32_t begin, int32_t end)
+{
+    const uint64_t flags = pass->p->flags;
+    const bool biased = (flags & HEED_BIAS) && !MUTANT(cpu_decode_bias_hides);
+    const vf nothing = vset1(-INFINITY);
+    vf top = nothing;
+    float slope = 0;
+    if (flags & HEED_BIAS) find_bias(pass, r);
+    if (flags & HEED_ALIBI) {
+        slope = ((const float *)pass->call->alibi.data)[row_head(pass, r)];
+        find_distances(pass, r);
+    }
+    for (int32_t n = begin; n < end; n += VW) {
+        uint64_t bits = visible[n / 64] >> (n % 64);
+        if (biased) bits &= ~(uint64_t)bits_of_vm(veq(vload(pass->terms + n), nothing)); /* hidden, also where K is NaN */
+        const vf x = vselect(vm_of_bits((uint32_t)bits), add_terms(pass, vload(row + n), n, slope), nothing);
+        const uint64_t gone = (uint64_t)bits_of_vm(veq(x, nothing)) << (n % 64);
+        visible[n / 64] &= ~gone;
+        vstore(row + n, x);
+        top = vmax(x, top);
+    }
+    return top;
+}
+
+/* Keys [begin, end), multiples of 16: all visible? */
+static bool sees_all(const uint64_t *visible, int32_t begin, int32_t end)
+{
+    for (int32_t n = begin; n < end; n += 16)
+        if ((visible[n / 64] >> (n % 64) & 0xffff) != 0xffff) return false;
+    return true;
+}
+
 /* Row r: scores, then m = max s, p = e^(s - m), l = sum p: lane n sums keys n, n + 16, ..., then the tree of the scores. visible loses the
  * keys whose score is -infinity. */
 static void softmax_row(struct decode_pass *pass, int32_t r)
 {
-    const struct problem *p = pass->p;
     uint64_t *visible = pass->visible + r * DECODE_WORDS;
     float *row = pass->p_rows + r * DECODE_CHUNK, lanes[16] __attribute__((aligned(64))), m = -INFINITY;
-    float slope = 0;
-    if (p->flags & HEED_BIAS) find_bias(pass, r);
-    if (p->flags & HEED_ALIBI) {
-        slope = ((const float *)pass->call->alibi.data)[row_head(pass, r)];
-        find_distances(pass, r);
-    }
     const int32_t begin = pass->lo & ~15, end = whole_lanes(pass->hi);
-    const bool biased = (p->flags & HEED_BIAS) && !MUTANT(cpu_decode_bias_hides);
-    const vf nothing = vset1(-INFINITY);
-    vf top = nothing;
-    for (int32_t n = begin; n < end; n += VW) {
-        uint64_t bits = visible[n / 64] >> (n % 64);
-        if (biased) bits &= ~(uint64_t)bits_of_vm(veq(vload(pass->terms + n), nothing)); /* hidden, also where K is NaN */
-        vf x = vselect(vm_of_bits((uint32_t)bits), add_terms(pass, vload(row + n), n, slope), nothing);
-        if (MUTANT(cpu_decode_softcap_after_mask) && p->softcap > 0) x = vmul(vset1(p->softcap), vtanh(vdiv(x, vset1(p->softcap))));
-        const uint64_t gone = (uint64_t)bits_of_vm(veq(x, nothing)) << (n % 64);
-        visible[n / 64] &= ~gone;
-        vstore(row + n, x);
-        top = vmax(x, top); /* a NaN is passed over: it shows in the sum */
-    }
-    vstore(lanes, top);
+    const bool plain = pass->plain && sees_all(visible, begin, end);
+    vstore(lanes, plain ? plain_scores(pass, row, visible, begin, end) : full_scores(pass, row, visible, r, begin, end));
     for (int n = 0; n < VW; n++)
         if (lanes[n] > m) m = lanes[n];
 
@@ -170,15 +200,18 @@ static void softmax_row(struct decode_pass *pass, int32_t r)
 
 /* ---- the item --------------------------------------------------------------- */
 
+/* q of each tile of R rows as [d / 16][R][16]. */
 static void load_queries(struct decode_pass *pass)
 {
     const struct problem *p = pass->p;
-    for (int32_t r = 0; r < pass->rows; r++) {
-        const unsigned char *row = query_row(&pass->call->q, pass->s, pass->b, row_head(pass, r), row_query(pass, r));
-        float *to = pass->q + (int64_t)r * pass->dim16;
-        int32_t d = 0;
-        for (; d + VW <= p->head_dim; d += VW) vstore(to + d, vload_row(p->q_type, row, d));
-        for (; d < pass->dim16; d += VW) vstore(to + d, vload_row_n(p->q_type, row, d, lanes_left(p->head_dim - d)));
+    for (int32_t first = 0, rows; first < pass->rows; first += rows) {
+        rows = 1 << tile_for(pass->rows - first);
+        for (int32_t r = 0; r < rows; r++) {
+            const unsigned char *row = query_row(&pass->call->q, pass->s, pass->b, row_head(pass, first + r), row_query(pass, first + r));
+            float *to = pass->q + (int64_t)first * pass->dim16 + r * 16;
+            for (int32_t d = 0; d < pass->dim16; d += 16, to += rows * 16)
+                for (int v = 0; v < 16; v += VW) vstore(to + v, vload_row_n(p->q_type, row, d + v, lanes_left(p->head_dim - d - v)));
+        }
     }
 }
 

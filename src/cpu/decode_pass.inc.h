@@ -25,7 +25,7 @@ struct decode_pass {
     int32_t k_bytes;                       /* of a row of k */
     bool ahead;                            /* fetch rows before their turn */
     bool k_scaled, v_scaled, plain;        /* plain: no term but the scale */
-    float *q;                              /* [rows][dim16], zeros behind head_dim */
+    float *q;                              /* [rows][dim16] in tiles: load_queries(); zeros behind head_dim */
     float *acc;                            /* [rows][v16] */
     float *p_rows;                         /* [rows][DECODE_CHUNK] */
     float *sums;                           /* [rows][2]: m, l */

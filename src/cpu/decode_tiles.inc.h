@@ -20,47 +20,60 @@ enum {
 
 /* ---- dot products --------------------------------------------------------- */
 
+/* Dots of R rows with KP keys, VS vectors of the 16 lanes at a time: by so few that sums and operands stay in registers. q: [d / 16][R][16],
+ * so that one address serves all rows. */
+INLINE void dots(const heed_type type, const int R, const int KP, const int VS, const float *q, int32_t dim,
+                 const unsigned char *const *rows, vf (*sum)[LANE_VECTORS], const int sum_step)
+{
+    const int32_t whole = dim / 16 * 16;
+    UNROLL for (int u = 0; u < LANE_VECTORS; u += VS) {
+        vf a[16][LANE_VECTORS];
+        const unsigned char *row[16];
+        UNROLL for (int n = 0; n < KP; n++) row[n] = rows[n];
+        UNROLL for (int n = 0; n < R * KP; n++)
+            UNROLL for (int v = 0; v < VS; v++) a[n][v] = vset1(0);
+        for (int32_t d = u * VW; d < whole; d += 16) {
+            UNROLL for (int n = 0; n < KP; n++) KEEP_ADDRESS(row[n]);
+            UNROLL for (int v = 0; v < VS; v++) {
+                vf x[16];
+                UNROLL for (int n = 0; n < KP; n++) x[n] = vload_row(type, row[n], d + v * VW);
+                UNROLL for (int r = 0; r < R; r++) {
+                    vf y = vload(q + (d - u * VW) * R + r * 16 + (u + v) * VW);
+                    if (KP > 1) KEEP(y);
+                    UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vfma(x[n], y, a[r * KP + n][v]);
+                }
+            }
+        }
+        if (whole < dim)
+            UNROLL for (int v = 0; v < VS; v++) {
+                const int32_t d = whole + (u + v) * VW;
+                vf x[16];
+                UNROLL for (int n = 0; n < KP; n++) x[n] = vload_row_n(type, rows[n], d, lanes_left(dim - d));
+                UNROLL for (int r = 0; r < R; r++) {
+                    const vf y = vload(q + whole * R + r * 16 + (u + v) * VW);
+                    UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vfma(x[n], y, a[r * KP + n][v]);
+                }
+            }
+        UNROLL for (int r = 0; r < R; r++)
+            UNROLL for (int n = 0; n < KP; n++)
+                UNROLL for (int v = 0; v < VS; v++) sum[r * sum_step + n][u + v] = a[r * KP + n][v];
+    }
+}
+
 /* Dots of R rows with 16 keys: 16 / R keys fill 16 accumulators of 16 lanes, KP keys side by side; a tree makes them one vector of
  * scores. Each dot: lane n sums d = n, n + 16, ... by fma from 0; a tail is filled with zeros. next: rows to fetch meanwhile, or NULL. */
-INLINE void score_tile(const heed_type type, const int R, const int KP, const float *q, int32_t q_step, int32_t dim,
+INLINE void score_tile(const heed_type type, const int R, const int KP, const int VS, const float *q, int32_t dim,
                        const unsigned char *const *rows, const unsigned char *const *next, int32_t next_bytes, float *to)
 {
     const int KB = 16 / R;
-    const int32_t whole = dim / 16 * 16;
     for (int first = 0; first < 16; first += KB) {
         vf sum[16][LANE_VECTORS];
         float scores[16] __attribute__((aligned(64)));
         UNROLL_KEYS for (int k = 0; k < KB; k += KP) {
-            vf a[16][LANE_VECTORS];
-            const unsigned char *row[16];
-            UNROLL for (int n = 0; n < KP; n++) {
-                row[n] = rows[first + k + n];
-                if (next)
+            if (next)
+                for (int n = 0; n < KP; n++)
                     for (int32_t z = 0; z < next_bytes; z += 64) vprefetch(next[first + k + n] + z);
-            }
-            UNROLL for (int n = 0; n < R * KP; n++)
-                UNROLL for (int v = 0; v < LANE_VECTORS; v++) a[n][v] = vset1(0);
-            for (int32_t d = 0; d < whole; d += 16)
-                UNROLL for (int v = 0; v < LANE_VECTORS; v++) {
-                    vf x[16];
-                    UNROLL for (int n = 0; n < KP; n++) x[n] = vload_row(type, row[n], d + v * VW);
-                    UNROLL for (int r = 0; r < R; r++) {
-                        const vf y = vload(q + r * q_step + d + v * VW);
-                        UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vfma(x[n], y, a[r * KP + n][v]);
-                    }
-                }
-            if (whole < dim)
-                UNROLL for (int v = 0; v < LANE_VECTORS; v++) {
-                    vf x[16];
-                    UNROLL for (int n = 0; n < KP; n++) x[n] = vload_row_n(type, row[n], whole + v * VW, lanes_left(dim - whole - v * VW));
-                    UNROLL for (int r = 0; r < R; r++) {
-                        const vf y = vload(q + r * q_step + whole + v * VW);
-                        UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vfma(x[n], y, a[r * KP + n][v]);
-                    }
-                }
-            UNROLL for (int r = 0; r < R; r++)
-                UNROLL for (int n = 0; n < KP; n++)
-                    UNROLL for (int v = 0; v < LANE_VECTORS; v++) sum[r * KB + k + n][v] = a[r * KP + n][v];
+            dots(type, R, KP, VS, q, dim, rows + first + k, sum + k, KB);
         }
         vtree16(sum, scores);
         UNROLL for (int r = 0; r < R; r++) memcpy(to + r * DECODE_CHUNK + first, scores + r * KB, (size_t)KB * sizeof(float));
@@ -106,16 +119,16 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
 
 /* ---- instances: types x rows of a tile; shapes by the registers there are -- */
 
-typedef void (*score_fn)(const float *q, int32_t q_step, int32_t dim, const unsigned char *const *rows, const unsigned char *const *next,
+typedef void (*score_fn)(const float *q, int32_t dim, const unsigned char *const *rows, const unsigned char *const *next,
                          int32_t next_bytes, float *to);
 typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *const *rows, const struct strip *strip, float *acc,
                          int32_t acc_step);
 
-#define SCORE_INSTANCE(name, type, R, KP)                                                                                              \
-    NOINLINE void score_##name##_##R(const float *q, int32_t q_step, int32_t dim, const unsigned char *const *rows,                    \
+#define SCORE_INSTANCE(name, type, R, KP, VS)                                                                                              \
+    NOINLINE void score_##name##_##R(const float *q, int32_t dim, const unsigned char *const *rows,                    \
                                      const unsigned char *const *next, int32_t next_bytes, float *to)                                  \
     {                                                                                                                                  \
-        score_tile(type, R, KP, q, q_step, dim, rows, next, next_bytes, to);                                                           \
+        score_tile(type, R, KP, VS, q, dim, rows, next, next_bytes, to);                                                           \
     }
 #define VALUE_INSTANCE(name, type, R, C, TAIL, word)                                                                                   \
     NOINLINE void value_##name##_##R##_##word(const float *p, uint64_t bits, const unsigned char *const *rows, const struct strip *strip, \
@@ -133,9 +146,9 @@ typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *con
 #if VW >= 8
 #define DECODE_TILES 3 /* of 1, 2 and 4 rows */
 #define DECODE_INSTANCES(name, type)                                 \
-    SCORE_INSTANCE(name, type, 1, 1)                                 \
-    SCORE_INSTANCE(name, type, 2, 2)                                 \
-    SCORE_INSTANCE(name, type, 4, VW == 16 ? 2 : 1)                  \
+    SCORE_INSTANCE(name, type, 1, 1, LANE_VECTORS)                   \
+    SCORE_INSTANCE(name, type, 2, VW == 16 ? 4 : 2, LANE_VECTORS)    \
+    SCORE_INSTANCE(name, type, 4, VW == 16 ? 4 : 2, 1)               \
     VALUE_INSTANCES(name, type, 1, VW == 16 ? 8 : 4)                 \
     VALUE_INSTANCES(name, type, 2, VW == 16 ? 8 : 2)                 \
     VALUE_INSTANCES(name, type, 4, VW == 16 ? 4 : 1)
@@ -149,7 +162,7 @@ typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *con
 static const int32_t value_strip[DECODE_TILES] = {VW == 16 ? 8 : 4, VW == 16 ? 8 : 2, VW == 16 ? 4 : 1};
 #else
 #define DECODE_TILES 1
-#define DECODE_INSTANCES(name, type) SCORE_INSTANCE(name, type, 1, 1) VALUE_INSTANCES(name, type, 1, 1)
+#define DECODE_INSTANCES(name, type) SCORE_INSTANCE(name, type, 1, 1, LANE_VECTORS) VALUE_INSTANCES(name, type, 1, 1)
 #define DECODE_ENTRY(name) {{score_##name##_1}, {{value_##name##_1_wide, value_##name##_1_one, value_##name##_1_tail}}}
 static const int32_t value_strip[DECODE_TILES] = {1};
 #endif

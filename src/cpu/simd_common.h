@@ -14,6 +14,22 @@
 #else
 #define UNROLL _Pragma("GCC unroll 64")
 #endif
+/* The value stays in a register from here on: gcc would read it again from memory at each use, and loads are what the loops lack. */
+#if defined(HEED_EMULATE_AVX512)
+#define KEEP(x) ((void)0) /* vectors of 16 lanes are pairs of registers here */
+#elif defined(__x86_64__)
+#define KEEP(x) __asm__("" : "+v"(x))
+#elif defined(__aarch64__)
+#define KEEP(x) __asm__("" : "+w"(x))
+#else
+#define KEEP(x) ((void)0)
+#endif
+/* The same for an address. */
+#if defined(__GNUC__)
+#define KEEP_ADDRESS(x) __asm__("" : "+r"(x))
+#else
+#define KEEP_ADDRESS(x) ((void)0)
+#endif
 #define INLINE static inline __attribute__((always_inline, unused))
 #define NOINLINE static __attribute__((noinline, unused))
 
