@@ -52,8 +52,8 @@ static const struct row {
     {"plot", "FILE", "a bar chart as .svg", 0, TEXT, PLACE(plot), BENCH},
     {"list", NULL, "what is there (default)", 0, FLAG, PLACE(list), CACHE},
     {"clear", NULL, "remove it", 0, FLAG, PLACE(clear), CACHE},
-    {"device", "NAME", "cpu, opencl[:N], part of a name, or all", 0, TEXT, PLACE(device), RUN | CHECK | BENCH | ROOF | SHOW},
-    {"kernel", "ROW", "insist on a row of the table, e.g. cpu.avx2.decode", 0, TEXT, PLACE(kernel), RUN | CHECK | BENCH},
+    {"device", "NAME", "cpu, opencl[:N], part of a name, or all (default: HEED_DEVICE, else run, show: cpu, others: all)", 0, TEXT, PLACE(device), RUN | CHECK | BENCH | ROOF | SHOW},
+    {"kernel", "ROW", "insist on a row of the table for its own kind of step, e.g. cpu.avx2.decode", 0, TEXT, PLACE(kernel), RUN | CHECK | BENCH},
     {"threads", "N", "of the built-in pool (default: physical cores)", 0, COUNT, PLACE(threads), ALL & ~CACHE},
     {"json", NULL, "one array of objects on standard output", 0, FLAG, PLACE(json), INFO | RUN | CHECK | BENCH | ROOF | CACHE},
     {"help", NULL, "this text", 'h', FLAG, PLACE(help), ALL},
@@ -178,6 +178,6 @@ void print_help(const struct verb *verb)
         puts("\nA PROBLEM is a line of words: b8 hq32 hk8 d128 q1 kv2048 f16 causal softcap=30 page=16 ...\n"
              "One argument with blanks is a problem of its own; single words in a row make one together.");
     if (verb->bit & (RUN | SHOW))
-        puts("\nWORDS say what is computed: causal topleft pos=17 wl=255 wr=0 scale=0.1 softcap=30 scores=3 biasfirst lse2 layout=bhld\n"
-             "Shapes and types come from the files.");
+        puts("\nWORDS say what is computed: causal topleft pos=17 wl=255 wr=0 scale=0.1 softcap=30 scores=3 alibi biasfirst lse2\n"
+             "layout=bhld (files are [batch, heads, len, dim]) o=f16. Shapes and types come from the files.");
 }

@@ -55,19 +55,20 @@ static bool float_type(const char *path, struct npy *npy, heed_type *type)
     case NPY_F4: *type = HEED_F32; return true;
     case NPY_F2: *type = HEED_F16; return true;
     case NPY_U2: *type = HEED_BF16; return true; /* NumPy has no bf16: its bits */
-    default: return bad("%s: holds %s; wanted <f4, <f2, <f8, or <u2 for the bits of bf16", path, npy_type_text(npy->type));
+    default:
+        return bad("%s: holds %s; wanted <f4, <f2, <f8 (as by x.astype('float32')), or <u2 for the bits of bf16", path, npy_type_text(npy->type));
     }
 }
 
 static bool array_read(const char *name, const char *path, bool heads_first, struct array *array)
 {
     char message[256];
-    if (!path) return bad("--%s FILE is missing", name);
+    if (!path) return bad("--%s FILE is missing (files follow their options: --q q.npy --k k.npy --v v.npy)", name);
     if (!npy_read(path, &array->npy, message, sizeof message)) return bad("%s", message);
     if (!float_type(path, &array->npy, &array->type)) return false;
     const int64_t *shape = array->npy.shape;
     if (array->npy.rank != 3 && array->npy.rank != 4)
-        return bad("%s: has %d axes; wanted [batch, len, heads, dim] or [len, heads, dim]", path, (int)array->npy.rank);
+        return bad("%s: has %d axes; wanted [batch, len, heads, dim] or [len, heads, dim] (one head: x[:, None, :])", path, (int)array->npy.rank);
     array->batch = array->npy.rank == 4 ? *shape++ : 1;
     array->len = shape[heads_first ? 1 : 0];
     array->heads = shape[heads_first ? 0 : 1];
@@ -98,6 +99,10 @@ static bool shapes_fit(const struct array *q, const struct array *k, const struc
     if (k->len != v->len || k->heads != v->heads)
         return bad("k has %lld tokens of %lld heads, v %lld of %lld", (long long)k->len, (long long)k->heads, (long long)v->len,
                    (long long)v->heads);
+    if (k->heads < 1 || q->heads % k->heads)
+        return bad("q has %lld tokens of %lld heads, k %lld of %lld: the heads of q must be a multiple of those of k; files are read as "
+                   "[batch, len, heads, dim], layout=bhld reads [batch, heads, len, dim]",
+                   (long long)q->len, (long long)q->heads, (long long)k->len, (long long)k->heads);
     if (k->dim != q->dim) return bad("rows of q have %lld elements, rows of k %lld", (long long)q->dim, (long long)k->dim);
     return true;
 }
@@ -154,12 +159,16 @@ static bool grid_place(const char *path, const struct npy *npy, size_t element, 
     return true;
 }
 
-/* The slopes of the paper for a power of two of heads: 2^(-8 (h + 1) / heads). */
+/* The published slopes (Press et al., 2021, and the code they published): with n the largest power of two up to `heads`,
+ *     slope[h] = 2^(-8 (h + 1) / n)  for h < n,   then every other slope of 2n heads:  slope[h] = 2^(-4 (2 (h - n) + 1) / n) */
 static void place_slopes(const struct instance *instance)
 {
     const heed_tensor *t = &instance->tensors.alibi_slopes;
     const int32_t heads = instance->problem.q_heads;
-    for (int32_t h = 0; h < heads; h++) ((float *)t->data)[t->offset + h] = exp2f(-8.0f * (float)(h + 1) / (float)heads);
+    int32_t n = 1;
+    while (n <= heads / 2) n *= 2;
+    for (int32_t h = 0; h < heads; h++)
+        ((float *)t->data)[t->offset + h] = exp2f(h < n ? -8.0f * (float)(h + 1) / (float)n : -4.0f * (float)(2 * (h - n) + 1) / (float)n);
 }
 
 struct grids { struct npy mask, bias; heed_type bias_type; };
@@ -169,7 +178,7 @@ static bool grids_read(const struct options *options, struct grids *grids)
     char message[256];
     if (options->mask && !npy_read(options->mask, &grids->mask, message, sizeof message)) return bad("%s", message);
     if (options->mask && grids->mask.type != NPY_B1)
-        return bad("%s: holds %s; a mask is bool (|b1)", options->mask, npy_type_text(grids->mask.type));
+        return bad("%s: holds %s; a mask is bool (|b1), as by x.astype(bool)", options->mask, npy_type_text(grids->mask.type));
     if (options->bias && !npy_read(options->bias, &grids->bias, message, sizeof message)) return bad("%s", message);
     return !options->bias || float_type(options->bias, &grids->bias, &grids->bias_type);
 }

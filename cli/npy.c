@@ -3,6 +3,7 @@
  * its three keys, in any order; what is not understood is refused, never guessed.
  */
 #include "npy.h"
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,10 +113,12 @@ static bool read_header(struct cursor c, struct npy *array, char *message, size_
         if (!take_text(&c, key, sizeof key) || !take(&c, ':')) return refuse(message, capacity, "the header is no dictionary of names");
         if (!strcmp(key, "descr") && !descr) {
             if (!take_text(&c, text, sizeof text)) return refuse(message, capacity, "descr is no plain type");
-            if (!find_type(text, &array->type)) return refuse(message, capacity, "type %s: only f2 f4 f8 u1 u2 i1 i4 i8 b1, little endian", text);
+            if (!find_type(text, &array->type))
+                return *text == '>' ? refuse(message, capacity, "type %s is big endian: save x.astype('<%s')", text, text + 1)
+                                    : refuse(message, capacity, "type %s: only f2 f4 f8 u1 u2 i1 i4 i8 b1", text);
             descr = true;
         } else if (!strcmp(key, "fortran_order") && !order) {
-            if (!take_word(&c, "False")) return refuse(message, capacity, "fortran_order must be False");
+            if (!take_word(&c, "False")) return refuse(message, capacity, "stored in Fortran order: save numpy.ascontiguousarray(x)");
             order = true;
         } else if (!strcmp(key, "shape") && !shape) {
             if (!take_shape(&c, array)) return refuse(message, capacity, "shape is no tuple of at most %d numbers", NPY_MAX_RANK);
@@ -158,7 +161,8 @@ bool npy_parse(const void *file, size_t bytes, struct npy *array, char *message,
     const unsigned char *at = file;
     memset(array, 0, sizeof *array);
     if (!is_little_endian()) return refuse(message, capacity, "this machine is not little endian");
-    if (bytes < MAGIC_BYTES + 2 || memcmp(at, magic, sizeof magic)) return refuse(message, capacity, "no .npy file");
+    if (bytes < MAGIC_BYTES + 2 || memcmp(at, magic, sizeof magic))
+        return refuse(message, capacity, bytes > 4 && !memcmp(at, "PK\3\4", 4) ? "is an archive (.npz?): unpack its .npy files" : "is no .npy file");
     const unsigned version = at[6];
     if ((version != 1 && version != 2) || at[7] != 0) return refuse(message, capacity, "version %u.%u: only 1.0 and 2.0", version, at[7]);
     size_t start = MAGIC_BYTES + (version == 1 ? 2 : 4), length;
@@ -187,7 +191,9 @@ static void *whole_file(const char *path, size_t *bytes)
         free(data);
         data = NULL;
     }
+    const int why = errno;
     if (file) fclose(file);
+    errno = why;
     *bytes = size < 0 ? 0 : (size_t)size;
     return data;
 }
@@ -198,7 +204,7 @@ bool npy_read(const char *path, struct npy *array, char *message, size_t capacit
     size_t bytes;
     void *data = whole_file(path, &bytes);
     memset(array, 0, sizeof *array);
-    if (!data) return refuse(message, capacity, "%s cannot be read", path);
+    if (!data) return refuse(message, capacity, "%s cannot be read: %s", path, strerror(errno));
     const bool good = npy_parse(data, bytes, array, why, sizeof why);
     free(data);
     return good ? true : refuse(message, capacity, "%s: %s", path, why);
@@ -230,11 +236,11 @@ bool npy_write(const char *path, enum npy_type type, int32_t rank, const int64_t
     const unsigned char start[MAGIC_BYTES + 2] = {magic[0], magic[1], magic[2], magic[3], magic[4], magic[5], 1, 0,
                                                   (unsigned char)(length & 255), (unsigned char)(length >> 8)};
     FILE *file = fopen(path, "wb");
-    if (!file) return refuse(message, capacity, "%s cannot be written", path);
+    if (!file) return refuse(message, capacity, "cannot be written: %s", strerror(errno));
     bool good = fwrite(start, 1, sizeof start, file) == sizeof start && fwrite(header, 1, length, file) == length &&
                 (array.bytes == 0 || fwrite(data, 1, array.bytes, file) == array.bytes);
     if (fclose(file)) good = false;
-    return good ? true : refuse(message, capacity, "%s: writing failed", path);
+    return good ? true : refuse(message, capacity, "writing failed: %s", strerror(errno));
 }
 
 void npy_free(struct npy *array)

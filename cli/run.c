@@ -139,6 +139,7 @@ int run_run(const struct options *options)
     char extra[64];
     snprintf(extra, sizeof extra, "%s%s", options->lse ? " lse" : "", options->scores ? " scores=3" : "");
     if (options->kernel && !kernel_known(options->kernel)) return EXIT_USAGE;
+    if (!options->output && !options->lse && !options->scores) fputs("heed run: without -o FILE the result is not kept\n", stderr);
     if (!arrays_read(options, extra, &runner.arrays)) return EXIT_USAGE;
     int code = tool_open(&runner.tool, options, "cpu");
     if (code == EXIT_OK) {

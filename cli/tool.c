@@ -40,15 +40,17 @@ static void say(void *user, int32_t level, const char *line)
     fprintf(stderr, "heed: %s%s\n", level == 0 ? "error: " : level == 1 ? "warning: " : "", line);
 }
 
+/* With --kernel, "all" are the devices whose wing has that row. */
 static int find_devices(struct tool *tool, const char *name)
 {
     if (strcmp(name, "all")) {
         const heed_status status = heed_device_find(tool->context, name, &tool->devices[0]);
         tool->device_count = 1;
-        return status == HEED_OK ? 0 : tool_fail(status, "--device");
+        return status == HEED_OK ? 0 : tool_fail(status, tool->options->device ? "--device" : "HEED_DEVICE");
     }
     const int32_t count = heed_device_count(tool->context);
-    for (int32_t n = 0; n < count && n < MAX_DEVICES; n++) tool->devices[tool->device_count++] = n;
+    for (int32_t n = 0; n < count && n < MAX_DEVICES; n++)
+        if (!tool->options->kernel || kernel_of_device(tool->options->kernel, n)) tool->devices[tool->device_count++] = n;
     return 0;
 }
 
@@ -84,15 +86,32 @@ void device_label(struct tool *tool, int32_t device, char *label, size_t capacit
     else snprintf(label, capacity, "opencl:%d %s", (int)device - 1, info.family);
 }
 
+static bool row_known(const struct backend *backend, const char *name)
+{
+    for (int32_t n = 0; registry_row(backend, n); n++)
+        if (!strcmp(registry_row(backend, n)->name, name)) return true;
+    return false;
+}
+
+bool kernel_of_device(const char *name, int32_t device)
+{
+    if (device == 0) return row_known(&cpu_backend, name);
+#ifdef HEED_OPENCL
+    return row_known(&opencl_backend, name);
+#else
+    return false;
+#endif
+}
+
 bool kernel_known(const char *name)
 {
-    for (int32_t n = 0; registry_row(&cpu_backend, n); n++)
-        if (!strcmp(registry_row(&cpu_backend, n)->name, name)) return true;
+    if (kernel_of_device(name, 0) || kernel_of_device(name, 1)) return true;
+    fprintf(stderr, "heed: no row of the table is called %s; there are:", name);
+    for (int32_t n = 0; registry_row(&cpu_backend, n); n++) fprintf(stderr, " %s", registry_row(&cpu_backend, n)->name);
 #ifdef HEED_OPENCL
-    for (int32_t n = 0; registry_row(&opencl_backend, n); n++)
-        if (!strcmp(registry_row(&opencl_backend, n)->name, name)) return true;
+    for (int32_t n = 0; registry_row(&opencl_backend, n); n++) fprintf(stderr, " %s", registry_row(&opencl_backend, n)->name);
 #endif
-    fprintf(stderr, "heed: no row of the table is called %s\n", name);
+    fputc('\n', stderr);
     return false;
 }
 

@@ -30,8 +30,9 @@ int out_of_room(void);
 const char *backend_name(heed_backend backend); /* "cpu", "opencl" */
 /* "cpu", or "opencl:0 nvidia-sm90": number and family, short enough for a table. */
 void device_label(struct tool *tool, int32_t device, char *label, size_t capacity);
-/* Says so if no row of any backend has this name. */
+/* Says so, and which there are, if no row of any backend has this name. */
 bool kernel_known(const char *name);
+bool kernel_of_device(const char *name, int32_t device);
 /* A problem string, its descriptor checked too; false after a line on standard error. */
 bool problem_read(const char *text, struct problem_line *line);
 double seconds_now(void);

@@ -168,7 +168,7 @@ static heed_status read_number(const struct word *word, struct reading *r, bool 
         if (!word_begins(word, numbers[n].word, &rest)) continue;
         if (!strchr(numbers[n].word, '=') && *rest.text != '-' && (*rest.text < '0' || *rest.text > '9')) continue;
         *known = true;
-        if (!read_int(&rest, number_field(&r->desc, n))) return bad_value(word, "the number is no 32-bit integer");
+        if (!read_int(&rest, number_field(&r->desc, n))) return bad_value(word, "no whole number of 32 bits");
         return HEED_OK;
     }
     return HEED_OK;
@@ -211,7 +211,7 @@ static heed_status read_type(const struct word *word, struct reading *r, bool *k
     else
         return HEED_OK;
     *known = true;
-    if (!type_from_name(rest.text, rest.length, &type)) return bad_value(word, "no such type");
+    if (!type_from_name(rest.text, rest.length, &type)) return bad_value(word, "no such type: f32 f16 bf16 i8 q8_0 q4_0 f8_e4m3 f8_e5m2");
     *one = type;
     if (other) *other = type;
     if (one == &r->desc.bias_type) r->desc.flags |= HEED_BIAS;
@@ -231,7 +231,7 @@ static heed_status read_window(const struct word *word, struct reading *r, bool 
     *known = true;
     if (!(r->desc.flags & HEED_WINDOW)) r->desc.window_left = r->desc.window_right = -1;
     r->desc.flags |= HEED_WINDOW;
-    return read_int(&rest, side) ? HEED_OK : bad_value(word, "the number is no 32-bit integer");
+    return read_int(&rest, side) ? HEED_OK : bad_value(word, "no whole number of 32 bits");
 }
 
 static heed_status read_logits(const struct word *word, struct reading *r, bool *known)
@@ -242,10 +242,60 @@ static heed_status read_logits(const struct word *word, struct reading *r, bool 
     if (word_begins(word, "softcap=", &rest)) return read_float(&rest, &r->desc.softcap) ? HEED_OK : bad_value(word, "not a number");
     if (word_begins(word, "scores=", &rest)) {
         r->desc.flags |= HEED_WRITE_SCORES;
-        return read_int(&rest, &r->desc.scores_stage) ? HEED_OK : bad_value(word, "the number is no 32-bit integer");
+        return read_int(&rest, &r->desc.scores_stage) ? HEED_OK : bad_value(word, "no whole number of 32 bits");
     }
     *known = false;
     return HEED_OK;
+}
+
+/* Steps from one word to the other: letters changed, added, left out, or two swapped (restricted Damerau-Levenshtein), capitals ignored;
+ * 9 where a word is too long to be a slip of one of ours. */
+static int distance(const struct word *word, const char *to)
+{
+    enum { LONGEST = 12 };
+    const int n = (int)word->length, m = (int)strlen(to);
+    int d[LONGEST + 1][LONGEST + 1];
+    if (word->length > LONGEST || m > LONGEST) return 9;
+    for (int x = 0; x <= n; x++)
+        for (int y = 0; y <= m; y++) {
+            if (!x || !y) {
+                d[x][y] = x + y;
+                continue;
+            }
+            const char a = word->text[x - 1], small = a >= 'A' && a <= 'Z' ? (char)(a - 'A' + 'a') : a;
+            const int change = d[x - 1][y - 1] + (small != to[y - 1]), gap = 1 + (d[x - 1][y] < d[x][y - 1] ? d[x - 1][y] : d[x][y - 1]);
+            d[x][y] = change < gap ? change : gap;
+            if (x > 1 && y > 1 && word->text[x - 2] == to[y - 1] && a == to[y - 2] && d[x - 2][y - 2] + 1 < d[x][y])
+                d[x][y] = d[x - 2][y - 2] + 1;
+        }
+    return d[n][m];
+}
+
+/* The word that was meant, if one of ours is a slip away; else NULL. */
+static const char *word_meant(const struct word *word)
+{
+    const char *best = NULL;
+    int least = word->length < 3 ? 0 : word->length < 6 ? 1 : 2;
+    for (int n = 0; n < FLAG_COUNT + 8; n++) {
+        const char *known = n < FLAG_COUNT ? flags[n].word : type_name((heed_type)(n - FLAG_COUNT + 1));
+        const int steps = distance(word, known);
+        if (steps < least + !best) best = known, least = steps;
+    }
+    return best;
+}
+
+static heed_status unknown_word(const struct word *word)
+{
+    const char *meant = word_meant(word);
+    struct word rest;
+    for (int n = 0; n < NUMBER_COUNT; n++)
+        if (word_is(word, numbers[n].word)) return bad_value(word, "its number is missing (as in b2 q5 kv9 d64 page=16)");
+    if (word->text[word->length - 1] == '=') return bad_value(word, "its value is missing, or is apart from it");
+    if (word_begins(word, "mask=", &rest)) return bad_value(word, "there are mask=bool and mask=bits");
+    if (meant)
+        return fail(HEED_INVALID_ARGUMENT, "word \"%.*s\": this is no field of heed_desc; did you mean \"%s\"?", (int)word->length,
+                    word->text, meant);
+    return bad_value(word, "this is no field of heed_desc (doc/command.md lists the words)");
 }
 
 static heed_status read_word(const struct word *word, struct reading *r)
@@ -257,7 +307,7 @@ static heed_status read_word(const struct word *word, struct reading *r)
         heed_status status = readers[i](word, r, &known);
         if (status || known) return status;
     }
-    return bad_value(word, "this is no field of heed_desc");
+    return unknown_word(word);
 }
 
 /* A type of its own beats the type of all; where q has a type of its own, the others can no longer follow it. */

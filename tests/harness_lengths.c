@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * harness_lengths.c - lengths, positions and pages of a problem, from its words and its seed. No tensors.
  */
+#include "dtype.h"
 #include "harness_parts.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int32_t *ints_new(int64_t count) { return calloc((size_t)(count > 0 ? count : 1), sizeof(int32_t)); }
 
@@ -107,11 +109,25 @@ static bool line_makes_sense(const struct instance *in, char *message, size_t ca
     return !why;
 }
 
+/* Refused before memory is touched: a slip like b2000000000 would otherwise fill the machine. Dense q, k, v and o, in bytes. */
+static bool fits_memory(const struct instance *in, char *message, size_t capacity)
+{
+    const struct problem_line *line = &in->line;
+    const struct problem *p = &in->problem;
+    const double rows_q = (double)line->batch * line->q_len * p->q_heads, rows_kv = (double)line->batch * line->kv_len * p->kv_heads;
+    const double bytes = rows_q * (double)(type_row_bytes(p->q_type, p->head_dim) + type_row_bytes(p->o_type, p->v_head_dim)) +
+                         rows_kv * (double)(type_row_bytes(p->k_type, p->head_dim) + type_row_bytes(p->v_type, p->v_head_dim));
+    const double here = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    if (here <= 0 || bytes <= here) return true;
+    message_set(message, capacity, "%s: q, k, v and o of %.3g GiB, this machine has %.3g GiB", line->text, bytes / 0x1p30, here / 0x1p30);
+    return false;
+}
+
 bool instance_lengths(struct instance *in, char *message, size_t capacity)
 {
     const struct problem_line *line = &in->line;
     const int32_t batch = line->batch;
-    if (!line_makes_sense(in, message, capacity)) return false;
+    if (!line_makes_sense(in, message, capacity) || !fits_memory(in, message, capacity)) return false;
     sequence_lengths(in);
     for (int32_t b = 0; b < batch; b++) in->q_total += in->q_lens[b];
 

@@ -98,6 +98,22 @@ static bool take_word(const char *word, struct problem_line *line, bool *kv_seen
            bcast_word(word, line);
 }
 
+/* What is wrong with a word that begins like one of the harness's own; NULL: it does not. */
+static const char *own_word_rule(const char *word)
+{
+    static const struct { const char *begin, *rule; } rules[] = {
+        {"layout=", "there are layout=blhd, bhld and qkv"},
+        {"data=", "there are data=normal, huge, equal, spike, denormal and onehot"},
+        {"bcast=", "its letters are b, h and q"},
+        {"seed=", "a whole number from 0"},
+        {"pos=", "a whole number"},
+        {"kvfirst=", "a whole number"},
+    };
+    for (size_t n = 0; n < sizeof rules / sizeof *rules; n++)
+        if (!strncmp(word, rules[n].begin, strlen(rules[n].begin))) return rules[n].rule;
+    return NULL;
+}
+
 /* ---- lines ------------------------------------------------------------------ */
 
 /* The line without comment, line end and blanks at its ends. */
@@ -123,6 +139,10 @@ bool line_parse(const char *text, struct problem_line *line, char *message, size
     memcpy(words, line->text, sizeof words);
     for (char *word = strtok_r(words, " \t", &state); word; word = strtok_r(NULL, " \t", &state)) {
         if (take_word(word, line, &kv_seen)) continue;
+        if (own_word_rule(word)) {
+            message_set(message, capacity, "word \"%s\": %s", word, own_word_rule(word));
+            return false;
+        }
         if (*rest) strcat(rest, " "); /* never longer than the text it came from */
         strcat(rest, word);
     }

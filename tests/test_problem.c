@@ -335,6 +335,10 @@ Test(problem, text_that_is_no_descriptor)
         EXPECT(heed_desc_parse(bad[n], &desc), HEED_INVALID_ARGUMENT, fragment);
         cr_assert_eq(desc.q_heads, 77, "untouched on failure");
     }
+    static const char *const slips[][2] = {{"cuasal", "mean \"causal\""}, {"fp16", "mean \"f16\""}, {"CAUSAL", "mean \"causal\""},
+                                           {"sink", "mean \"sinks\""},    {"hq", "number is missing"}, {"wl=", "value is missing"},
+                                           {"mask=u8", "mask=bits"},        {"ragged", "doc/command.md"}, {"x", "doc/command.md"}};
+    for (size_t n = 0; n < sizeof slips / sizeof *slips; n++) EXPECT(heed_desc_parse(slips[n][0], &desc), HEED_INVALID_ARGUMENT, slips[n][1]);
     EXPECT(heed_desc_parse(NULL, &desc), HEED_INVALID_ARGUMENT, "text is NULL");
     EXPECT(heed_desc_parse("d64", NULL), HEED_INVALID_ARGUMENT, "desc is NULL");
     cr_assert_eq(heed_desc_parse("b-2147483648 kv2147483647", &desc), HEED_OK);
