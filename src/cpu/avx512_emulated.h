@@ -27,7 +27,7 @@
 #define __mmask16 simde__mmask16
 #define __mmask32 simde__mmask32
 
-/* What SIMDe 0.8.2 lacks, lane by lane. */
+/* What SIMDe 0.8.2 lacks, and masked loads and stores, which there touch the lanes that are not asked for. */
 #define EMULATE static inline __attribute__((always_inline, unused))
 #undef _mm512_cvtepi8_epi32
 #undef _mm512_cvtepu8_epi32
@@ -41,6 +41,14 @@
 #define _mm512_cvtps_ph(a, rounding) emulated_cvtps_ph(a)
 #define _mm512_maskz_slli_epi32(mask, a, count) _mm512_maskz_mov_epi32(mask, _mm512_slli_epi32(a, count))
 #define _mm_maskz_loadu_epi8 emulated_maskz_loadu_epi8
+#undef _mm256_maskz_loadu_epi16
+#undef _mm256_mask_storeu_epi16
+#undef _mm512_maskz_loadu_ps
+#undef _mm512_mask_storeu_ps
+#define _mm256_maskz_loadu_epi16 emulated_maskz_loadu_epi16
+#define _mm256_mask_storeu_epi16 emulated_mask_storeu_epi16
+#define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
+#define _mm512_mask_storeu_ps emulated_mask_storeu_ps
 
 EMULATE __m512i of_halves(__m256i low, __m256i high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); }
 EMULATE __m512i emulated_cvtepi8_epi32(__m128i a)
@@ -71,5 +79,33 @@ EMULATE __m128i emulated_maskz_loadu_epi8(uint32_t mask, const void *p) /* no by
     for (int i = 0; i < 16; i++)
         if (mask >> i & 1) to[i] = ((const uint8_t *)p)[i];
     return _mm_loadu_si128((const __m128i *)to);
+}
+EMULATE __m256i emulated_maskz_loadu_epi16(uint32_t mask, const void *p)
+{
+    uint16_t to[16] = {0};
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) to[i] = ((const uint16_t *)p)[i];
+    return _mm256_loadu_si256((const __m256i *)to);
+}
+EMULATE void emulated_mask_storeu_epi16(void *p, uint32_t mask, __m256i a)
+{
+    uint16_t from[16];
+    memcpy(from, &a, sizeof from);
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) ((uint16_t *)p)[i] = from[i];
+}
+EMULATE __m512 emulated_maskz_loadu_ps(uint32_t mask, const void *p)
+{
+    float to[16] = {0};
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) to[i] = ((const float *)p)[i];
+    return _mm512_loadu_ps(to);
+}
+EMULATE void emulated_mask_storeu_ps(void *p, uint32_t mask, __m512 a)
+{
+    float from[16];
+    memcpy(from, &a, sizeof from);
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) ((float *)p)[i] = from[i];
 }
 #endif
