@@ -6,23 +6,8 @@
  * One work-item per row, no private arrays: an element is computed anew where it is needed twice. The rules of conversion are those of
  * src/dtype.c, to the bit.
  *
- *   ROPE_DIM ROPE_OFFSET ROPE_INTERLEAVED   as in heed_desc;   ROTATE   the program holds rotate instead of append
+ * Two kernels, append and rotate_rows; their constants come at run time.
  */
-
-/* Element d of a row of any type without blocks or scales; block types too. The type of new tokens is known at run time only. */
-static inline float load_any(int type, global const uchar *row, int d)
-{
-    switch (type) {
-    case TYPE_F32: return load1_1(row, d, 1.0f);
-    case TYPE_F16: return load1_2(row, d, 1.0f);
-    case TYPE_BF16: return load1_3(row, d, 1.0f);
-    case TYPE_I8: return load1_4(row, d, 1.0f);
-    case TYPE_Q8_0: return load1_5(row, d, 1.0f);
-    case TYPE_Q4_0: return load1_6(row, d, 1.0f);
-    case TYPE_F8_E4M3: return load1_7(row, d, 1.0f);
-    default: return load1_8(row, d, 1.0f);
-    }
-}
 
 /* A pair after rotation. */
 static inline float2 rotated(float x, float y, float c, float s)
@@ -35,50 +20,45 @@ static inline float2 rotated(float x, float y, float c, float s)
 }
 
 /* First and second dimension of pair n. */
-#if ROPE_INTERLEAVED
-#define PAIR_FIRST(n) (ROPE_OFFSET + 2 * (n))
-#define PAIR_SECOND(n) (ROPE_OFFSET + 2 * (n) + 1)
-#define PAIR_OF(d) (((d)-ROPE_OFFSET) / 2)
-#else
-#define PAIR_FIRST(n) (ROPE_OFFSET + (n))
-#define PAIR_SECOND(n) (ROPE_OFFSET + (n) + ROPE_DIM / 2)
-#define PAIR_OF(d) (((d)-ROPE_OFFSET) % (ROPE_DIM / 2))
-#endif
+#define PAIR_FIRST(n) (ROPE_OFFSET + (ROPE_INTERLEAVED ? 2 * (n) : (n)))
+#define PAIR_SECOND(n) (ROPE_OFFSET + (ROPE_INTERLEAVED ? 2 * (n) + 1 : (n) + ROPE_DIM / 2))
+#define PAIR_OF(d) (ROPE_INTERLEAVED ? ((d)-ROPE_OFFSET) / 2 : ((d)-ROPE_OFFSET) % (ROPE_DIM / 2)) /* ROPE_DIM > 0 */
 
 static inline long position_of(struct sequence s, global const int *q_positions, int i)
 {
     return s.flags & 1 ? (long)q_positions[s.q_index + i] : s.position + i;
 }
 
-#ifdef ROTATE
+/* ---- rotate ------------------------------------------------------------------- */
+
 struct rotate_strides {
     struct view x, rope_cos, rope_sin;
 };
 
 /* A work-item per row (t, h), t counted over all sequences. x is of Q_TYPE (f32, f16, bf16). */
 kernel void rotate_rows(global uchar *x, global const uchar *rope_cos, global const uchar *rope_sin, global const struct sequence *sequences,
-                   global const int *q_positions, int sequence_count, int heads, int row_first, int row_count, struct rotate_strides st)
+                   global const int *q_positions, int sequence_count, int heads, int row_first, int row_count, struct rotate_strides st,
+                   struct problem problem)
 {
     int number = ROW_NUMBER;
     if (number >= row_count) return;
     int2 query = query_of(sequences, sequence_count, (row_first + number) / heads);
     int b = query.s0, i = query.s1, h = (row_first + number) % heads;
     struct sequence s = sequences[b];
-#if ROPE_DIM
+    if (!ROPE_DIM) return;
     long p = position_of(s, q_positions, i);
     global const float *c = AT(float, rope_cos + st.rope_cos.offset + p * st.rope_cos.token);
     global const float *z = AT(float, rope_sin + st.rope_sin.offset + p * st.rope_sin.token);
     global uchar *row = x + query_offset(st.x, s, b, h, i);
     for (int n = 0; n < ROPE_DIM / 2; n++) {
         int first = PAIR_FIRST(n), second = PAIR_SECOND(n);
-        float2 pair = rotated(GLUE(load1_, Q_TYPE)(row, first, 1.0f), GLUE(load1_, Q_TYPE)(row, second, 1.0f), c[n], z[n]);
-        GLUE(store1_, Q_TYPE)(row, first, pair.s0);
-        GLUE(store1_, Q_TYPE)(row, second, pair.s1);
+        float2 pair = rotated(LOAD1(Q_TYPE, row, first, 1.0f), LOAD1(Q_TYPE, row, second, 1.0f), c[n], z[n]);
+        STORE1(Q_TYPE, row, first, pair.s0);
+        STORE1(Q_TYPE, row, second, pair.s1);
     }
-#endif
 }
 
-#else /* append */
+/* ---- append ------------------------------------------------------------------- */
 
 /* A row of new tokens; c and z are its row of the rotation tables, turned: rotate it. */
 struct fresh {
@@ -87,16 +67,14 @@ struct fresh {
     global const float *c, *z;
 };
 
-static inline float fresh_element(struct fresh from, int d)
+static inline float fresh_element(struct fresh from, int d, struct problem problem)
 {
-#if ROPE_DIM
     if (from.turned && d >= ROPE_OFFSET && d < ROPE_OFFSET + ROPE_DIM) {
         int n = PAIR_OF(d), first = PAIR_FIRST(n), second = PAIR_SECOND(n);
-        float2 pair = rotated(load_any(from.type, from.row, first), load_any(from.type, from.row, second), from.c[n], from.z[n]);
+        float2 pair = rotated(load1_any(from.type, from.row, first, 1.0f), load1_any(from.type, from.row, second, 1.0f), from.c[n], from.z[n]);
         return d == first ? pair.s0 : pair.s1;
     }
-#endif
-    return load_any(from.type, from.row, d);
+    return load1_any(from.type, from.row, d, 1.0f);
 }
 
 /* a / b to nearest, also where the device's division is only 2.5 ulp: two corrections by the remainder. */
@@ -116,12 +94,12 @@ static inline int quotient(float x, float d, int low, int high)
 }
 
 /* The value of largest magnitude among elements [from, to), the first of equals; NaN if one is not finite. */
-static inline float largest_of(struct fresh row, int from, int to)
+static inline float largest_of(struct fresh row, int from, int to, struct problem problem)
 {
     float value = 0;
     bool finite = true;
     for (int d = from; d < to; d++) {
-        float x = fresh_element(row, d);
+        float x = fresh_element(row, d, problem);
         finite = finite && isfinite(x);
         if (fabs(x) > fabs(value)) value = x;
     }
@@ -155,44 +133,44 @@ static inline void store_scale(global uchar *block, float d)
 }
 
 /* n elements into a row of the cache; scale: where the row's scale goes, 0 for none (f8: 1). */
-static inline void store_row(int type, struct fresh from, global uchar *to, global float *scale, int n)
+static inline void store_row(int type, struct fresh from, global uchar *to, global float *scale, int n, struct problem problem)
 {
     if (type == TYPE_F32) {
-        for (int d = 0; d < n; d++) store1_1(to, d, fresh_element(from, d));
+        for (int d = 0; d < n; d++) store1_1(to, d, fresh_element(from, d, problem));
     } else if (type == TYPE_F16) {
-        for (int d = 0; d < n; d++) store1_2(to, d, fresh_element(from, d));
+        for (int d = 0; d < n; d++) store1_2(to, d, fresh_element(from, d, problem));
     } else if (type == TYPE_BF16) {
-        for (int d = 0; d < n; d++) store1_3(to, d, fresh_element(from, d));
+        for (int d = 0; d < n; d++) store1_3(to, d, fresh_element(from, d, problem));
     } else if (type == TYPE_I8) {
-        float factor = divided(fabs(largest_of(from, 0, n)), 127.0f);
+        float factor = divided(fabs(largest_of(from, 0, n, problem)), 127.0f);
         for (int d = 0; d < n; d++)
-            to[d] = isnan(factor) ? 0 : (uchar)(char)quotient(fresh_element(from, d), factor, -127, 127);
+            to[d] = isnan(factor) ? 0 : (uchar)(char)quotient(fresh_element(from, d, problem), factor, -127, 127);
         if (scale) *scale = factor;
     } else if (type == TYPE_F8_E4M3 || type == TYPE_F8_E5M2) {
-        float factor = scale ? divided(fabs(largest_of(from, 0, n)), type == TYPE_F8_E4M3 ? 448.0f : 57344.0f) : 1.0f;
+        float factor = scale ? divided(fabs(largest_of(from, 0, n, problem)), type == TYPE_F8_E4M3 ? 448.0f : 57344.0f) : 1.0f;
         for (int d = 0; d < n; d++) {
-            float x = factor == 0 ? 0 : divided(fresh_element(from, d), factor);
+            float x = factor == 0 ? 0 : divided(fresh_element(from, d, problem), factor);
             to[d] = type == TYPE_F8_E4M3 ? to_e4m3(x) : to_e5m2(x);
         }
         if (scale) *scale = factor;
     } else if (type == TYPE_Q8_0) {
         for (int d0 = 0; d0 < n; d0 += 32) {
             global uchar *block = to + d0 / 32 * 34;
-            float factor = divided(fabs(largest_of(from, d0, d0 + 32)), 127.0f);
+            float factor = divided(fabs(largest_of(from, d0, d0 + 32, problem)), 127.0f);
             store_scale(block, factor);
             for (int e = 0; e < 32; e++)
-                block[2 + e] = isnan(factor) ? 0 : (uchar)(char)quotient(fresh_element(from, d0 + e), factor, -127, 127);
+                block[2 + e] = isnan(factor) ? 0 : (uchar)(char)quotient(fresh_element(from, d0 + e, problem), factor, -127, 127);
         }
     } else {
         for (int d0 = 0; d0 < n; d0 += 32) {
             global uchar *block = to + d0 / 32 * 18;
-            float factor = largest_of(from, d0, d0 + 32) / -8.0f;
+            float factor = largest_of(from, d0, d0 + 32, problem) / -8.0f;
             store_scale(block, factor);
             for (int e = 0; e < 16; e++) {
                 int low = 0, high = 0;
                 if (!isnan(factor)) {
-                    low = quotient(fresh_element(from, d0 + e), factor, -8, 7);
-                    high = quotient(fresh_element(from, d0 + e + 16), factor, -8, 7);
+                    low = quotient(fresh_element(from, d0 + e, problem), factor, -8, 7);
+                    high = quotient(fresh_element(from, d0 + e + 16, problem), factor, -8, 7);
                 }
                 block[2 + e] = (uchar)((low + 8) | (high + 8) << 4);
             }
@@ -214,7 +192,8 @@ struct append_strides {
 kernel void append(global const uchar *new_k, global const uchar *new_v, global uchar *k, global uchar *v, global uchar *k_scale,
                    global uchar *v_scale, global const uchar *rope_cos, global const uchar *rope_sin,
                    global const struct sequence *sequences, global const int *q_positions, global const int *page_table,
-                   int sequence_count, int heads, int new_type, int given, int row_first, int row_count, struct append_strides st)
+                   int sequence_count, int heads, int new_type, int given, int row_first, int row_count, struct append_strides st,
+                   struct problem problem)
 {
     int number = ROW_NUMBER;
     if (number >= row_count) return;
@@ -227,20 +206,19 @@ kernel void append(global const uchar *new_k, global const uchar *new_v, global 
 #endif
     if (given & GIVEN_K) {
         struct fresh row = {new_type, ROPE_DIM > 0, new_k + query_offset(st.new_k, s, b, g, i), 0, 0};
-#if ROPE_DIM
-        long p = position_of(s, q_positions, i);
-        row.c = AT(float, rope_cos + st.rope_cos.offset + p * st.rope_cos.token);
-        row.z = AT(float, rope_sin + st.rope_sin.offset + p * st.rope_sin.token);
-#endif
+        if (ROPE_DIM) {
+            long p = position_of(s, q_positions, i);
+            row.c = AT(float, rope_cos + st.rope_cos.offset + p * st.rope_cos.token);
+            row.z = AT(float, rope_sin + st.rope_sin.offset + p * st.rope_sin.token);
+        }
         global float *scale = 0;
-        if (given & GIVEN_K_SCALE) scale = (global float *)(k_scale + key_offset(st.k_scale, s, page_table, b, g, j));
-        store_row(K_TYPE, row, k + key_offset(st.k, s, page_table, b, g, j), scale, HEAD_DIM);
+        if (given & GIVEN_K_SCALE) scale = (global float *)(k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem));
+        store_row(K_TYPE, row, k + key_offset(st.k, s, page_table, b, g, j, problem), scale, HEAD_DIM, problem);
     }
     if (given & GIVEN_V) {
         struct fresh row = {new_type, 0, new_v + query_offset(st.new_v, s, b, g, i), 0, 0};
         global float *scale = 0;
-        if (given & GIVEN_V_SCALE) scale = (global float *)(v_scale + key_offset(st.v_scale, s, page_table, b, g, j));
-        store_row(V_TYPE, row, v + key_offset(st.v, s, page_table, b, g, j), scale, V_HEAD_DIM);
+        if (given & GIVEN_V_SCALE) scale = (global float *)(v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem));
+        store_row(V_TYPE, row, v + key_offset(st.v, s, page_table, b, g, j, problem), scale, V_HEAD_DIM, problem);
     }
 }
-#endif

@@ -2,8 +2,8 @@
  * common.cl - first part of every OpenCL program: nouns, addresses, loads and stores of all storage types, visibility, logits, exp.
  *
  * The same arithmetic in the same order on every device: no contraction (each fma is written), no native_ functions, own exp, tanh and log.
- * OpenCL C 1.2, no extension. This file has no kernel. Sizes, types and features are -D constants (numbers of heed.h), so that the
- * compiler sees them; lengths, strides and offsets (all in bytes) are arguments.
+ * OpenCL C 1.2, no extension. This file has no kernel. Sizes, types and features are constants (numbers of heed.h): by -D, so that the
+ * compiler sees them, or at run time; lengths, strides and offsets (all in bytes) are arguments.
  */
 #pragma OPENCL FP_CONTRACT OFF
 
@@ -18,33 +18,52 @@
 #define TYPE_F8_E4M3 7
 #define TYPE_F8_E5M2 8
 
-#ifndef PAGE_SIZE
-#define PAGE_SIZE 0
+/* The constants of a problem; the order is that of EACH_CONSTANT in src/opencl/program.c. The fast rows are compiled for them, one program per
+ * problem. With -DRUN_TIME=1 they are fields of the kernel's argument `problem`, and one program serves all problems. Both kinds of row read the
+ * same names, and what is written once for both chooses by `if`, not by #if. */
+struct problem {
+    int head_dim, v_head_dim, kv_heads, group, q_type, k_type, v_type, o_type, bias_type, page_size, window_left, window_right, causal, alibi, sinks,
+        mask_bool, mask_bits, bias, bias_first, key_range, write_lse, lse_base2, lse_without_sink, scores, scores_stage, scale_bits,
+        softcap_bits, rope_dim, rope_offset, rope_interleaved;
+};
+#if RUN_TIME
+#define HEAD_DIM problem.head_dim
+#define V_HEAD_DIM problem.v_head_dim
+#define KV_HEADS problem.kv_heads
+#define GROUP problem.group
+#define Q_TYPE problem.q_type
+#define K_TYPE problem.k_type
+#define V_TYPE problem.v_type
+#define O_TYPE problem.o_type
+#define BIAS_TYPE problem.bias_type
+#define PAGE_SIZE problem.page_size
+#define WINDOW_LEFT problem.window_left
+#define WINDOW_RIGHT problem.window_right
+#define CAUSAL problem.causal
+#define ALIBI problem.alibi
+#define SINKS problem.sinks
+#define MASK_BOOL problem.mask_bool
+#define MASK_BITS problem.mask_bits
+#define BIAS problem.bias
+#define BIAS_FIRST problem.bias_first
+#define KEY_RANGE problem.key_range
+#define WRITE_LSE problem.write_lse
+#define LSE_BASE2 problem.lse_base2
+#define LSE_WITHOUT_SINK problem.lse_without_sink
+#define SCORES problem.scores
+#define SCORES_STAGE problem.scores_stage
+#define SCALE_BITS problem.scale_bits
+#define SOFTCAP_BITS problem.softcap_bits
+#define ROPE_DIM problem.rope_dim
+#define ROPE_OFFSET problem.rope_offset
+#define ROPE_INTERLEAVED problem.rope_interleaved
 #endif
-#ifndef CAUSAL
-#define CAUSAL 0
-#endif
-#ifndef WINDOW_LEFT
-#define WINDOW_LEFT -1
-#endif
-#ifndef WINDOW_RIGHT
-#define WINDOW_RIGHT -1
-#endif
-#ifndef SCALE_BITS
-#define SCALE_BITS 0x3f800000u
-#endif
-#ifndef SOFTCAP_BITS
-#define SOFTCAP_BITS 0u
-#endif
-#ifndef BIAS_TYPE
-#define BIAS_TYPE TYPE_F32
-#endif
-#ifndef SCORES_STAGE
-#define SCORES_STAGE 0
-#endif
-/* ALIBI SINKS MASK_BOOL MASK_BITS BIAS BIAS_FIRST KEY_RANGE WRITE_LSE LSE_BASE2 LSE_WITHOUT_SINK SCORES: absent counts as 0 in #if */
 
+#ifdef MUTANT_cl_scale_twice
+#define SCALE (as_float(SCALE_BITS) * as_float(SCALE_BITS))
+#else
 #define SCALE as_float(SCALE_BITS)
+#endif
 #define SOFTCAP as_float(SOFTCAP_BITS)
 #define PAGED (PAGE_SIZE > 0)
 #define MASKED (MASK_BOOL || MASK_BITS)
@@ -115,11 +134,12 @@ struct merge_item {
         global const uchar *mask, global const uchar *bias, global const uchar *alibi, global const uchar *sinks,                \
         global const uchar *k_scale, global const uchar *v_scale, global const uchar *key_range, global uchar *scores,           \
         global float *work, global const struct sequence *sequences, global const int *q_positions,                              \
-        global const int *page_table, global const uchar *items, int item_first, int item_count, struct strides st, long part_rows
+        global const int *page_table, global const uchar *items, int item_first, int item_count, struct strides st, long part_rows,              \
+        struct problem problem
 
 #define ATTENTION_PASSED                                                                                                         \
     q, k, v, o, lse, mask, bias, alibi, sinks, k_scale, v_scale, key_range, scores, work, sequences, q_positions, page_table, items,         \
-        item_first, item_count, st, part_rows
+        item_first, item_count, st, part_rows, problem
 
 /* ---- where a row lies (src/view.h) ------------------------------------------ */
 
@@ -130,17 +150,20 @@ static inline long query_offset(struct view view, struct sequence s, int b, int 
 }
 
 /* Key-like row (b, g, j), in bytes. */
-static inline long key_offset(struct view view, struct sequence s, global const int *page_table, int b, int g, int j)
+static inline long key_offset(struct view view, struct sequence s, global const int *page_table, int b, int g, int j,
+                              struct problem problem)
 {
-#if PAGED
-    int page = page_table[s.first_page + j / PAGE_SIZE], slot = j % PAGE_SIZE;
+    if (!PAGED) {
+#ifdef MUTANT_cl_offset_32
+        return view.offset + (int)(b * view.batch + (s.kv_token + j) * view.token + g * view.head);
+#endif
+        return view.offset + b * view.batch + (s.kv_token + j) * view.token + g * view.head;
+    }
+    int tokens = PAGED ? PAGE_SIZE : 1, page = page_table[s.first_page + j / tokens], slot = j % tokens;
 #ifdef MUTANT_cl_page_slot
-    slot = PAGE_SIZE - 1 - slot;
+    slot = tokens - 1 - slot;
 #endif
     return view.offset + page * view.batch + slot * view.token + g * view.head;
-#else
-    return view.offset + b * view.batch + (s.kv_token + j) * view.token + g * view.head;
-#endif
 }
 
 /* Sequence and token of query t, t counted over all sequences; sequences without queries are passed over. */
@@ -260,6 +283,36 @@ static inline void store16_1(global uchar *row, int d, float16 x) { vstore16(x, 
 static inline void store16_2(global uchar *row, int d, float16 x) { vstore_half16_rte(x, 0, (global half *)row + d); }
 static inline void store16_3(global uchar *row, int d, float16 x) { vstore16(to_bf16_16(as_uint16(x)), 0, (global ushort *)row + d); }
 
+/* LOAD1(TYPE, row, d, scale), STORE1(TYPE, row, d, x): one element, whether the compiler knows the type or not. */
+static inline float load1_any(int type, global const uchar *row, int d, float scale)
+{
+    switch (type) {
+    case TYPE_F32: return load1_1(row, d, scale);
+    case TYPE_F16: return load1_2(row, d, scale);
+    case TYPE_BF16: return load1_3(row, d, scale);
+    case TYPE_I8: return load1_4(row, d, scale);
+    case TYPE_Q8_0: return load1_5(row, d, scale);
+    case TYPE_Q4_0: return load1_6(row, d, scale);
+    case TYPE_F8_E4M3: return load1_7(row, d, scale);
+    default: return load1_8(row, d, scale);
+    }
+}
+
+static inline void store1_any(int type, global uchar *row, int d, float x)
+{
+    if (type == TYPE_F32) store1_1(row, d, x);
+    else if (type == TYPE_F16) store1_2(row, d, x);
+    else store1_3(row, d, x);
+}
+
+#if RUN_TIME
+#define LOAD1(type, row, d, scale) load1_any(type, row, d, scale)
+#define STORE1(type, row, d, x) store1_any(type, row, d, x)
+#else
+#define LOAD1(type, row, d, scale) GLUE(load1_, type)(row, d, scale)
+#define STORE1(type, row, d, x) GLUE(store1_, type)(row, d, x)
+#endif
+
 /* ---- functions: the constants and the order of src/cpu/simd_functions.h -----------
  * e^x for x <= 0: n = rint(x / ln 2) by adding 1.5 * 2^23 (the integer is left in the low bits), r = x - n ln 2 in two steps, the first exact, a
  * polynomial of degree 6 with constant term 1, n into the exponent. 1.03 ulp; exactly 1 at 0; exactly 0 below ln 2^-126; NaN stays NaN, whatever
@@ -352,32 +405,29 @@ struct row {
 };
 
 static inline struct row row_of(struct strides st, struct sequence s, int b, int h, int i, global const int *q_positions,
-                                global const uchar *key_range, global const uchar *alibi)
+                                global const uchar *key_range, global const uchar *alibi, struct problem problem)
 {
     struct row row;
     long position = s.flags & 1 ? (long)q_positions[s.q_index + i] : s.position + i;
     long own = position - s.first, from = 0, to = s.kv_len;
-#if CAUSAL
 #ifdef MUTANT_cl_causal_off_by_one
-    to = min(to, own + 2);
+    if (CAUSAL) to = min(to, own + 2);
 #else
-    to = min(to, own + 1);
+    if (CAUSAL) to = min(to, own + 1);
 #endif
-#endif
-#if WINDOW_RIGHT >= 0
-    to = min(to, own + WINDOW_RIGHT + 1);
-#endif
-#if WINDOW_LEFT >= 0
+    if (WINDOW_RIGHT >= 0) to = min(to, own + WINDOW_RIGHT + 1);
 #ifdef MUTANT_cl_window_off_by_one
-    from = max(from, own - WINDOW_LEFT + 1);
+    if (WINDOW_LEFT >= 0) from = max(from, own - WINDOW_LEFT + 1);
 #else
-    from = max(from, own - WINDOW_LEFT);
+    if (WINDOW_LEFT >= 0) from = max(from, own - WINDOW_LEFT);
 #endif
-#endif
-#if KEY_RANGE
-    global const int *range = AT(int, key_range + query_offset(st.key_range, s, b, 0, i));
-    from = max(from, (long)range[0]);
-    to = min(to, (long)range[1]);
+    if (KEY_RANGE) {
+        global const int *range = AT(int, key_range + query_offset(st.key_range, s, b, 0, i));
+        from = max(from, (long)range[0]);
+        to = min(to, (long)range[1]);
+    }
+#ifdef MUTANT_cl_last_key
+    to = min(to, (long)s.kv_len - 1);
 #endif
     row.begin = from < to ? (int)from : 0;
     row.end = from < to ? (int)to : 0;
@@ -385,49 +435,39 @@ static inline struct row row_of(struct strides st, struct sequence s, int b, int
     row.own = own;
     row.mask = query_offset(st.mask, s, b, h, i);
     row.bias = query_offset(st.bias, s, b, h, i);
-    row.slope = 0;
-#if ALIBI
-    row.slope = AT(float, alibi + st.alibi.offset)[h];
-#endif
+    row.slope = ALIBI ? AT(float, alibi + st.alibi.offset)[h] : 0;
     return row;
 }
 
 /* Is key j let through by the mask? */
-static inline bool mask_shows(global const uchar *mask, struct row row, int j)
+static inline bool mask_shows(global const uchar *mask, struct row row, int j, struct problem problem)
 {
-#if MASK_BITS
-    return mask[row.mask + j / 8] >> (j % 8) & 1;
-#elif MASK_BOOL
-    return mask[row.mask + j] != 0;
-#else
-    return true;
+#ifdef MUTANT_cl_mask_off_by_one
+    j -= j > 0;
 #endif
+    if (MASK_BITS) return mask[row.mask + j / 8] >> (j % 8) & 1;
+    return !MASK_BOOL || mask[row.mask + j] != 0;
 }
 
 /* Rules 2 to 5 of doc/semantics.md for key j: x = scale * q.k comes in, the natural logit goes out, -infinity where hidden. *capped is stage 1. */
-static inline float logit1(float x, int j, struct row row, global const uchar *mask, global const uchar *bias, float *capped)
+static inline float logit1(float x, int j, struct row row, global const uchar *mask, global const uchar *bias, float *capped,
+                           struct problem problem)
 {
-    bool visible = j >= row.begin && j < row.end && mask_shows(mask, row, j);
-#if BIAS
-    float added = GLUE(load1_, BIAS_TYPE)(bias + row.bias, j, 1.0f);
+    bool visible = j >= row.begin && j < row.end && mask_shows(mask, row, j, problem);
+    float added = BIAS ? LOAD1(BIAS_TYPE, bias + row.bias, j, 1.0f) : 0;
     visible = visible && added != -INFINITY;
-#if BIAS_FIRST
-    x += added;
-#endif
-#endif
-#if SOFTCAP_BITS
-    x = SOFTCAP * tanh_1(x / SOFTCAP);
-#endif
+    if (BIAS && BIAS_FIRST) x += added;
+    if (SOFTCAP_BITS) x = SOFTCAP * tanh_1(x / SOFTCAP);
     *capped = x;
-#if ALIBI
-    x = fma(-row.slope, fabs((float)(row.own - j)), x);
-#endif
-#if BIAS && !BIAS_FIRST
-    x += added;
+    if (ALIBI) x = fma(-row.slope, fabs((float)(row.own - j)), x);
+    if (BIAS && !BIAS_FIRST) x += added;
+#ifdef MUTANT_cl_softcap_after_mask
+    if (SOFTCAP_BITS && !visible) return -SOFTCAP;
 #endif
     return visible ? x : -INFINITY;
 }
 
+#if !RUN_TIME /* vectors are for rows that are compiled for their problem */
 /* The same for keys j ... j + 15, j a multiple of 16. Rows of mask and bias end at kv_len: nothing behind is read. */
 static inline float16 logits16(float16 x, int j, struct row row, global const uchar *mask, global const uchar *bias)
 {
@@ -474,18 +514,17 @@ static inline float16 logits16(float16 x, int j, struct row row, global const uc
 #endif
     return visible ? x : (float16)-INFINITY;
 }
+#endif
 
 /* ---- the end of a row ---------------------------------------------------------- */
 
 /* m and l of all keys of row (b, h, i): takes the sink in, writes lse, and gives what its accumulators are to be multiplied with and then
  * divided by. l = 0: the row saw nothing, o is +0. writes: one of the work-items that share the row. */
 static inline float2 end_row(float m, float l, struct strides st, struct sequence s, int b, int h, int i, global uchar *lse,
-                             global const uchar *sinks, bool writes)
+                             global const uchar *sinks, bool writes, struct problem problem)
 {
-    float keep = 1.0f, all_m = m, all_l = l;
-#if SINKS
-    float sink = AT(float, sinks + st.sinks.offset)[h];
-    if (l != 0 && sink != -INFINITY) {
+    float keep = 1.0f, all_m = m, all_l = l, sink = SINKS ? AT(float, sinks + st.sinks.offset)[h] : -INFINITY;
+    if (SINKS && l != 0 && sink != -INFINITY) {
         all_m = LARGER(m, sink);
         keep = exp_1(m - all_m);
         all_l = l * keep + exp_1(sink - all_m);
@@ -493,28 +532,22 @@ static inline float2 end_row(float m, float l, struct strides st, struct sequenc
         all_l = l * keep;
 #endif
     }
-#endif
-#if WRITE_LSE
-#if LSE_WITHOUT_SINK
-    float written = l != 0 ? m + log_1(l) : -INFINITY;
-#elif SINKS
-    float written = l != 0 ? all_m + log_1(all_l) : sink;
-#else
-    float written = l != 0 ? m + log_1(l) : -INFINITY;
+    if (WRITE_LSE) {
+        float written = LSE_WITHOUT_SINK ? (l != 0 ? m + log_1(l) : -INFINITY) : l != 0 ? all_m + log_1(all_l) : sink;
+#ifdef MUTANT_cl_empty_lse
+        if (l == 0) written = 0;
 #endif
 #ifdef MUTANT_cl_lse_base
-    written *= LOG2E;
+        written *= LOG2E;
 #endif
-#if LSE_BASE2
-    if (fabs(written) < INFINITY) written = fma(written, LOG2E, written * LOG2E_REST);
-#endif
-    if (writes) ((global float *)(lse + query_offset(st.lse, s, b, h, i)))[0] = written;
-#endif
+        if (LSE_BASE2 && fabs(written) < INFINITY) written = fma(written, LOG2E, written * LOG2E_REST);
+        if (writes) ((global float *)(lse + query_offset(st.lse, s, b, h, i)))[0] = written;
+    }
     return (float2)(keep, all_l);
 }
 
 /* A partial result's (m, l), behind all accumulators. */
-static inline global float *part_sums(global float *work, long part_rows, long r)
+static inline global float *part_sums(global float *work, long part_rows, long r, struct problem problem)
 {
     return work + part_rows * V_HEAD_DIM + 2 * r;
 }

@@ -143,7 +143,7 @@ ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
         int lo = KV_CHUNK, hi = 0;
         for (int r = 0; r < RT; r++) {
             int n = min(first + r, rows - 1), i = item.q_begin + n / GROUP, h = g * GROUP + n % GROUP;
-            row[r] = row_of(st, s, b, h, i, q_positions, key_range, alibi);
+            row[r] = row_of(st, s, b, h, i, q_positions, key_range, alibi, problem);
             int from = clamp(row[r].begin - chunk, 0, KV_CHUNK), to = clamp(row[r].end - chunk, 0, item.kv_end - chunk);
             if (from < to) {
                 lo = min(lo, from);
@@ -164,10 +164,10 @@ ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
             int begin = lo / 16 * 16, end = (hi + 15) / 16 * 16;
             for (int n = begin; n < end; n++) {
                 int j = chunk + clamp(n, lo, hi - 1);
-                k_at[n] = key_offset(st.k, s, page_table, b, g, j);
-                v_at[n] = key_offset(st.v, s, page_table, b, g, j);
-                if (HAS_SCALE(K_TYPE)) k_factor[n] = AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j))[0];
-                if (HAS_SCALE(V_TYPE)) v_factor[n] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j))[0];
+                k_at[n] = key_offset(st.k, s, page_table, b, g, j, problem);
+                v_at[n] = key_offset(st.v, s, page_table, b, g, j, problem);
+                if (HAS_SCALE(K_TYPE)) k_factor[n] = AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0];
+                if (HAS_SCALE(V_TYPE)) v_factor[n] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0];
                 seen[n] = 0;
             }
             for (int n = end; n < end + 16; n++) k_at[n] = k_at[end - 1]; /* TREE_KEYS need not divide 16 */
@@ -218,13 +218,13 @@ ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
         for (int r = 0; r < RT && first + r < rows; r++) {
             int n = first + r, i = item.q_begin + n / GROUP, h = g * GROUP + n % GROUP;
             if (item.part >= 0) {
-                global float *to = work + ((long)item.part + n) * V_HEAD_DIM, *sums = part_sums(work, part_rows, (long)item.part + n);
+                global float *to = work + ((long)item.part + n) * V_HEAD_DIM, *sums = part_sums(work, part_rows, (long)item.part + n, problem);
                 for (int d = 0; d + 16 <= V_HEAD_DIM; d += 16) vstore16(GET(acc + r * DV + d), 0, to + d);
                 for (int d = V_HEAD_DIM / 16 * 16; d < V_HEAD_DIM; d++) to[d] = acc[r * DV + d];
                 sums[0] = m[r];
                 sums[1] = l[r];
             } else {
-                float2 by = end_row(m[r], l[r], st, s, b, h, i, lse, sinks, true);
+                float2 by = end_row(m[r], l[r], st, s, b, h, i, lse, sinks, true, problem);
                 global uchar *to = o + query_offset(st.o, s, b, h, i);
                 for (int d = 0; d < DV; d += 16)
                     PUT(l[r] == 0 ? (float16)0.0f : GET(acc + r * DV + d) * by.s0 / (float16)by.s1, acc + r * DV + d);

@@ -45,7 +45,7 @@ ATTENTION_KERNEL void decode_lanes(ATTENTION_ARGUMENTS)
 #pragma unroll
         for (int r = 0; r < RT; r++) {
             const int n = min(first + r, rows - 1);
-            row[r] = row_of(st, s, b, g * GROUP + n % GROUP, item.q_begin + n / GROUP, q_positions, key_range, alibi);
+            row[r] = row_of(st, s, b, g * GROUP + n % GROUP, item.q_begin + n / GROUP, q_positions, key_range, alibi, problem);
             const int from = clamp(row[r].begin - chunk, 0, KV_CHUNK), to = clamp(row[r].end - chunk, 0, item.kv_end - chunk);
             lo = from < to ? min(lo, from) : lo;
             hi = from < to ? max(hi, to) : hi;
@@ -62,10 +62,10 @@ ATTENTION_KERNEL void decode_lanes(ATTENTION_ARGUMENTS)
         const int begin = lo / 16 * 16, end = lo < hi ? (hi + 15) / 16 * 16 : begin;
         for (int n = begin + lane; n < end; n += LANES) {
             const int j = chunk + clamp(n, lo, hi - 1);
-            global const uchar *k_row = k + key_offset(st.k, s, page_table, b, g, j);
-            v_at[n] = key_offset(st.v, s, page_table, b, g, j);
+            global const uchar *k_row = k + key_offset(st.k, s, page_table, b, g, j, problem);
+            v_at[n] = key_offset(st.v, s, page_table, b, g, j, problem);
 #if HAS_SCALE(V_TYPE)
-            v_factor[n] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j))[0];
+            v_factor[n] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0];
 #endif
             float16 sum[RT];
 #pragma unroll
@@ -75,13 +75,13 @@ ATTENTION_KERNEL void decode_lanes(ATTENTION_ARGUMENTS)
 #pragma unroll
                 for (int r = 0; r < RT; r++) sum[r] = fma(x, *(local const float16 *)(query + r * DQ + d), sum[r]);
             }
-            const float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j))[0] : 1.0f;
+            const float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
 #pragma unroll
             for (int r = 0; r < RT; r++) {
                 float x = total16(sum[r]), capped;
                 if (HAS_SCALE(K_TYPE)) x *= factor;
                 x *= SCALE;
-                x = chunk + n < s.kv_len ? logit1(x, chunk + n, row[r], mask, bias, &capped) : -INFINITY;
+                x = chunk + n < s.kv_len ? logit1(x, chunk + n, row[r], mask, bias, &capped, problem) : -INFINITY;
                 p[r * KV_CHUNK + n] = x;
             }
         }
@@ -141,11 +141,11 @@ ATTENTION_KERNEL void decode_lanes(ATTENTION_ARGUMENTS)
         for (int r = lane; r < RT && first + r < rows; r += LANES) {
             const int n = first + r;
             if (item.part >= 0) {
-                global float *sums = part_sums(work, part_rows, (long)item.part + n);
+                global float *sums = part_sums(work, part_rows, (long)item.part + n, problem);
                 sums[0] = row_m[r];
                 sums[1] = row_l[r];
             } else {
-                float2 by = end_row(row_m[r], row_l[r], st, s, b, g * GROUP + n % GROUP, item.q_begin + n / GROUP, lse, sinks, true);
+                float2 by = end_row(row_m[r], row_l[r], st, s, b, g * GROUP + n % GROUP, item.q_begin + n / GROUP, lse, sinks, true, problem);
                 row_by[2 * r] = by.s0;
                 row_by[2 * r + 1] = by.s1;
             }

@@ -1,23 +1,40 @@
 /* SPDX-License-Identifier: MIT
  * naive.cl - the definition's loops in f32, one work-item per query row: every feature, every type, any device. Never fast.
  *
- * No local memory, no barriers, no vectors; private memory is one row of v_head_dim floats. It answers where no other row does, so it
- * is kept simple enough to be believed.
+ * No local memory, no barriers, no vectors; private memory is one row of ROW_LIMIT floats. It answers where no other row does, so it is kept simple
+ * enough to be believed. Its constants come at run time: one program for all problems, so that it is there without waiting for a compiler.
  *
  *     per block of 16 keys, counted from key 0:  t = logit     m' = max(m, t)     p = e^(t - m')
  *     l = l e^(m - m') + sum p                   acc = acc e^(m - m') + sum p v            (sums in the order of the keys)
+ *
+ *   ROW_LIMIT   v_head_dim is at most this
  */
 #define BLOCK 16
+
+/* Elements d ... d + n - 1 of a row, n <= BLOCK: one look at the type for all of them. */
+static inline void load_block(int type, global const uchar *row, int d, int n, float scale, private float *to)
+{
+#define OF_TYPE(T)                                                                                                               \
+    case T:                                                                                                                      \
+        for (int c = 0; c < n; c++) to[c] = load1_##T(row, d + c, scale);                                                        \
+        break;
+    switch (type) {
+        OF_TYPE(1) OF_TYPE(2) OF_TYPE(3) OF_TYPE(4) OF_TYPE(5) OF_TYPE(6) OF_TYPE(7) OF_TYPE(8)
+    }
+}
 
 /* One row: query i of query head h. The list is the kernel's own. */
 static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
 {
     int g = h / GROUP;
+#ifdef MUTANT_cl_naive_group_map
+    g = max(g - 1, 0);
+#endif
     struct sequence s = sequences[b];
-    struct row row = row_of(st, s, b, h, i, q_positions, key_range, alibi);
+    struct row row = row_of(st, s, b, h, i, q_positions, key_range, alibi, problem);
     global const uchar *q_row = q + query_offset(st.q, s, b, h, i);
     global float *score_row = (global float *)(scores + query_offset(st.scores, s, b, h, i));
-    float m = -INFINITY, l = 0, acc[V_HEAD_DIM];
+    float m = -INFINITY, l = 0, acc[ROW_LIMIT], x[BLOCK], y[BLOCK];
     for (int d = 0; d < V_HEAD_DIM; d++) acc[d] = 0;
 
     /* scores are written for every key of the sequence, hidden or not */
@@ -32,26 +49,28 @@ static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
             v_at[c] = 0;
             v_factor[c] = 1.0f;
             if (j >= last) continue;
-            bool look = j >= row.begin && j < row.end && mask_shows(mask, row, j);
-            float x = -INFINITY, raw = 0, capped = 0;
+            bool look = j >= row.begin && j < row.end && mask_shows(mask, row, j, problem);
+            float logit = -INFINITY, raw = 0, capped = 0;
             if (look || (SCORES && SCORES_STAGE < 2)) {
-                global const uchar *k_row = k + key_offset(st.k, s, page_table, b, g, j);
-                float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j))[0] : 1.0f;
+                global const uchar *k_row = k + key_offset(st.k, s, page_table, b, g, j, problem);
+                float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
                 float dot = 0;
-                for (int d = 0; d < HEAD_DIM; d++)
-                    dot = fma(GLUE(load1_, Q_TYPE)(q_row, d, 1.0f), GLUE(load1_, K_TYPE)(k_row, d, factor), dot);
+                for (int d = 0; d < HEAD_DIM; d += BLOCK) {
+                    int n = min(BLOCK, HEAD_DIM - d);
+                    load_block(Q_TYPE, q_row, d, n, 1.0f, x);
+                    load_block(K_TYPE, k_row, d, n, factor, y);
+                    for (int e = 0; e < n; e++) dot = fma(x[e], y[e], dot);
+                }
                 raw = SCALE * dot;
-                x = logit1(raw, j, row, mask, bias, &capped);
+                logit = logit1(raw, j, row, mask, bias, &capped, problem);
             }
-#if SCORES
-            score_row[j] = SCORES_STAGE == 0 ? raw : SCORES_STAGE == 1 ? capped : x;
-#endif
-            if (x == -INFINITY) continue;
-            t[c] = x;
+            if (SCORES) score_row[j] = SCORES_STAGE == 0 ? raw : SCORES_STAGE == 1 ? capped : logit;
+            if (logit == -INFINITY) continue;
+            t[c] = logit;
             top = LARGER(top, t[c]);
             visible |= 1u << c;
-            v_at[c] = key_offset(st.v, s, page_table, b, g, j);
-            if (HAS_SCALE(V_TYPE)) v_factor[c] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j))[0];
+            v_at[c] = key_offset(st.v, s, page_table, b, g, j, problem);
+            if (HAS_SCALE(V_TYPE)) v_factor[c] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0];
         }
         if (!visible) continue;
         float next = LARGER(m, top), base = next == -INFINITY ? 0 : next, keep = exp_1(m - base);
@@ -65,26 +84,37 @@ static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
                 t[c] = exp_1(t[c] - base);
                 l += t[c];
             }
-        for (int d = 0; d < V_HEAD_DIM; d++) {
-            float sum = fma(acc[d], keep, 0.0f);
-            for (int c = 0; c < BLOCK; c++)
-                if (visible >> c & 1) sum = fma(t[c], GLUE(load1_, V_TYPE)(v + v_at[c], d, v_factor[c]), sum);
-            acc[d] = sum;
+        for (int d = 0; d < V_HEAD_DIM; d += BLOCK) {
+            int n = min(BLOCK, V_HEAD_DIM - d);
+            for (int e = 0; e < n; e++) x[e] = fma(acc[d + e], keep, 0.0f);
+            for (int c = 0; c < BLOCK; c++) {
+                if (!(visible >> c & 1)) continue;
+                load_block(V_TYPE, v + v_at[c], d, n, v_factor[c], y);
+                for (int e = 0; e < n; e++) x[e] = fma(t[c], y[e], x[e]);
+            }
+            for (int e = 0; e < n; e++) {
+#ifdef MUTANT_cl_naive_f16_accumulator
+                ushort rounded;
+                vstore_half(x[e], 0, (private half *)&rounded);
+                x[e] = vload_half(0, (private const half *)&rounded);
+#endif
+                acc[d + e] = x[e];
+            }
         }
     }
 
-    float2 end = end_row(m, l, st, s, b, h, i, lse, sinks, true);
+    float2 end = end_row(m, l, st, s, b, h, i, lse, sinks, true, problem);
     global uchar *o_row = o + query_offset(st.o, s, b, h, i);
-    for (int d = 0; d < V_HEAD_DIM; d++) GLUE(store1_, O_TYPE)(o_row, d, l != 0 ? acc[d] * end.s0 / end.s1 : 0.0f);
+    for (int d = 0; d < V_HEAD_DIM; d++) STORE1(O_TYPE, o_row, d, l != 0 ? acc[d] * end.s0 / end.s1 : 0.0f);
 
-#if SCORES && SCORES_STAGE == 3
-    /* e^(t - m) / l from the logits written above; with a sink m and l are those without it, rescaled by end.s0 */
-    float base = m == -INFINITY ? 0 : m;
-    for (int j = 0; j < s.kv_len; j++) {
-        float x = score_row[j];
-        score_row[j] = x == -INFINITY ? 0.0f : exp_1(x - base) * end.s0 / end.s1;
+    if (SCORES && SCORES_STAGE == 3) {
+        /* e^(t - m) / l from the logits written above; with a sink m and l are those without it, rescaled by end.s0 */
+        float base = m == -INFINITY ? 0 : m;
+        for (int j = 0; j < s.kv_len; j++) {
+            float logit = score_row[j];
+            score_row[j] = logit == -INFINITY ? 0.0f : exp_1(logit - base) * end.s0 / end.s1;
+        }
     }
-#endif
 }
 
 ATTENTION_KERNEL void naive(ATTENTION_ARGUMENTS)

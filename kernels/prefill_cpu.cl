@@ -323,7 +323,7 @@ ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
     int whole = (rows + 15) / 16 * 16;
     for (int r = 0; r < whole; r++) {
         int i = item.q_begin + min(r, rows - 1);
-        struct row row = row_of(st, s, b, h, i, q_positions, key_range, alibi);
+        struct row row = row_of(st, s, b, h, i, q_positions, key_range, alibi, problem);
         begin[r] = r < rows ? row.begin : 0;
         end[r] = r < rows ? row.end : INT_MAX;
         own[r] = (float)row.own;
@@ -381,10 +381,10 @@ ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
         int first = max(block, low / 16 * 16), last = min(block + KEYS, high);
         float16 odd = 0;
         for (int j = first; j < last; j++) {
-            float k_factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j))[0] : 1.0f;
-            float v_factor = HAS_SCALE(V_TYPE) ? AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j))[0] : 1.0f;
-            copy_key(k + key_offset(st.k, s, page_table, b, g, j), k_factor, k_rows + (j - block) * K_STEP);
-            odd += copy_value(v + key_offset(st.v, s, page_table, b, g, j), v_factor, v_rows + (j - block) * V_STEP);
+            float k_factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
+            float v_factor = HAS_SCALE(V_TYPE) ? AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
+            copy_key(k + key_offset(st.k, s, page_table, b, g, j, problem), k_factor, k_rows + (j - block) * K_STEP);
+            odd += copy_value(v + key_offset(st.v, s, page_table, b, g, j, problem), v_factor, v_rows + (j - block) * V_STEP);
         }
         bool finite = total16(odd) == 0;
 
@@ -417,7 +417,7 @@ ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
         struct panel a = panel[n];
         for (int y = 0; y < a.rows; y++) {
             int r = a.first + y, i = item.q_begin + r;
-            float2 by = end_row(m[r], l[r], st, s, b, h, i, lse, sinks, true);
+            float2 by = end_row(m[r], l[r], st, s, b, h, i, lse, sinks, true, problem);
             global uchar *to = o + query_offset(st.o, s, b, h, i);
             private const float *from = acc + a.first * V_HEAD_DIM + y;
             bool none = l[r] == 0;

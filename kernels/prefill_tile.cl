@@ -75,7 +75,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
         FENCE;
         float slope = 0;
         NO_UNROLL for (int r = lane; r < ROWS; r += LANES) {
-            struct row row = row_of(st, s, b, h, first + min(r, rows - 1), q_positions, key_range, alibi);
+            struct row row = row_of(st, s, b, h, first + min(r, rows - 1), q_positions, key_range, alibi, problem);
             seen.begin[r] = row.begin;
             seen.end[r] = row.end;
 #if ALTERED || MASKED
@@ -116,8 +116,8 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 FENCE;
                 NO_UNROLL for (int x = lane; x < KEYS * (SLICE / 4); x += LANES) {
                     int c = x / (SLICE / 4), d = x % (SLICE / 4) * 4, j = clamp(block + c, low, high - 1);
-                    float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j))[0] : 1.0f;
-                    float4 y = four_of_key(k + key_offset(st.k, s, page_table, b, g, j), d0 + d, factor);
+                    float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
+                    float4 y = four_of_key(k + key_offset(st.k, s, page_table, b, g, j, problem), d0 + d, factor);
                     k_slice[(d + 0) * KEYS + c] = y.s0;
                     k_slice[(d + 1) * KEYS + c] = y.s1;
                     k_slice[(d + 2) * KEYS + c] = y.s2;
@@ -160,7 +160,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 #if ALTERED || MASKED
                     float capped;
                     struct row row = {seen.begin[r], seen.end[r], s.kv_len, seen.own[r], seen.mask[r], seen.bias[r], slope};
-                    *at = j < s.kv_len ? logit1(*at, j, row, mask, bias, &capped) : -INFINITY;
+                    *at = j < s.kv_len ? logit1(*at, j, row, mask, bias, &capped, problem) : -INFINITY;
 #else
                     if (j < seen.begin[r] || j >= seen.end[r]) *at = -INFINITY;
 #endif
@@ -211,8 +211,8 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                         int c = x / V_WIDTH, d = x % V_WIDTH + t * LOCAL_X * VW, j = clamp(block + c0 + c, low, high - 1);
                         float y = 0;
                         if (d < V_HEAD_DIM) {
-                            float factor = HAS_SCALE(V_TYPE) ? AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j))[0] : 1.0f;
-                            y = GLUE(load1_, V_TYPE)(v + key_offset(st.v, s, page_table, b, g, j), d, factor);
+                            float factor = HAS_SCALE(V_TYPE) ? AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
+                            y = GLUE(load1_, V_TYPE)(v + key_offset(st.v, s, page_table, b, g, j, problem), d, factor);
                         }
                         buffer[x] = y;
                         if (!(fabs(y) < INFINITY)) atomic_or(&odd, 1);
@@ -250,7 +250,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
         FENCE;
         /* p is free: the factors of each row's end */
         NO_UNROLL for (int r = lane; r < rows; r += LANES) {
-            float2 by = end_row(row_m[r], row_l[r], st, s, b, h, first + r, lse, sinks, true);
+            float2 by = end_row(row_m[r], row_l[r], st, s, b, h, first + r, lse, sinks, true, problem);
             p[r] = by.s0;
             p[ROWS + r] = by.s1;
         }

@@ -233,7 +233,7 @@ static size_t broken_options(const struct cl_device *device, const struct proble
 static size_t wrong_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     (void)device, (void)problem;
-    return text_append(text, capacity, 0, " -DMUTANT_cl_naive_rescale"); /* a planted bug of naive.cl */
+    return text_append(text, capacity, 0, " -DROW_LIMIT=1024 -DMUTANT_cl_naive_rescale"); /* a planted bug of naive.cl */
 }
 
 static const struct kernel_row *naive_row(void)

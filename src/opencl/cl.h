@@ -67,7 +67,7 @@ enum {
 
 /* ---- a row's kernels ------------------------------------------------------- */
 
-enum { CL_PARTS = 6, CL_OPTIONS = 4096, CL_DUMMY_BYTES = 64, CL_SLOT_WORKSPACE = ROLE_COUNT, CL_SLOTS };
+enum { CL_PARTS = 6, CL_OPTIONS = 4096, CL_CONSTANTS = 30, CL_DUMMY_BYTES = 64, CL_SLOT_WORKSPACE = ROLE_COUNT, CL_SLOTS };
 
 /* NDRange of every attention and merge-of-parts launch: work_dim 2, local size local[0] x local[1], one work-group per item:
  *
@@ -79,6 +79,7 @@ struct cl_kernel_spec {
     const char *parts[CL_PARTS];  /* names of files in kernels/, in order, "common.cl" first; the rest NULL */
     const char *kernel;           /* the kernel of the row's kinds */
     const char *merge;            /* kernel in the same program that merges this row's partial results; NULL where kv_chunk is 0 */
+    bool run_time;                /* the problem's constants are an argument: one program for all problems. Else -D: a program for each */
     /* The row's own -D options, numbers only, e.g. " -DVW=16 -DNV=4"; appended to the common ones. NULL = none. Returns the length. */
     size_t (*options)(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity);
     /* Work-items per group; NULL = 1 x 1. The kernels say reqd_work_group_size with the same numbers (also LOCAL_X, LOCAL_Y by -D). */
@@ -155,7 +156,9 @@ struct cl_program {
     bool from_disk;               /* a binary of our cache: must be probed again */
 };
 
-/* Options of a row for a problem: the common ones of the brief (HEAD_DIM, ...) and the row's own. */
+/* The problem's constants (HEAD_DIM, ...) as struct problem of kernels/common.cl. */
+void cl_constants(const struct problem *problem, int32_t values[CL_CONSTANTS]);
+/* Options of a row for a problem: its constants, unless the row takes them at run time, and the row's own. */
 heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, char *text,
                        size_t capacity);
 void cl_identity(struct cl_device *device, const heed_device_info *info); /* fills device->identity */
@@ -263,12 +266,11 @@ extern const struct kernel_row cl_rows[]; /* rows.c */
  * sequences[b].reserved & 1, else position + i.
  *
  *   append(new_k, new_v, k, v, k_scale, v_scale, rope_cos, rope_sin, sequences, q_positions, page_table,
- *          int sequence_count, int heads, int new_type, int given, int row_first, int row_count, struct { struct strides t[8]; } st)
- *          row = t * heads + g; given: bit 0 new_k, 1 new_v, 2 k_scale, 3 v_scale. Key kv_len - q_len + i; rope by -DROPE_DIM, ROPE_OFFSET,
- *          ROPE_INTERLEAVED.
- *   rotate_rows(x, rope_cos, rope_sin, sequences, q_positions, int sequence_count, int heads, int row_first, int row_count, st[3])
+ *          int sequence_count, int heads, int new_type, int given, int row_first, int row_count, struct { struct strides t[8]; } st, problem)
+ *          row = t * heads + g; given: bit 0 new_k, 1 new_v, 2 k_scale, 3 v_scale. Key kv_len - q_len + i.
+ *   rotate_rows(x, rope_cos, rope_sin, sequences, q_positions, int sequence_count, int heads, int row_first, int row_count, st[3], problem)
  *          row = t * heads + h
- *   merge_two(o_a, lse_a, o_b, lse_b, o, lse, sequences, int sequence_count, int heads, int row_first, int row_count, st[6])
+ *   merge_two(o_a, lse_a, o_b, lse_b, o, lse, sequences, int sequence_count, int heads, int row_first, int row_count, st[6], problem)
  *          row = t * heads + h
  *
  * One work-item per row, row >= row_first + row_count: return. */

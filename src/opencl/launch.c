@@ -168,6 +168,14 @@ static void add_mem(struct arguments *a, cl_mem mem)
 
 static void add_int(struct arguments *a, int32_t value) { add(a, sizeof value, &value); }
 
+/* struct problem of common.cl; problem NULL: the warm-up, nobody looks at it. */
+static void add_problem(struct arguments *a, const struct problem *problem)
+{
+    int32_t values[CL_CONSTANTS] = {0};
+    if (problem) cl_constants(problem, values);
+    add(a, sizeof values, values);
+}
+
 /* The order of struct strides and of the first arguments in common.cl. */
 static const int attention_slots[] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_LSE, ROLE_MASK, ROLE_BIAS, ROLE_ALIBI, ROLE_SINKS, ROLE_K_SCALE,
                                       ROLE_V_SCALE, ROLE_KEY_RANGE, ROLE_SCORES};
@@ -193,6 +201,7 @@ static heed_status attention_arguments(struct cl_device *device, cl_kernel kerne
     add(&a, sizeof st, st);
     if (MUTANT(cl_part_rows)) part_rows--;
     add(&a, sizeof part_rows, &part_rows);
+    add_problem(&a, memory ? &memory->call->plan->problem : NULL);
     return a.status;
 }
 
@@ -352,6 +361,7 @@ static void rows_arguments(struct arguments *a, const struct rows_call *rows, co
     add_int(a, 0);
     add_int(a, 0);
     add(a, (size_t)rows->slot_count * sizeof *st, st);
+    add_problem(a, memory ? &memory->call->plan->problem : NULL);
     a->next = first; /* where row_first stands */
 }
 

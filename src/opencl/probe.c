@@ -22,7 +22,7 @@ struct cl_verdict {
     struct cl_verdict *next;
     struct known {
         uint64_t key[2];
-        float pair_seconds;
+        float work_seconds;        /* per (query, key) pair and dimension */
         uint32_t status;           /* HEED_OK: admitted */
         char reason[REASON_BYTES];
     } known;
@@ -100,8 +100,8 @@ float cl_pair_seconds(struct cl_device *device, const struct kernel_row *row, co
     uint64_t key[2];
     struct known known = {0};
     for (int kind = KIND_PREFILL; kind <= KIND_DECODE; kind++)
-        if (verdict_key(device, row, (enum kind)kind, problem, key) == HEED_OK && recall(device, key, &known) && known.pair_seconds > 0)
-            return known.pair_seconds;
+        if (verdict_key(device, row, (enum kind)kind, problem, key) == HEED_OK && recall(device, key, &known) && known.work_seconds > 0)
+            return known.work_seconds * (float)(problem->head_dim + problem->v_head_dim);
     return 20e-9f; /* a slow device: more and shorter launches */
 }
 
@@ -119,7 +119,7 @@ struct probe {
     bool ended;
     heed_status status;
     bool lasting;              /* a verdict to keep; not a passing lack of memory */
-    float pair_seconds;
+    float work_seconds;
     char message[4096];
 };
 
@@ -135,13 +135,13 @@ static void *probe_thread(void *argument)
 {
     struct probe *probe = argument;
     struct cl_device *device = probe->device;
-    float pair_seconds = 0;
+    float work_seconds = 0;
     bool wrong = false;
-    const heed_status status = probe_case(device, &probe->problem, probe->row, probe->kind, &pair_seconds, &wrong);
+    const heed_status status = probe_case(device, &probe->problem, probe->row, probe->kind, &work_seconds, &wrong);
     pthread_mutex_lock(&probe->lock);
     probe->status = status;
     probe->lasting = status == HEED_OK || status == HEED_BUILD_FAILED || wrong;
-    probe->pair_seconds = pair_seconds;
+    probe->work_seconds = work_seconds;
     if (status != HEED_OK) snprintf(probe->message, sizeof probe->message, "%s", heed_error_message());
     probe->ended = true;
     pthread_cond_signal(&probe->ended_signal);
@@ -188,7 +188,7 @@ static int limit_seconds(void)
 }
 
 /* Waits for the end or the limit; message and status are the probe's. */
-static heed_status probe_wait(struct probe *probe, bool *lasting, float *pair_seconds)
+static heed_status probe_wait(struct probe *probe, bool *lasting, float *work_seconds)
 {
     struct timespec end;
     int error = 0;
@@ -202,7 +202,7 @@ static heed_status probe_wait(struct probe *probe, bool *lasting, float *pair_se
     if (probe->ended) {
         status = probe->status;
         *lasting = probe->lasting;
-        *pair_seconds = probe->pair_seconds;
+        *work_seconds = probe->work_seconds;
         if (status != HEED_OK) fail(status, "%s", probe->message);
     } else {
         fail(status, "its probe did not end within %d s", limit);
@@ -265,7 +265,7 @@ static heed_status judge(struct device *device, const struct problem *problem, c
     bool lasting = false;
     struct probe *probe = probe_start(d, problem, row, kind);
     if (!probe) return fail(HEED_OUT_OF_MEMORY, "no thread for the probe of %s", row->name);
-    const heed_status status = probe_wait(probe, &lasting, &known->pair_seconds);
+    const heed_status status = probe_wait(probe, &lasting, &known->work_seconds);
     probe_drop(probe);
     known->status = (uint32_t)status;
     if (status != HEED_OK) first_line(heed_error_message(), known->reason, sizeof known->reason);

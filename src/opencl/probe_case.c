@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * probe_case.c - attention of one row on a device: run twice, the same bits, each element inside the bound that the definition gives.
+ * probe_case.c - one row on a device: attention run twice, the same bits, each element inside the bound that the definition gives.
  */
 #include "probe_case.h"
 #include "../mutant.h"
@@ -9,6 +9,7 @@
 #include "../reference.h"
 #include "../view.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -183,8 +184,8 @@ static heed_status probe_attention(struct probe_set *set, const struct kernel_ro
     return status;
 }
 
-heed_status probe_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
-                       float *pair_seconds, bool *wrong)
+static heed_status probe_one(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
+                             float *work_seconds, bool *wrong)
 {
     struct probe_set *set = calloc(1, sizeof *set);
     if (!set) return out_of_memory(sizeof *set);
@@ -202,9 +203,34 @@ heed_status probe_case(struct cl_device *device, const struct problem *problem, 
         status = probe_lengths(set, kind);
     }
     if (status == HEED_OK)
-        status = kind <= KIND_DECODE ? probe_attention(set, row, pair_seconds, wrong) : probe_beside(set, kind, wrong);
+        status = kind <= KIND_DECODE ? probe_attention(set, row, work_seconds, wrong) : probe_beside(set, kind, wrong);
+    *work_seconds /= (float)(problem->head_dim + problem->v_head_dim);
     cl_program_drop(device, step->program);
     probe_release(set);
     free(set);
+    return status;
+}
+
+heed_status probe_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
+                       float *work_seconds, bool *wrong)
+{
+    uint64_t hash[2];
+    const char *text;
+    bool served;
+    heed_status status = cl_program_hash(device, row, problem, hash);
+    if (status == HEED_OK) status = probe_one(device, problem, row, kind, work_seconds, wrong);
+    for (int n = 0; status == HEED_OK; n++) {
+        struct problem other;
+        float seconds_of = 0;
+        char message[512];
+        status = probe_problem(device, row, hash, n, &other, &text, &served);
+        if (!text) break;
+        if (status != HEED_OK || !served) continue;
+        status = probe_one(device, &other, row, kind, &seconds_of, wrong);
+        if (status != HEED_OK) {
+            snprintf(message, sizeof message, "%s", heed_error_message());
+            fail(status, "%.*s (%s)", (int)strcspn(message, "\n"), message, text);
+        }
+    }
     return status;
 }

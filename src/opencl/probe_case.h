@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * probe_case.h - one small problem for a row on a device, run twice and judged. Knows no threads and keeps nothing.
+ * probe_case.h - small problems for a row on a device, run twice and judged. Knows no threads and keeps nothing.
  *
- * probe_data.c makes lengths, tensors and their poison; probe_case.c runs attention and holds it against the reference; probe_beside.c does
+ * probe_problems.c says which; probe_data.c makes lengths, tensors and their poison; probe_case.c runs attention and holds it against the reference; probe_beside.c does
  * append, rotate and merge.
  */
 #ifndef HEED_PROBE_CASE_H
@@ -9,11 +9,12 @@
 
 #include "cl.h"
 
-/* HEED_OK: every element inside its bound, both runs with the same bits. *wrong: the answers were wrong, as opposed to a failed call. */
+/* The problem, and those of probe_problems.c that the same program serves. HEED_OK: every element inside its bound, both runs with the same bits.
+ * *wrong: the answers were wrong, as opposed to a failed call. *work_seconds: per (query, key) pair and dimension of K and V. */
 heed_status probe_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
-                       float *pair_seconds, bool *wrong);
+                       float *work_seconds, bool *wrong);
 
-/* ---- between the three files ------------------------------------------------- */
+/* ---- between the files --------------------------------------------------- */
 
 enum { PROBE_BATCH = 4, PROBE_BLOCKS = 32 };
 enum { PROBE_SENTINEL = 0xa5 };
@@ -46,6 +47,9 @@ bool probe_visible(const struct probe_set *set, int32_t b, int32_t i, int32_t j)
 heed_tensor probe_rows(struct probe_set *set, heed_type type, int64_t tokens, int32_t heads, int32_t dim, float *scales);
 void probe_release(struct probe_set *set);
 
+/* The n-th problem; *text NULL behind the last. *served: the program of this hash is the one that the row would take for it. */
+heed_status probe_problem(const struct cl_device *device, const struct kernel_row *row, const uint64_t hash[2], int n,
+                          struct problem *problem, const char **text, bool *served);
 heed_status probe_beside(struct probe_set *set, enum kind kind, bool *wrong);
 
 #endif

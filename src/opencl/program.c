@@ -25,55 +25,53 @@ static uint32_t float_bits(float x)
     return bits;
 }
 
-static int flag(uint64_t flags, uint64_t bit) { return (flags & bit) != 0; }
-
 static bool is_attention(const struct kernel_row *row) { return (row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE))) != 0; }
 
-/* The problem as the row's program sees it: what its kernels do not look at gets one fixed value, so that plans that differ there share one
- * program. A build costs a second on some drivers. */
-static struct problem seen_by(const struct kernel_row *row, const struct problem *problem)
+/* What is computed, in the order of struct problem in kernels/common.cl. Floats go as bit patterns: no locale, no rounding. */
+#define EACH_CONSTANT(X)                                                                                                         \
+    X(HEAD_DIM, p->head_dim) X(V_HEAD_DIM, p->v_head_dim) X(KV_HEADS, p->kv_heads) X(GROUP, p->group) X(Q_TYPE, p->q_type)       \
+    X(K_TYPE, p->k_type) X(V_TYPE, p->v_type) X(O_TYPE, p->o_type) X(BIAS_TYPE, p->bias_type) X(PAGE_SIZE, p->page_size)         \
+    X(WINDOW_LEFT, p->window_left) X(WINDOW_RIGHT, p->window_right) X(CAUSAL, FLAG(CAUSAL)) X(ALIBI, FLAG(ALIBI))                \
+    X(SINKS, FLAG(SINKS)) X(MASK_BOOL, FLAG(MASK_BOOL)) X(MASK_BITS, FLAG(MASK_BITS)) X(BIAS, FLAG(BIAS))                        \
+    X(BIAS_FIRST, FLAG(BIAS_FIRST)) X(KEY_RANGE, FLAG(KEY_RANGE)) X(WRITE_LSE, FLAG(WRITE_LSE)) X(LSE_BASE2, FLAG(LSE_BASE2))    \
+    X(LSE_WITHOUT_SINK, FLAG(LSE_WITHOUT_SINK)) X(SCORES, FLAG(WRITE_SCORES)) X(SCORES_STAGE, p->scores_stage)                   \
+    X(SCALE_BITS, float_bits(p->scale)) X(SOFTCAP_BITS, float_bits(p->softcap)) X(ROPE_DIM, p->rope_dim)                         \
+    X(ROPE_OFFSET, p->rope_offset) X(ROPE_INTERLEAVED, FLAG(ROPE_INTERLEAVED))
+#define FLAG(name) ((p->flags & HEED_##name) != 0)
+#define NAME_OF(name, value) #name,
+#define VALUE_OF(name, value) (int32_t)(value),
+
+void cl_constants(const struct problem *p, int32_t values[CL_CONSTANTS])
+{
+    const int32_t all[] = {EACH_CONSTANT(VALUE_OF)};
+    _Static_assert(sizeof all / sizeof *all == CL_CONSTANTS, "the size of struct problem in common.cl");
+    memcpy(values, all, sizeof all);
+}
+
+/* The problem as a program that is compiled for it sees it: what its kernels do not look at gets one fixed value, so that plans that differ there
+ * share one program. A build costs a second on some drivers. */
+static struct problem seen_by_compiler(const struct problem *problem)
 {
     struct problem p = *problem;
-    if (is_attention(row)) {
-        if (!(p.flags & HEED_BIAS)) p.bias_type = HEED_F32;
-        if (!(p.flags & HEED_WRITE_SCORES)) p.scores_stage = 0;
-        if (!(p.flags & HEED_WRITE_LSE)) p.flags &= ~(HEED_LSE_BASE2 | HEED_LSE_WITHOUT_SINK);
-        if (!(p.flags & HEED_SINKS)) p.flags &= ~HEED_LSE_WITHOUT_SINK;
-        return p;
-    }
-    const bool append = row->kinds & KIND_BIT(KIND_APPEND), rotate = row->kinds & KIND_BIT(KIND_ROTATE);
-    if (!rotate) p.q_type = HEED_F32;
-    if (!append) p.k_type = p.v_type = HEED_F32, p.page_size = 0;
-    if (append || rotate) p.o_type = HEED_F32, p.flags &= ~HEED_LSE_BASE2;
-    if (rotate) p.head_dim = p.v_head_dim = 64;
-    if (!append && !rotate) {
-        p.head_dim = p.v_head_dim;
-        p.rope_dim = p.rope_offset = 0;
-        p.flags &= ~HEED_ROPE_INTERLEAVED;
-    }
+    if (!(p.flags & HEED_BIAS)) p.bias_type = HEED_F32;
+    if (!(p.flags & HEED_WRITE_SCORES)) p.scores_stage = 0;
+    if (!(p.flags & HEED_WRITE_LSE)) p.flags &= ~(HEED_LSE_BASE2 | HEED_LSE_WITHOUT_SINK);
+    if (!(p.flags & HEED_SINKS)) p.flags &= ~HEED_LSE_WITHOUT_SINK;
+    p.kv_heads = 1;
+    p.rope_dim = p.rope_offset = 0;
+    p.flags &= ~HEED_ROPE_INTERLEAVED;
     return p;
 }
 
-/* What is computed. Floats go in as bit patterns: no locale, no rounding. */
-static size_t attention_options(const struct kernel_row *row, const struct problem *p, char *text, size_t capacity, size_t n)
+static size_t constant_options(const struct kernel_row *row, const struct problem *problem, char *text, size_t capacity, size_t n)
 {
-    n = text_append(text, capacity, n, " -DGROUP=%d -DQ_TYPE=%d -DBIAS_TYPE=%d", p->group, p->q_type, p->bias_type);
-    n = text_append(text, capacity, n, " -DSCALE_BITS=0x%08xu -DSOFTCAP_BITS=0x%08xu", float_bits(p->scale), float_bits(p->softcap));
-    n = text_append(text, capacity, n, " -DCAUSAL=%d -DWINDOW_LEFT=%d -DWINDOW_RIGHT=%d", flag(p->flags, HEED_CAUSAL), p->window_left,
-                    p->window_right);
-    n = text_append(text, capacity, n, " -DALIBI=%d -DSINKS=%d -DMASK_BOOL=%d -DMASK_BITS=%d -DBIAS=%d -DBIAS_FIRST=%d -DKEY_RANGE=%d",
-                    flag(p->flags, HEED_ALIBI), flag(p->flags, HEED_SINKS), flag(p->flags, HEED_MASK_BOOL), flag(p->flags, HEED_MASK_BITS),
-                    flag(p->flags, HEED_BIAS), flag(p->flags, HEED_BIAS_FIRST), flag(p->flags, HEED_KEY_RANGE));
-    n = text_append(text, capacity, n, " -DWRITE_LSE=%d -DLSE_WITHOUT_SINK=%d -DSCORES=%d -DSCORES_STAGE=%d",
-                    flag(p->flags, HEED_WRITE_LSE), flag(p->flags, HEED_LSE_WITHOUT_SINK), flag(p->flags, HEED_WRITE_SCORES),
-                    p->scores_stage);
-    return text_append(text, capacity, n, " -DQ_TILE=%d -DKV_CHUNK=%d -DPACKS_GROUP=%d", row->q_tile, row->kv_chunk, row->packs_group);
-}
-
-static size_t beside_options(const struct problem *p, char *text, size_t capacity, size_t n)
-{
-    return text_append(text, capacity, n, " -DQ_TYPE=%d -DROPE_DIM=%d -DROPE_OFFSET=%d -DROPE_INTERLEAVED=%d", p->q_type, p->rope_dim,
-                       p->rope_offset, flag(p->flags, HEED_ROPE_INTERLEAVED));
+    static const char *const names[] = {EACH_CONSTANT(NAME_OF)};
+    int32_t values[CL_CONSTANTS];
+    if (row->cl->run_time) return text_append(text, capacity, n, " -DRUN_TIME=1");
+    const struct problem seen = seen_by_compiler(problem);
+    cl_constants(&seen, values);
+    for (int i = 0; i < CL_CONSTANTS; i++) n = text_append(text, capacity, n, " -D%s=%d", names[i], values[i]);
+    return n;
 }
 
 void cl_local(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, size_t local[2])
@@ -85,18 +83,15 @@ void cl_local(const struct cl_device *device, const struct kernel_row *row, cons
         local[0] = (size_t)cl_lanes(device);
 }
 
-heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, char *text,
-                       size_t capacity)
+heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *p, char *text, size_t capacity)
 {
-    const struct problem seen = seen_by(row, problem), *p = &seen;
     size_t local[2];
     cl_local(device, row, p, local);
-    size_t n =
-        text_append(text, capacity, 0, "-cl-std=CL1.2 -w -DHEAD_DIM=%d -DV_HEAD_DIM=%d -DK_TYPE=%d -DV_TYPE=%d -DO_TYPE=%d -DPAGE_SIZE=%d",
-                    p->head_dim, p->v_head_dim, p->k_type, p->v_type, p->o_type, p->page_size);
-    n = text_append(text, capacity, n, " -DLSE_BASE2=%d -DLOCAL_X=%d -DLOCAL_Y=%d -DGUARD=%d", flag(p->flags, HEED_LSE_BASE2),
-                    (int)local[0], (int)local[1], device->tuning->loop_guard);
-    n = is_attention(row) ? attention_options(row, p, text, capacity, n) : beside_options(p, text, capacity, n);
+    size_t n = text_append(text, capacity, 0, "-cl-std=CL1.2 -w -DLOCAL_X=%d -DLOCAL_Y=%d -DGUARD=%d", (int)local[0], (int)local[1],
+                           device->tuning->loop_guard);
+    n = constant_options(row, p, text, capacity, n);
+    if (is_attention(row))
+        n = text_append(text, capacity, n, " -DQ_TILE=%d -DKV_CHUNK=%d -DPACKS_GROUP=%d", row->q_tile, row->kv_chunk, row->packs_group);
     if (row->cl->options && n < capacity) n += row->cl->options(device, p, text + n, capacity - n);
 #ifdef HEED_MUTANTS
     if (mutant_name()) n = text_append(text, capacity, n, " -DMUTANT_%s", mutant_name());
