@@ -64,7 +64,8 @@ typedef enum heed_status {
 
 HEED_API const char *heed_status_string(heed_status status);
 
-/* What went wrong in the last failed call of the calling thread, in one line: the field, its value and the rule. */
+/* What went wrong in the last failed call of the calling thread, in one line: the field, its value and the rule. Never NULL; memory of
+ * the library, valid until the thread's next failing call. */
 HEED_API const char *heed_error_message(void);
 
 /* ---- context ------------------------------------------------------------ */
@@ -108,6 +109,10 @@ typedef struct heed_context_options {
     const char *report_dir;          /* a mismatch is stored here as a case that `heed check --cases` replays; NULL = none */
 } heed_context_options;
 
+/* Create: options NULL = all defaults; strings are copied, *threads and *allocator too (what they point to must outlive the context);
+ * *context is set on success only. A bad option or HEED_ variable is INVALID_ARGUMENT; UNSUPPORTED above 256 threads.
+ * Destroy before or after its plans, batches and buffers: each keeps what it needs. NULL is fine, here and in every destroy below. Any
+ * number of threads may use a context at once; destroying wants it alone. */
 HEED_API heed_status heed_context_create(const heed_context_options *options, heed_context **context);
 HEED_API void heed_context_destroy(heed_context *context);
 
@@ -174,7 +179,8 @@ typedef struct heed_tensor {
 
 /* Device memory for callers without OpenCL code of their own; on the CPU 64-byte aligned, in huge pages where they pay. */
 typedef struct heed_buffer heed_buffer;
-/* Writes and reads end only when the data has arrived. */
+/* Sizes and offsets in bytes. Writes and reads end only when the data has arrived; beyond the buffer they are OUT_OF_BOUNDS.
+ * heed_buffer_tensor() is `layout` (offset and strides, in elements) with data, bytes and memory of the buffer, which it does not own. */
 HEED_API heed_status heed_buffer_create(heed_context *context, int32_t device, size_t bytes, heed_buffer **buffer);
 HEED_API void heed_buffer_destroy(heed_buffer *buffer);
 HEED_API heed_status heed_buffer_write(heed_buffer *buffer, size_t offset, const void *from, size_t bytes);
@@ -220,10 +226,11 @@ typedef struct heed_desc {
     /* later, at the end: head_dim2 (split MLA), select_block, select_q_block, select_heads, kv_group */
 } heed_desc;
 
-HEED_API heed_status heed_desc_check(const heed_desc *desc); /* without a device */
+HEED_API heed_status heed_desc_check(const heed_desc *desc); /* OK, or INVALID_ARGUMENT or UNSUPPORTED with the field; without a device */
 
 /* One line of text, e.g. "hq32 hk8 d128 f16 b8 q1 kv4096 causal softcap=30 page=16": the words of a problem string that are fields
- * of heed_desc (b, q, kv are the max_ fields); others are INVALID_ARGUMENT here. Independent of the locale. */
+ * of heed_desc (b, q, kv are the max_ fields); others are INVALID_ARGUMENT here. Independent of the locale. Format returns the length of
+ * the whole text as snprintf() does, however little fits in `capacity` (0 with a message for a bad struct_size); parse leaves *desc alone on failure. */
 HEED_API size_t heed_desc_format(const heed_desc *desc, char *text, size_t capacity);
 HEED_API heed_status heed_desc_parse(const char *text, heed_desc *desc);
 
@@ -237,7 +244,8 @@ typedef struct heed_plan heed_plan;
 HEED_API heed_status heed_plan_create(heed_context *context, int32_t device, const heed_desc *desc,
                                       const char *kernel, heed_plan **plan);
 HEED_API void heed_plan_destroy(heed_plan *plan);
-HEED_API size_t heed_plan_explain(const heed_plan *plan, char *text, size_t capacity); /* every row looked at, and why not */
+/* One line per row looked at: kind of step, row, "yes" or why not. The length as from snprintf(). */
+HEED_API size_t heed_plan_explain(const heed_plan *plan, char *text, size_t capacity);
 
 /* ---- batch -------------------------------------------------------------- */
 
@@ -263,7 +271,7 @@ typedef struct heed_lengths {
 HEED_API heed_status heed_batch_create(const heed_plan *plan, const heed_lengths *lengths, heed_batch **batch);
 HEED_API heed_status heed_batch_update(heed_batch *batch, const heed_lengths *lengths);
 HEED_API void heed_batch_destroy(heed_batch *batch);
-HEED_API size_t heed_batch_workspace_size(const heed_batch *batch);
+HEED_API size_t heed_batch_workspace_size(const heed_batch *batch); /* bytes, for these lengths: ask again after an update */
 
 /* ---- run ---------------------------------------------------------------- */
 
@@ -296,18 +304,24 @@ HEED_API heed_status heed_forward(heed_context *context, int32_t device, const h
 
 /* ---- beside attention --------------------------------------------------- */
 
-/* Write q_len_b new tokens of each sequence into the (paged) cache, rotating k and converting both. Token i goes to key
+/* Before the run of the same step, with the same batch:
+ *     for b, g, i in [0, q_len_b), j = kv_len_b - q_len_b + i:  k[b,g,j] = convert(rotate(new_k[b,g,i], p_i)),  v[b,g,j] = convert(new_v[b,g,i])
+ * Write q_len_b new tokens of each sequence into the (paged) cache, rotating k and converting both. Token i goes to key
  * kv_len_b - q_len_b + i (kv_len counts the new tokens; q_len_b > kv_len_b is INVALID_ARGUMENT) and is rotated at p_i of
  * semantics.md, section 2, not at its slot. new_k, new_v: [batch, kv_heads, q_len, dim], packed by q_start; either may be NULL (not
- * written). With i8 and f8 the scales are written too. A p_i outside the tables is OUT_OF_BOUNDS. Two sequences that write one page
+ * written). With i8 and f8 the scales are written too, one for each token and head (f8: where k_scale, v_scale are given). A p_i outside the tables is OUT_OF_BOUNDS. Two sequences that write one page
  * are the caller's error. */
 HEED_API heed_status heed_append(const heed_plan *plan, const heed_batch *batch, heed_type new_type,
                                  const heed_tensor *new_k, const heed_tensor *new_v, const heed_tensors *tensors);
 
-/* Rotate x [batch, heads, q_len, head_dim], of q_type, in place by the rule that heed_append uses for new k: q before attention. */
+/* Rotate x [batch, heads, q_len, head_dim], of q_type, in place by the rule that heed_append uses for new k: q before attention
+ * (rotary embedding: Su et al., 2021). For each pair (x, y) of dimensions, angle from row p_i of rope_cos and rope_sin:
+ *     x' = x cos - y sin,  y' = y cos + x sin */
 HEED_API heed_status heed_rotate(const heed_plan *plan, const heed_batch *batch, int32_t heads, const heed_tensor *x, const heed_tensors *tensors);
 
-/* (o, lse) of the union of two disjoint sets of keys. Associative; an empty side (lse = -INFINITY) is an exact identity. o may be
+/* (o, lse) of the union of two disjoint sets of keys, as in the online softmax of Milakov and Gimelshein (2018):
+ *     m = max(lse_a, lse_b), w = e^(lse - m), o = (w_a o_a + w_b o_b) / (w_a + w_b), lse = m + log(w_a + w_b)
+ * o of o_type [batch, q_heads, q_len, v_head_dim], lse f32 [batch, q_heads, q_len]. Associative up to rounding; an empty side (lse = -INFINITY) is an exact identity. o may be
  * o_a or o_b, lse likewise. */
 HEED_API heed_status heed_merge(const heed_plan *plan, const heed_batch *batch,
                                 const heed_tensor *o_a, const heed_tensor *lse_a,
@@ -336,7 +350,7 @@ HEED_API heed_status heed_check(const heed_plan *plan, const heed_plan *against,
 
 /* ---- the dot product underneath ------------------------------------------ */
 
-/* n = 0: 0. NULL with n > 0: NaN, and a message. */
+/* In double, left to right; nothing is allocated, no context is needed. n = 0: 0. NULL with n > 0: NaN, and a message. */
 HEED_API double heed_dot(const float *a, const float *b, size_t n);                       /* sum_i a[i] b[i] */
 HEED_API double heed_norm_squared(const float *a, size_t n);                              /* dot(a, a) */
 HEED_API double heed_cosine(const float *a, const float *b, size_t n);                    /* dot / (|a| |b|); 0 if a norm is 0 */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* heed_opencl.h - lend heed your OpenCL objects, or take events from it. */
+/* heed_opencl.h - lend heed your OpenCL objects, or take events from it. A program that calls OpenCL itself links it itself, and may
+ * define CL_TARGET_OPENCL_VERSION before this header (heed asks for nothing beyond 1.2). */
 #ifndef HEED_OPENCL_H
 #define HEED_OPENCL_H
 
@@ -10,7 +11,8 @@
 extern "C" {
 #endif
 
-/* Add a device that the caller already has a cl_context for. Both objects are retained. */
+/* Add a device that the caller already has a cl_context for. Both objects are retained until the context is
+ * destroyed; *device is its number. A device that cannot be used is added all the same, and heed_device_get_info() says why. */
 HEED_API heed_status heed_context_add_cl_device(heed_context *context, cl_context cl, cl_device_id id, int32_t *device);
 
 /* View of a cl_mem for a device of the context; its size and cl_context are asked from OpenCL and checked. The caller keeps ownership. */

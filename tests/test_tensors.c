@@ -745,7 +745,11 @@ Test(tensors, appended)
     EXPECT(append(), HEED_OUT_OF_BOUNDS, "k: offset");
     f.x.k.bytes = 9 * 2 * 8 * 2, f.x.v_scale.data = NULL;
     EXPECT(append(), HEED_INVALID_ARGUMENT, "v_scale.data is NULL");
-    f.x.v_scale.data = f.arena + 10 * PLACE, f.x.rope_sin.data = NULL;
+    f.x.v_scale.data = f.arena + 10 * PLACE;
+    const int64_t token = f.x.v_scale.token_stride;
+    f.x.v_scale.token_stride = 0; /* one scale for all is for reading: append would write it once per token */
+    EXPECT(append(), HEED_INVALID_ARGUMENT, "v_scale: its rows overlap each other");
+    f.x.v_scale.token_stride = token, f.x.rope_sin.data = NULL;
     EXPECT(append(), HEED_INVALID_ARGUMENT, "rope_sin.data is NULL");
     f.x.rope_sin.data = f.arena + 14 * PLACE;
     f.x.rope_cos.bytes = 9 * 8; /* positions 6 .. 8 and 0 .. 2 */

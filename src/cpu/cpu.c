@@ -132,11 +132,14 @@ static bool is_small(const struct heed_batch *batch)
 {
     const struct problem *p = &batch->plan->problem;
     double work = 0, limit = 1e6;
-    for (int kind = 0; kind < 2; kind++)
+    for (int kind = 0; kind < 2; kind++) {
+        const struct kernel_row *row = batch->plan->row[kind];
+        const double heads = row && row->packs_group ? p->group : 1; /* of one item */
         for (int32_t n = 0; n < batch->work[kind].count && work < limit; n++) {
             const struct work_item *item = &batch->work[kind].items[n];
-            work += ((double)item->kv_end - item->kv_begin + 1) * (item->q_end - item->q_begin) * (p->head_dim + p->v_head_dim);
+            work += heads * ((double)item->kv_end - item->kv_begin + 1) * (item->q_end - item->q_begin) * (p->head_dim + p->v_head_dim);
         }
+    }
     return work < limit;
 }
 
