@@ -4,7 +4,7 @@
 #ifndef HEED_SIMD_AVX512_H
 #define HEED_SIMD_AVX512_H
 #include "simd_common.h"
-#ifdef HEED_EMULATE_AVX512
+#if defined(HEED_EMULATE_AVX512) && !defined(__AVX512F__)
 #include "avx512_emulated.h"
 #else
 #include <immintrin.h>
