@@ -293,6 +293,7 @@ static void relations(const struct bench *bench)
     sequences_alone(bench, "ragged", "b5 q70 kv150 ragged hq4 hk2 d64 causal lse seed=2", "hq4 hk2 d64 causal lse seed=2");
     sequences_alone(bench, "ragged", "b5 q70 kv150 ragged page=8 hq4 hk2 d64 wl=33 sinks lse", "hq4 hk2 d64 wl=33 sinks lse");
     sequences_alone(bench, "ragged", "b4 q9 kv400 ragged hq4 hk1 d64 f16 o=f32 alibi causal lse", "hq4 hk1 d64 f16 o=f32 alibi causal lse");
+    sequences_alone(bench, "ragged", "b3 q9 kv150 ragged hq4 hk2 d64 kv=i8 lse seed=3", "hq4 hk2 d64 kv=i8 lse seed=3");
     in_pieces(bench, "pieces", 70, 300, "hq8 hk2 d64 causal invariant lse");
     in_pieces(bench, "pieces", 40, 700, "hq4 hk2 d128 f16 o=f32 causal invariant wl=200 lse");
     in_pieces(bench, "pieces", 40, 90, "hq4 hk4 d40 sinks softcap=5 alibi invariant lse");
