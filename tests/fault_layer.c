@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * fault_layer.c - an OpenCL layer (OPENCL_LAYERS) that makes any call of any program fail and counts the objects that are alive. The
+ * fault_layer.c - an OpenCL layer (OPENCL_LAYERS) that makes any call of any program fail or hang, loses launches, and counts the objects that are alive. The
  * program is not touched; a failed call is not passed on to the driver. Releases and retains are counted but never fail.
  */
 #define CL_TARGET_OPENCL_VERSION 300
@@ -8,13 +8,15 @@
 #include <CL/cl.h>
 #include <CL/cl_layer.h>
 #include <string.h>
+#include <time.h>
 
 __attribute__((visibility("default"))) struct fault_state fault_state;
 
 static cl_icd_dispatch table;
 static const cl_icd_dispatch *next;
 
-static int fails(const char *name)
+/* Is this call hit? */
+static int hits(const char *name)
 {
     struct fault_state *f = &fault_state;
     if (f->only[0] && strcmp(f->only, name)) return 0;
@@ -22,6 +24,13 @@ static int fails(const char *name)
     const int hit = at > 0 && (n == at || (atomic_load(&f->forever) && n > at));
     if (hit) atomic_fetch_add(&f->hits, 1);
     return hit;
+}
+
+static int fails(const char *name)
+{
+    const int hit = hits(name), ms = atomic_load(&fault_state.code);
+    if (hit && atomic_load(&fault_state.how) == FAULT_SLEEPS) nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000L}, NULL);
+    return hit && atomic_load(&fault_state.how) == FAULT_FAILS;
 }
 
 /* A call that returns a status; `event` is its event argument, or 0. */
@@ -100,9 +109,17 @@ STATUS(clGetKernelWorkGroupInfo, (cl_kernel k, cl_device_id d, cl_kernel_work_gr
 STATUS(clGetEventInfo, (cl_event e, cl_event_info i, size_t s, void *v, size_t *r), (e, i, s, v, r), 0)
 STATUS(clBuildProgram, (cl_program p, cl_uint n, const cl_device_id *d, const char *o, program_note f, void *u), (p, n, d, o, f, u), 0)
 STATUS(clSetKernelArg, (cl_kernel k, cl_uint i, size_t s, const void *v), (k, i, s, v), 0)
-STATUS(clEnqueueNDRangeKernel,
-       (cl_command_queue q, cl_kernel k, cl_uint d, const size_t *o, const size_t *g, const size_t *l, WAIT, cl_event *e),
-       (q, k, d, o, g, l, nw, w, e), e)
+static cl_int CL_API_CALL my_clEnqueueNDRangeKernel(cl_command_queue q, cl_kernel k, cl_uint d, const size_t *o, const size_t *g,
+                                                    const size_t *l, WAIT, cl_event *e)
+{
+    const long before = atomic_load(&fault_state.hits);
+    if (fails("clEnqueueNDRangeKernel")) return atomic_load(&fault_state.code);
+    const int lost = atomic_load(&fault_state.how) == FAULT_DROPS && atomic_load(&fault_state.hits) > before;
+    const cl_int status = lost ? next->clEnqueueMarkerWithWaitList(q, nw, w, e) : next->clEnqueueNDRangeKernel(q, k, d, o, g, l, nw, w, e);
+    if (status == CL_SUCCESS && e) atomic_fetch_add(&fault_state.alive[FAULT_EVENT], 1);
+    note("clEnqueueNDRangeKernel", status, 0);
+    return status;
+}
 STATUS(clEnqueueReadBuffer, (cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t s, void *p, WAIT, cl_event *e),
        (q, m, b, o, s, p, nw, w, e), e)
 STATUS(clEnqueueWriteBuffer, (cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t s, const void *p, WAIT, cl_event *e),

@@ -6,6 +6,9 @@
 
 #include <stdatomic.h>
 
+/* What becomes of the call that is hit: it fails with `code`; it is passed on after `code` milliseconds; or (a launch) it succeeds and does nothing. */
+enum fault_how { FAULT_FAILS, FAULT_SLEEPS, FAULT_DROPS };
+
 enum fault_kind { FAULT_CONTEXT, FAULT_QUEUE, FAULT_MEMORY, FAULT_PROGRAM, FAULT_KERNEL, FAULT_EVENT, FAULT_KINDS };
 
 /* Found by dlsym as "fault_state". Set `at` last: it arms the layer. */
@@ -13,9 +16,10 @@ struct fault_state {
     atomic_long calls;        /* of the entry point `only`, or of all; reset by the test */
     atomic_long at;           /* this call fails, counted from 1; 0 = none */
     atomic_int forever;       /* and every later one */
-    atomic_int code;          /* with this error */
+    atomic_int code;          /* with this error, or milliseconds */
+    atomic_int how;           /* enum fault_how */
     char only[64];            /* entry point, "" = all */
-    atomic_long hits;         /* calls that were made to fail */
+    atomic_long hits;         /* calls that were hit */
     atomic_long alive[FAULT_KINDS];
     atomic_long builds, launches, buffers; /* successful clBuildProgram, clEnqueueNDRangeKernel, clCreateBuffer without host memory */
 };

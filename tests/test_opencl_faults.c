@@ -8,6 +8,9 @@
 #include "opencl/cl.h"
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
 
 static const int codes[] = {CL_MEM_OBJECT_ALLOCATION_FAILURE, CL_OUT_OF_RESOURCES, CL_OUT_OF_HOST_MEMORY, CL_BUILD_PROGRAM_FAILURE,
                             CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST, CL_INVALID_COMMAND_QUEUE, CL_INVALID_KERNEL_NAME,
@@ -194,6 +197,73 @@ Test(opencl_faults, a_device_that_fails_for_ever_is_lost, .timeout = 300)
     heed_context_destroy(context);
     nothing_alive(f, "lost", 0);
     rig_free(r);
+}
+
+/* ---- in a probe ------------------------------------------------------------------------------ */
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* A tuning file that gives probes five seconds (on a busy machine up to three times as many). */
+static void short_limit(char path[])
+{
+    static const char *const families[] = {"pocl-cpu", "generic-cpu", "generic-gpu", "nvidia", "amd", "intel", "adreno", "mali"};
+    const int handle = mkstemp(path);
+    FILE *file = handle >= 0 ? fdopen(handle, "w") : NULL;
+    cr_assert(file != NULL);
+    for (size_t n = 0; n < sizeof families / sizeof *families; n++) fprintf(file, "\"%s\" limit=5\n", families[n]);
+    fclose(file);
+    setenv("HEED_TUNING", path, 1);
+}
+
+/* The first probe of a context meets the fault: its row is refused for this reason, another one gives the right answer without the CPU's help,
+ * and the process ends long before the hanging call does. */
+static void probe_fault(const char *only, enum fault_how how, int code, const char *reason)
+{
+    struct fault_state *f = layer();
+    char path[] = "/tmp/heed-tuning-XXXXXX";
+    short_limit(path);
+    struct rig *r = rig_new(5, 21, 34);
+    heed_device_info info = {.struct_size = sizeof info};
+    heed_context *context = plain_context(HEED_NO_FALLBACK);
+    arm(f, "", 0, 0, false);
+    const int32_t device = cl_test_device(context);
+    unlink(path);
+    if (device < 0 || atomic_load(&f->calls) == 0) {
+        heed_context_destroy(context);
+        cr_skip_test("the loader takes no layers, or there is no OpenCL");
+    }
+    atomic_store(&f->how, how);
+    arm(f, only, 1, code, false);
+    const double begin = now();
+    make_right(r, context, device, false);
+    cr_assert_eq(atomic_load(&f->hits), 1);
+    disarm(f);
+    cr_assert_eq(heed_device_get_info(context, device, &info), HEED_OK);
+    cr_assert(strstr(info.reason, reason), "%s", info.reason);
+    make_right(r, context, device, false);
+    heed_context_destroy(context);
+    cr_assert_lt(now() - begin, 100.0);
+    rig_free(r);
+}
+
+Test(opencl_faults, a_build_that_hangs_refuses_its_row, .timeout = 200)
+{
+    probe_fault("clBuildProgram", FAULT_SLEEPS, 300000, "its probe did not end within");
+}
+
+Test(opencl_faults, a_kernel_that_hangs_refuses_its_row, .timeout = 200)
+{
+    probe_fault("clWaitForEvents", FAULT_SLEEPS, 300000, "its probe did not end within");
+}
+
+Test(opencl_faults, a_row_that_lies_in_one_run_of_two_is_refused, .timeout = 200)
+{
+    probe_fault("clEnqueueNDRangeKernel", FAULT_DROPS, 0, "two runs of its probe gave different bits");
 }
 
 /* ---- as a spy ------------------------------------------------------------------------------- */

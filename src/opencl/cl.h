@@ -52,6 +52,7 @@ struct cl_tuning {
     int32_t lanes;            /* work-items per group of decode.cl, merge.cl, naive.cl, append.cl; 1 on CPUs */
     bool loop_guard;          /* -DGUARD: see opencl.md, the implicit loop barrier of PoCL */
     bool own_cache;           /* the driver keeps compiled programs itself: we keep none */
+    int32_t limit;            /* seconds a probe may take, its compilation with it */
 };
 
 /* What a row may need of a device: column `needs` of struct kernel_row. */

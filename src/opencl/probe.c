@@ -15,7 +15,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-enum { LIMIT_SECONDS = 20, REASON_BYTES = 200 };
+enum { REASON_BYTES = 200 };
 
 /* What is known of a row in one form on this device. The fields after `next` are what is stored on disk. */
 struct cl_verdict {
@@ -177,14 +177,15 @@ static struct probe *probe_start(struct cl_device *device, const struct problem 
     return NULL;
 }
 
-/* 20 s; more where more threads want to run than there are processors, because then the wait says nothing about the driver. */
-static int limit_seconds(void)
+/* The tuning line's limit, 20 s; more where more threads want to run than there are processors, because then the wait says nothing about the driver. */
+static int limit_seconds(const struct cl_device *device)
 {
+    const int limit = device->tuning->limit;
     double load = 0;
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    if (getloadavg(&load, 1) != 1 || cores < 1 || load <= (double)cores) return LIMIT_SECONDS;
+    if (getloadavg(&load, 1) != 1 || cores < 1 || load <= (double)cores) return limit;
     const double factor = load / (double)cores;
-    return (int)(LIMIT_SECONDS * (factor < 3 ? factor : 3));
+    return (int)(limit * (factor < 3 ? factor : 3));
 }
 
 /* Waits for the end or the limit; message and status are the probe's. */
@@ -193,7 +194,7 @@ static heed_status probe_wait(struct probe *probe, bool *lasting, float *work_se
     struct timespec end;
     int error = 0;
     clock_gettime(CLOCK_MONOTONIC, &end);
-    const int limit = limit_seconds();
+    const int limit = limit_seconds(probe->device);
     end.tv_sec += limit;
     pthread_mutex_lock(&probe->lock);
     while (!probe->ended && error == 0) error = pthread_cond_timedwait(&probe->ended_signal, &probe->lock, &end);

@@ -5,20 +5,19 @@
 #include "cl.h"
 #include <string.h>
 
-/* 0 = derived from the device: vector from its native width, the register tile from its number of registers. The pocl-cpu line is measured
- *; lines of GPUs without a measurement
- * keep to what every device of the family has registers for. */
+/* 0 = derived from the device: vector from its native width, the register tile from its number of registers. The pocl-cpu line is measured; lines of GPUs without a
+ * measurement keep to what every device of the family has registers for. */
 static const struct cl_tuning table[FAMILY_COUNT] = {
     /*                                    prefill_cpu, decode      prefill_tile                                        */
-    /*                      family        vector  rows  vectors    wg_x  wg_y  rows  columns  vector    lanes guard own cache */
-    [FAMILY_POCL_CPU] =    {"pocl-cpu",    0,      0,    0,         2,    16,   4,    1,       16,       1,    true,  true},
-    [FAMILY_GENERIC_CPU] = {"generic-cpu", 0,      0,    0,         8,    8,    2,    1,       4,        1,    false, false},
-    [FAMILY_GENERIC_GPU] = {"generic-gpu", 4,      4,    1,         8,    16,   4,    1,       4,        64,   false, false},
-    [FAMILY_NVIDIA] =      {"nvidia",      4,      4,    1,         8,    16,   4,    1,       4,        64,   false, true},
-    [FAMILY_AMD] =         {"amd",         4,      4,    1,         8,    16,   4,    1,       4,        64,   false, false},
-    [FAMILY_INTEL] =       {"intel",       4,      4,    1,         8,    16,   4,    1,       4,        32,   false, false},
-    [FAMILY_ADRENO] =      {"adreno",      4,      4,    1,         8,    16,   4,    1,       4,        64,   false, false},
-    [FAMILY_MALI] =        {"mali",        4,      2,    1,         8,    8,    2,    1,       4,        16,   false, false},
+    /*                      family        vector  rows  vectors    wg_x  wg_y  rows  columns  vector    lanes guard own cache limit */
+    [FAMILY_POCL_CPU] =    {"pocl-cpu",    0,      0,    0,         2,    16,   4,    1,       16,       1,    true,  true, 20},
+    [FAMILY_GENERIC_CPU] = {"generic-cpu", 0,      0,    0,         8,    8,    2,    1,       4,        1,    false, false, 20},
+    [FAMILY_GENERIC_GPU] = {"generic-gpu", 4,      4,    1,         8,    16,   4,    1,       4,        64,   false, false, 20},
+    [FAMILY_NVIDIA] =      {"nvidia",      4,      4,    1,         8,    16,   4,    1,       4,        64,   false, true, 20},
+    [FAMILY_AMD] =         {"amd",         4,      4,    1,         8,    16,   4,    1,       4,        64,   false, false, 20},
+    [FAMILY_INTEL] =       {"intel",       4,      4,    1,         8,    16,   4,    1,       4,        32,   false, false, 20},
+    [FAMILY_ADRENO] =      {"adreno",      4,      4,    1,         8,    16,   4,    1,       4,        64,   false, false, 20},
+    [FAMILY_MALI] =        {"mali",        4,      2,    1,         8,    8,    2,    1,       4,        16,   false, false, 20},
 };
 
 const struct cl_tuning *cl_tuning_of(enum cl_family family) { return &table[family]; }

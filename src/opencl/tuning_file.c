@@ -3,7 +3,7 @@
  * a probe has to give right answers with them, so a bad line costs speed and never a result.
  *
  *     # a family or a device's name in quotes, then what differs from the built-in line
- *     "pocl-cpu" rows=6 vectors=4 wgx=2 wgy=16 lanerows=4 lanecolumns=1 lanevector=16 lanes=1 guard=1
+ *     "pocl-cpu" rows=6 vectors=4 wgx=2 wgy=16 lanerows=4 lanecolumns=1 lanevector=16 lanes=1 guard=1 limit=20
  */
 #include "cl.h"
 #include <stdio.h>
@@ -38,7 +38,8 @@ static bool apply(struct cl_tuning *tuning, const char *name, int32_t value)
                   {"lanerows", &tuning->lane_rows},
                   {"lanecolumns", &tuning->lane_columns},
                   {"lanevector", &tuning->lane_vector},
-                  {"lanes", &tuning->lanes}};
+                  {"lanes", &tuning->lanes},
+                  {"limit", &tuning->limit}};
     if (!strcmp(name, "guard")) {
         tuning->loop_guard = value != 0;
         return true;
@@ -85,12 +86,12 @@ void cl_tuning_read(const struct services *services, const char *device, struct 
             *tuning = next;
     }
     fclose(file);
-    /* groups of no work-items would be no groups */
+    /* groups of no work-items would be no groups, and no time to probe would refuse every row */
     const struct cl_tuning *built_in = cl_tuning_named(tuning->family);
     int32_t *const sizes[] = {&tuning->wg_x,         &tuning->wg_y,        &tuning->lane_rows,
-                              &tuning->lane_columns, &tuning->lane_vector, &tuning->lanes};
+                              &tuning->lane_columns, &tuning->lane_vector, &tuning->lanes, &tuning->limit};
     const int32_t defaults[] = {built_in->wg_x,         built_in->wg_y,        built_in->lane_rows,
-                                built_in->lane_columns, built_in->lane_vector, built_in->lanes};
+                                built_in->lane_columns, built_in->lane_vector, built_in->lanes, built_in->limit};
     for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++)
         if (*sizes[n] < 1) *sizes[n] = defaults[n];
 }
