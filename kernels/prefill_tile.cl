@@ -65,8 +65,10 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
     local int odd; /* V of this block holds NaN or infinity */
     local float *k_slice = buffer, *q_slice = buffer + SLICE * KEYS;
     const int number = ITEM_NUMBER, lane = LANE, tx = (int)get_local_id(0), ty = (int)get_local_id(1);
-    if (number >= item_count) return; /* the whole group */
-    const struct work_item item = AT(struct work_item, items)[item_first + number];
+    /* A group without an item has an item without rows. No early return: Intel's CPU driver 2026.22 reads both lists before it. */
+    const bool given = number < item_count;
+    struct work_item item = AT(struct work_item, items)[given ? item_first + number : 0];
+    if (!given) item.sequence = item.head = item.q_begin = item.q_end = 0;
     const struct sequence s = sequences[item.sequence];
     const int b = item.sequence, h = item.head, g = h / GROUP;
 

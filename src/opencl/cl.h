@@ -107,6 +107,7 @@ struct cl_device {
     cl_context context;           /* made at first use (device_open), or the caller's */
     cl_command_queue queue;       /* in-order, ours */
     cl_mem dummy;                 /* 64 bytes for absent tensors */
+    cl_mem no_items;              /* zeros: the lists of the warm-up */
     bool opened, borrowed;        /* borrowed: the caller's context and device, retained */
     bool own_cache;               /* the driver keeps compiled programs itself */
     int pid;                      /* of the process that listed it */

@@ -301,6 +301,7 @@ void opencl_device_release(struct device *device)
     cl_verdicts_release(d);
     cl_programs_release(d);
     if (d->dummy) clReleaseMemObject(d->dummy);
+    if (d->no_items) clReleaseMemObject(d->no_items);
     if (d->queue) clReleaseCommandQueue(d->queue);
     if (d->context) clReleaseContext(d->context);
     if (d->borrowed) clReleaseDevice(d->id);
@@ -444,6 +445,11 @@ static heed_status open_locked(struct cl_device *d)
         for (size_t i = 0; i < sizeof ones / sizeof *ones; i++) ones[i] = 1.0f;
         d->dummy = clCreateBuffer(d->context, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, sizeof ones, ones, &code);
         if (!d->dummy) return cl_failed(d, "clCreateBuffer(dummy)", code);
+    }
+    if (!d->no_items) {
+        int32_t zeros[32] = {0};
+        d->no_items = clCreateBuffer(d->context, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, sizeof zeros, zeros, &code);
+        if (!d->no_items) return cl_failed(d, "clCreateBuffer(no_items)", code);
     }
     d->opened = true;
     return HEED_OK;

@@ -166,6 +166,13 @@ static void add_mem(struct arguments *a, cl_mem mem)
     add(a, sizeof given, &given);
 }
 
+/* A list of sequences or items. Intel's CPU driver 2026.22 reads them although the launch has no item: what is absent is valid to read, all zeros. */
+static void add_list(struct arguments *a, cl_mem mem)
+{
+    const cl_mem given = mem ? mem : a->device->no_items;
+    add(a, sizeof given, &given);
+}
+
 static void add_int(struct arguments *a, int32_t value) { add(a, sizeof value, &value); }
 
 /* struct problem of common.cl; problem NULL: the warm-up, nobody looks at it. */
@@ -192,10 +199,10 @@ static heed_status attention_arguments(struct cl_device *device, cl_kernel kerne
         if (memory) st[i] = strides_of(memory, attention_slots[i]);
     }
     add_mem(&a, memory ? memory->bound[CL_SLOT_WORKSPACE].mem : NULL);
-    add_mem(&a, lists ? lists->sequences : NULL);
-    add_mem(&a, lists ? lists->q_positions : NULL);
-    add_mem(&a, lists ? lists->page_table : NULL);
-    add_mem(&a, items);
+    add_list(&a, lists ? lists->sequences : NULL);
+    add_list(&a, lists ? lists->q_positions : NULL);
+    add_list(&a, lists ? lists->page_table : NULL);
+    add_list(&a, items);
     add_int(&a, 0);
     add_int(&a, 0);
     add(&a, sizeof st, st);
@@ -351,7 +358,7 @@ static void rows_arguments(struct arguments *a, const struct rows_call *rows, co
         add_mem(a, memory ? memory->bound[rows->slots[i]].mem : NULL);
         if (memory) st[i] = strides_of(memory, rows->slots[i]);
     }
-    add_mem(a, lists ? lists->sequences : NULL);
+    add_list(a, lists ? lists->sequences : NULL);
     if (rows->q_positions) add_mem(a, lists ? lists->q_positions : NULL);
     if (rows->page_table) add_mem(a, lists ? lists->page_table : NULL);
     add_int(a, sequence_count);
