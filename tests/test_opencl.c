@@ -451,6 +451,33 @@ Test(opencl, append_rotate_and_merge_give_what_the_cpu_gives)
     heed_context_destroy(context);
 }
 
+/* An f8 cache without scales counts as one with scales of 1: with, without, and the CPU without. */
+Test(opencl, an_absent_scale_is_one)
+{
+    enum { HEADS = 2, DIM = 8, KEYS = 19 };
+    CL_TEST_BEGIN(context, device);
+    unsigned char k[KEYS * HEADS * DIM], v[sizeof k];
+    float q[HEADS * DIM], ones[KEYS * HEADS], o[3][HEADS * DIM];
+    for (size_t i = 0; i < sizeof k; i++) k[i] = (unsigned char)(0x28 + i * 7 % 32), v[i] = (unsigned char)(0x30 + i * 5 % 16); /* 0.1 .. 2 */
+    for (size_t i = 0; i < HEADS * DIM; i++) q[i] = 0.1f * (float)(i + 1);
+    for (size_t i = 0; i < KEYS * HEADS; i++) ones[i] = 1.0f;
+    const heed_desc desc = {.struct_size = sizeof desc, .q_type = HEED_F32, .k_type = HEED_F8_E4M3, .v_type = HEED_F8_E4M3, .o_type = HEED_F32,
+                            .q_heads = HEADS, .head_dim = DIM};
+    const heed_lengths lengths = {.struct_size = sizeof lengths, .batch = 1, .q_len = 1, .kv_len = KEYS};
+    for (int n = 0; n < 3; n++) {
+        heed_tensors tensors = {.struct_size = sizeof tensors,
+                                .q = beside_tensor(q, sizeof q, HEADS, DIM, 1),
+                                .k = beside_tensor(k, sizeof k, HEADS, DIM, KEYS),
+                                .v = beside_tensor(v, sizeof v, HEADS, DIM, KEYS),
+                                .o = beside_tensor(o[n], sizeof o[n], HEADS, DIM, 1)};
+        if (n == 1) tensors.k_scale = tensors.v_scale = beside_tensor(ones, sizeof ones, HEADS, 1, KEYS);
+        cr_assert_eq(heed_forward(context, n == 2 ? 0 : device, &desc, &lengths, &tensors), HEED_OK, "%s", heed_error_message());
+    }
+    cr_assert(!memcmp(o[0], o[1], sizeof o[0]), "absent and 1 give the same bits");
+    for (size_t i = 0; i < HEADS * DIM; i++) cr_assert(fabsf(o[0][i] - o[2][i]) <= 1e-5f && o[0][i] > 0.1f, "o %zu", i);
+    heed_context_destroy(context);
+}
+
 /* ---- launches -------------------------------------------------------------------------------- */
 
 /* A device so slow that every item is a launch of its own: the same bits. */

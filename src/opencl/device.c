@@ -442,7 +442,7 @@ static heed_status open_locked(struct cl_device *d)
     }
     if (!d->dummy) {
         float ones[CL_DUMMY_BYTES / sizeof(float)]; /* an absent scale reads as 1 */
-        for (size_t i = 0; i < sizeof ones / sizeof *ones; i++) ones[i] = 1.0f;
+        for (size_t i = 0; i < sizeof ones / sizeof *ones; i++) ones[i] = MUTANT(cl_absent_scale) ? 2.0f : 1.0f;
         d->dummy = clCreateBuffer(d->context, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, sizeof ones, ones, &code);
         if (!d->dummy) return cl_failed(d, "clCreateBuffer(dummy)", code);
     }
