@@ -190,7 +190,7 @@ struct arithmetic {
 };
 
 /* Order of arithmetic. HEED_INVARIANT wants one order for every kind of step: rows with ORDER_OWN refuse it. */
-enum order { ORDER_OWN, ORDER_PANEL, ORDER_NAIVE, ORDER_REFERENCE };
+enum order { ORDER_OWN, ORDER_PANEL, ORDER_PANEL_BF16, ORDER_NAIVE, ORDER_REFERENCE };
 
 struct kernel_row {
     const char *name;         /* "cpu.avx2.prefill", "opencl.naive", "reference" */

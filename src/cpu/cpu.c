@@ -15,6 +15,7 @@
 
 static const struct kernel_row *const lists[] = {
 #if defined(__x86_64__)
+    cpu_rows_avx512bf16,
     cpu_rows_avx512,
     cpu_rows_avx2,
 #endif

@@ -189,7 +189,7 @@ static void softmax_row(struct decode_pass *pass, int32_t r)
         UNROLL for (int v = 0; v < LANE_VECTORS; v++) {
             const vf e = vexp(vsub(vload(row + n + v * VW), shift));
             sum[v] = vadd(sum[v], e);
-            vstore(row + n + v * VW, e);
+            vstore(row + n + v * VW, vround(e));
         }
     UNROLL for (int v = 0; v < LANE_VECTORS; v++) vstore(lanes + v * VW, sum[v]);
     pass->sums[2 * r] = m;
@@ -200,7 +200,7 @@ static void softmax_row(struct decode_pass *pass, int32_t r)
 
 /* ---- the item --------------------------------------------------------------- */
 
-/* q of each tile of R rows as [d / 16][R][16]. */
+/* q of each tile of R rows as [d / 16][R][16], in cells. */
 static void load_queries(struct decode_pass *pass)
 {
     const struct problem *p = pass->p;
@@ -210,7 +210,7 @@ static void load_queries(struct decode_pass *pass)
             const unsigned char *row = query_row(&pass->call->q, pass->s, pass->b, row_head(pass, first + r), row_query(pass, first + r));
             float *to = pass->q + (int64_t)first * pass->dim16 + r * 16;
             for (int32_t d = 0; d < pass->dim16; d += 16, to += rows * 16)
-                for (int v = 0; v < 16; v += VW) vstore(to + v, vload_row_n(p->q_type, row, d + v, lanes_left(p->head_dim - d - v)));
+                for (int v = 0; v < 16; v += VW) vstore(to + v, load_key_n(p->q_type, row, d + v, p->head_dim));
         }
     }
 }
@@ -257,7 +257,7 @@ static void leave_row(const struct decode_pass *pass, const struct work_item *it
 
 static size_t decode_scratch(const struct problem *p, int32_t kv_len_max)
 {
-    struct decode_pass pass = {.dim16 = whole_lanes(p->head_dim), .v16 = whole_lanes(p->v_head_dim)};
+    struct decode_pass pass = {.dim16 = whole_lanes(cells_of(p->head_dim)), .v16 = whole_lanes(p->v_head_dim)};
     (void)kv_len_max;
     return decode_place(&pass, NULL);
 }
@@ -274,7 +274,7 @@ static void decode_item(const struct call *call, const struct work_item *item, v
                                .q_begin = item->q_begin,
                                .kv_begin = item->kv_begin,
                                .keys = item->kv_end - item->kv_begin,
-                               .dim16 = whole_lanes(p->head_dim),
+                               .dim16 = whole_lanes(cells_of(p->head_dim)),
                                .v16 = whole_lanes(p->v_head_dim),
                                .k_bytes = (int32_t)type_row_bytes(p->k_type, p->head_dim),
                                .ahead = rows > 1, /* one row alone: the hardware fetches better */
@@ -292,12 +292,19 @@ static void decode_item(const struct call *call, const struct work_item *item, v
 static const struct cpu_kernel decode_kernel = {.item = decode_item, .merge_parts = merge_parts_rows, .scratch = decode_scratch};
 
 /* h_d: head_dim / 16 fmas and 4 levels of the tree. h_n: one chain of 512 keys, a merge per chunk, a value's scale and the sink. */
-#define DECODE_ROWS(isa, need)                                                                                              \
+#define DECODE_ROW(isa, need, ...)                                                                                        \
     {.name = "cpu." isa ".decode", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = (need),                        \
-     .features = ~(uint64_t)HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL,             \
-     .o_types = TYPES_FLOAT, .q_tile = 0, .kv_chunk = DECODE_CHUNK, .packs_group = true,                                       \
-     .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = DECODE_CHUNK, .sum_extra = 2, .rescale_block = DECODE_CHUNK, \
-                    .exp_ulp = 1.1f, .exp_roundings = 1, .tanh_ulp = 3, .log_ulp = 1, .div_roundings = 2,                      \
-                    .weight_type = HEED_F32},                                                                                  \
-     .cpu = &decode_kernel}
+     .features = ~(uint64_t)HEED_WRITE_SCORES, .o_types = TYPES_FLOAT, .q_tile = 0, .kv_chunk = DECODE_CHUNK,                 \
+     .packs_group = true, .cpu = &decode_kernel, __VA_ARGS__}
+#define DECODE_ARITHMETIC                                                                                                  \
+    .dot_lanes = 16, .dot_extra = 4, .key_block = DECODE_CHUNK, .sum_extra = 2, .rescale_block = DECODE_CHUNK, .exp_ulp = 1.1f, \
+    .exp_roundings = 1, .tanh_ulp = 3, .log_ulp = 1, .div_roundings = 2
+#if CELL == 1
+#define DECODE_ROWS(isa, need)                                                                                            \
+    DECODE_ROW(isa, need, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {DECODE_ARITHMETIC})
+#else /* denormal bf16 and f32 count as 0; weights meet V as bf16 */
+#define DECODE_ROWS(isa, need)                                                                                            \
+    DECODE_ROW(isa, need, .q_types = TYPE_BIT(HEED_BF16), .k_types = TYPE_BIT(HEED_BF16), .v_types = TYPE_BIT(HEED_BF16),      \
+               .arithmetic = {DECODE_ARITHMETIC, .weight_type = HEED_BF16, .flushes = true})
+#endif
 #endif

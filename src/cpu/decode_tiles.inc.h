@@ -5,6 +5,7 @@
 #ifndef HEED_DECODE_TILES_INC_H
 #define HEED_DECODE_TILES_INC_H
 
+#include "cells.inc.h"
 #include "lanes.inc.h"
 
 enum {
@@ -20,12 +21,32 @@ enum {
 
 /* ---- dot products --------------------------------------------------------- */
 
-/* Dots of R rows with KP keys, VS vectors of the 16 lanes at a time: by so few that sums and operands stay in registers. q: [d / 16][R][16],
- * so that one address serves all rows. */
+/* Cells [d, d + VW) of a row of keys; _n: as far as element dim. */
+#if CELL == 1
+INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d) { return vload_row(type, row, d); }
+INLINE vf load_key_n(const heed_type type, const unsigned char *row, int32_t d, int32_t dim)
+{
+    return vload_row_n(type, row, d, lanes_left(dim - d));
+}
+#else
+INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d)
+{
+    (void)type;
+    return vload((const float *)row + d);
+}
+INLINE vf load_key_n(const heed_type type, const unsigned char *row, int32_t d, int32_t dim)
+{
+    (void)type;
+    return vload_cells_n((const uint16_t *)row + 2 * d, dim - 2 * d);
+}
+#endif
+
+/* Dots of R rows with KP keys, VS vectors of the 16 lanes at a time: by so few that sums and operands stay in registers. q: [d / 16][R][16]
+ * in cells, so that one address serves all rows. */
 INLINE void dots(const heed_type type, const int R, const int KP, const int VS, const float *q, int32_t dim,
                  const unsigned char *const *rows, vf (*sum)[LANE_VECTORS], const int sum_step)
 {
-    const int32_t whole = dim / 16 * 16;
+    const int32_t whole = dim / CELL / 16 * 16;
     UNROLL for (int u = 0; u < LANE_VECTORS; u += VS) {
         vf a[16][LANE_VECTORS];
         const unsigned char *row[16];
@@ -36,22 +57,22 @@ INLINE void dots(const heed_type type, const int R, const int KP, const int VS, 
             UNROLL for (int n = 0; n < KP; n++) KEEP_ADDRESS(row[n]);
             UNROLL for (int v = 0; v < VS; v++) {
                 vf x[16];
-                UNROLL for (int n = 0; n < KP; n++) x[n] = vload_row(type, row[n], d + v * VW);
+                UNROLL for (int n = 0; n < KP; n++) x[n] = load_key(type, row[n], d + v * VW);
                 UNROLL for (int r = 0; r < R; r++) {
                     vf y = vload(q + (d - u * VW) * R + r * 16 + (u + v) * VW);
                     if (KP > 1) KEEP(y);
-                    UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vfma(x[n], y, a[r * KP + n][v]);
+                    UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vmac(a[r * KP + n][v], y, x[n]);
                 }
             }
         }
-        if (whole < dim)
+        if (whole * CELL < dim)
             UNROLL for (int v = 0; v < VS; v++) {
                 const int32_t d = whole + (u + v) * VW;
                 vf x[16];
-                UNROLL for (int n = 0; n < KP; n++) x[n] = vload_row_n(type, rows[n], d, lanes_left(dim - d));
+                UNROLL for (int n = 0; n < KP; n++) x[n] = load_key_n(type, rows[n], d, dim);
                 UNROLL for (int r = 0; r < R; r++) {
                     const vf y = vload(q + whole * R + r * 16 + (u + v) * VW);
-                    UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vfma(x[n], y, a[r * KP + n][v]);
+                    UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vmac(a[r * KP + n][v], y, x[n]);
                 }
             }
         UNROLL for (int r = 0; r < R; r++)
@@ -61,7 +82,7 @@ INLINE void dots(const heed_type type, const int R, const int KP, const int VS, 
 }
 
 /* Dots of R rows with 16 keys: 16 / R keys fill 16 accumulators of 16 lanes, KP keys side by side; a tree makes them one vector of
- * scores. Each dot: lane n sums d = n, n + 16, ... by fma from 0; a tail is filled with zeros. next: rows to fetch meanwhile, or NULL. */
+ * scores. Each dot: lane n sums d = n, n + 16, ... by fma from 0 (in cells: two d at a time); a tail is filled with zeros. next: rows to fetch meanwhile, or NULL. */
 INLINE void score_tile(const heed_type type, const int R, const int KP, const int VS, const float *q, int32_t dim,
                        const unsigned char *const *rows, const unsigned char *const *next, int32_t next_bytes, float *to)
 {
@@ -88,11 +109,60 @@ struct strip {
     int32_t d, n, fetch_keys, fetch_from, fetch_to;
 };
 
+/* What the strip wants of row `next`. */
+INLINE void fetch_strip(const heed_type type, const struct strip *strip, const unsigned char *next)
+{
+    const unsigned char *end = row_address(type, next, strip->fetch_to);
+    for (next = row_address(type, next, strip->fetch_from); next < end; next += 64) vprefetch(next);
+}
+
+#if CELL == 2
+/* C vectors of 16 columns of two rows as cells; TAIL: n < 16 columns of one vector. */
+INLINE void zip_columns(const int C, const bool TAIL, const uint16_t *one, const uint16_t *two, int n, vf *x)
+{
+    if (C == 1)
+        x[0] = vzip16(one, two, TAIL ? n : 16);
+    else
+        UNROLL for (int c = 0; c < C; c += 2) vzip32(one + 16 * c, two + 16 * c, &x[c], &x[c + 1]);
+}
+
+/* As below, two visible keys at a time: which two depends on the row's own keys alone. Weights are bf16 in the form of floats. */
+INLINE void value_tile(const heed_type type, const int R, const int C, const bool TAIL, const float *p, uint64_t bits,
+                       const unsigned char *const *rows, const struct strip *strip, float *acc, int32_t acc_step)
+{
+    static const uint16_t none[MAX_HEAD_DIM] = {0}; /* beside an odd last key: 0 times its own value might be NaN */
+    const struct strip own = *strip;
+    vf a[8][8];
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int c = 0; c < C; c++) a[r][c] = vload(acc + r * acc_step + c * VW);
+    while (bits) {
+        const int j = __builtin_ctzll(bits);
+        bits &= bits - 1;
+        const bool two = bits != 0;
+        const int k = two ? __builtin_ctzll(bits) : j;
+        bits &= bits - 1; /* 0 & anything is 0 */
+        vf x[8];
+        if (own.fetch_to > 0) {
+            fetch_strip(type, &own, rows[j + own.fetch_keys]);
+            fetch_strip(type, &own, rows[k + own.fetch_keys]);
+        }
+        zip_columns(C, TAIL, (const uint16_t *)rows[j] + own.d, (two ? (const uint16_t *)rows[k] : none) + own.d, own.n, x);
+        UNROLL for (int r = 0; r < R; r++) {
+            const uint32_t lower = bits_of(p[r * DECODE_CHUNK + j]) >> 16, upper = two ? bits_of(p[r * DECODE_CHUNK + k]) : 0;
+            const vf w = vset1(float_of(lower | upper));
+            UNROLL for (int c = 0; c < C; c++) a[r][c] = vmac(a[r][c], w, x[c]);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int c = 0; c < C; c++) vstore(acc + r * acc_step + c * VW, a[r][c]);
+}
+
+#else
 /* acc[r][d ...] += p[r][key] v[key][d ...] for the keys of one block whose bit is set: R rows, C times 16 columns (TAIL: fewer than 16). */
 INLINE void value_tile(const heed_type type, const int R, const int C, const bool TAIL, const float *p, uint64_t bits,
                        const unsigned char *const *rows, const struct strip *strip, float *acc, int32_t acc_step)
 {
-    const int32_t d = strip->d, n = strip->n, fetch_from = strip->fetch_from, fetch_to = strip->fetch_to, fetch_keys = strip->fetch_keys;
+    const struct strip own = *strip;
     enum { MOST = 8 * LANE_VECTORS };
     vf a[8][MOST];
     UNROLL for (int r = 0; r < R; r++)
@@ -102,12 +172,9 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
         const unsigned char *row = rows[j];
         vf x[MOST];
         bits &= bits - 1;
-        if (fetch_to > 0) {
-            const unsigned char *next = rows[j + fetch_keys], *end = row_address(type, next, fetch_to);
-            for (next = row_address(type, next, fetch_from); next < end; next += 64) vprefetch(next);
-        }
+        if (own.fetch_to > 0) fetch_strip(type, &own, rows[j + own.fetch_keys]);
         UNROLL for (int v = 0; v < C * LANE_VECTORS; v++)
-            x[v] = TAIL ? vload_row_n(type, row, d + v * VW, lanes_left(n - v * VW)) : vload_row(type, row, d + v * VW);
+            x[v] = TAIL ? vload_row_n(type, row, own.d + v * VW, lanes_left(own.n - v * VW)) : vload_row(type, row, own.d + v * VW);
         UNROLL for (int r = 0; r < R; r++) {
             const vf w = vset1(p[r * DECODE_CHUNK + j]);
             UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) a[r][v] = vfma(w, x[v], a[r][v]);
@@ -116,6 +183,8 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) vstore(acc + r * acc_step + v * VW, a[r][v]);
 }
+
+#endif
 
 /* ---- instances: types x rows of a tile; shapes by the registers there are -- */
 
@@ -173,9 +242,12 @@ struct decode_tiles {
     value_fn value[DECODE_TILES][3];
 };
 
+DECODE_INSTANCES(bf16, HEED_BF16)
+#if CELL == 2
+static const struct decode_tiles decode_tiles[] = {[HEED_BF16] = DECODE_ENTRY(bf16)};
+#else
 DECODE_INSTANCES(f32, HEED_F32)
 DECODE_INSTANCES(f16, HEED_F16)
-DECODE_INSTANCES(bf16, HEED_BF16)
 DECODE_INSTANCES(i8, HEED_I8)
 DECODE_INSTANCES(q8_0, HEED_Q8_0)
 DECODE_INSTANCES(q4_0, HEED_Q4_0)
@@ -187,6 +259,7 @@ static const struct decode_tiles decode_tiles[] = {
     [HEED_I8] = DECODE_ENTRY(i8),           [HEED_Q8_0] = DECODE_ENTRY(q8_0),       [HEED_Q4_0] = DECODE_ENTRY(q4_0),
     [HEED_F8_E4M3] = DECODE_ENTRY(f8_e4m3), [HEED_F8_E5M2] = DECODE_ENTRY(f8_e5m2),
 };
+#endif
 
 /* The largest tile, as its logarithm, for so many rows. */
 static inline int tile_for(int32_t rows) { return DECODE_TILES == 1 || rows == 1 ? 0 : rows < 4 ? 1 : 2; }

@@ -5,12 +5,15 @@
  *     S^T [key][row] = K (as it lies, one scalar broadcast per key and d) x Q^T [d][row]
  *     O^T [d][row]   = V (as it lies, one scalar broadcast per key and d) x P^T [key][row]
  *
+ * Both products go cell by cell (cells.inc.h): pairs along d in Q and K, pairs of keys in P and V where a cell holds two.
+ *
  * Maximum, sum, rescaling and masking are element-wise: no horizontal operation anywhere. Each score is one chain of fma over d in order,
  * each output element and each sum one chain over the keys, so bits depend neither on the width of a vector nor on the tile shapes.
  */
 #ifndef HEED_PANEL_INC_H
 #define HEED_PANEL_INC_H
 
+#include "cells.inc.h"
 #include "kernel.h"
 
 #include <float.h>
@@ -26,7 +29,7 @@ enum {
 struct panel {
     int vectors, width;     /* width = vectors * VW rows, of which `rows` are real */
     int rows, first;        /* first: number of row 0 in the pass */
-    float *q, *o;           /* [head_dim][width], [v_head_dim][width] */
+    float *q, *o;           /* [cells of head_dim][width], [v_head_dim][width] */
     float *m, *l;           /* [width] running maximum and sum */
     int32_t begin_min, begin_max, end_min, end_max; /* of the rows' visible ranges; empty rows count in end_min alone */
     int32_t begin[PANEL_VECTORS], end[PANEL_VECTORS]; /* by vector: smallest begin, largest end; INT32_MAX, 0 where no row sees a key */
@@ -34,16 +37,17 @@ struct panel {
 
 /* What the panels of a pass share. */
 struct panel_work {
-    float *p;               /* [PANEL_KEYS][width] scores, then weights */
+    float *p;               /* [PANEL_KEYS][width] scores, then [cells of PANEL_KEYS][width] weights */
+    float scale;            /* of the scores, where it is not in Q */
     float *top, *fade;      /* [PANEL_ROWS] maximum with this block, factor for what was summed before */
 };
 
 /* Rows r of a strided matrix as groups of 3 with one base each: few address registers. */
 #define ROW3(base, r, step) (base)[(r) / 3][((r) % 3) * (step)]
 
-/* S^T of `rows` keys, and the running maximum. */
+/* S^T of `rows` keys, and the running maximum; dim in cells. */
 INLINE void score_tile_of(const int rows, const int vectors, const float *restrict q, ptrdiff_t width, const float *restrict k, ptrdiff_t step,
-                          int dim, float *restrict p, float *restrict top)
+                          int dim, float scale, float *restrict p, float *restrict top)
 {
     vf acc[TILE_MAX][PANEL_VECTORS], best[PANEL_VECTORS];
     const float *base[TILE_MAX / 3];
@@ -55,7 +59,7 @@ INLINE void score_tile_of(const int rows, const int vectors, const float *restri
         UNROLL for (int c = 0; c < vectors; c++) x[c] = vload(q + c * VW);
         UNROLL for (int r = 0; r < rows; r++) {
             const vf y = vset1(ROW3(base, r, step));
-            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vfma(y, x[c], acc[r][c]);
+            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac(acc[r][c], x[c], y);
         }
         UNROLL for (int t = 0; t < (rows + 2) / 3; t++) base[t]++;
         q += width;
@@ -63,13 +67,14 @@ INLINE void score_tile_of(const int rows, const int vectors, const float *restri
     UNROLL for (int c = 0; c < vectors; c++) best[c] = vload(top + c * VW);
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int c = 0; c < vectors; c++) {
+            if (CELL > 1) acc[r][c] = vmul(acc[r][c], vset1(scale));
             vstore(p + r * width + c * VW, acc[r][c]);
             best[c] = vmax(best[c], acc[r][c]);
         }
     UNROLL for (int c = 0; c < vectors; c++) vstore(top + c * VW, best[c]);
 }
 
-/* O^T of `rows` columns of V; rescaling is folded into the load of the accumulators. */
+/* O^T of `rows` columns of V; rescaling is folded into the load of the accumulators; keys in cells. */
 INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, ptrdiff_t width, const float *restrict v, ptrdiff_t step,
                           const float *restrict p, int keys, const float *restrict fade)
 {
@@ -82,7 +87,7 @@ INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, 
         UNROLL for (int c = 0; c < vectors; c++) x[c] = vload(p + c * VW);
         UNROLL for (int r = 0; r < rows; r++) {
             const vf y = vset1(v[r]);
-            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vfma(y, x[c], acc[r][c]);
+            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac(acc[r][c], x[c], y);
         }
         v += step;
         p += width;
@@ -108,8 +113,8 @@ struct lanes { int first, end; };
 /* Scores of keys [x, x + keys) and output columns [x, x + dims) for some vectors of a panel; one pair of functions per number of vectors:
  * 6 x 4, 6 x 3, 12 x 2 or 6 x 2, 12 x 1 accumulators. k is the row of key x, v column x of the row of the first key. */
 #define PANEL_FUNCTIONS(vectors, most)                                                                                               \
-    NOINLINE void score_keys_##vectors(const float *q, ptrdiff_t width, const float *k, ptrdiff_t step, int keys, int dim, float *p,   \
-                                       float *top)                                                                                   \
+    NOINLINE void score_keys_##vectors(const float *q, ptrdiff_t width, const float *k, ptrdiff_t step, int keys, int dim, float scale, \
+                                       float *p, float *top)                                                                                   \
     {                                                                                                                                \
         FOR_TILES(x, keys, most, SCORE_TILE_##vectors);                                                                              \
     }                                                                                                                                \
@@ -118,7 +123,7 @@ struct lanes { int first, end; };
     {                                                                                                                                \
         FOR_TILES(x, dim, most, VALUE_TILE_##vectors);                                                                               \
     }
-#define SCORE_TILE(rows, n) score_tile_of(rows, n, q, width, k + x * step, step, dim, p + x * width, top)
+#define SCORE_TILE(rows, n) score_tile_of(rows, n, q, width, k + x * step, step, dim, scale, p + x * width, top)
 #define VALUE_TILE(rows, n) value_tile_of(rows, n, o + x * width, width, v + x, step, p, keys, fade)
 #define SCORE_TILE_1(rows) SCORE_TILE(rows, 1)
 #define SCORE_TILE_2(rows) SCORE_TILE(rows, 2)
@@ -142,29 +147,29 @@ PANEL_FUNCTIONS(2, 6)
 static void score_keys(const struct panel *a, const struct panel_work *w, struct lanes lanes, const float *k, ptrdiff_t step, int x, int keys,
                        int dim)
 {
-    const int lane = lanes.first * VW, vectors = lanes.end - lanes.first;
+    const int lane = lanes.first * VW, vectors = lanes.end - lanes.first, cells = cells_of(dim);
     const float *q = a->q + lane;
     float *p = w->p + (ptrdiff_t)x * a->width + lane, *top = w->top + lane;
-    if (vectors == 1) score_keys_1(q, a->width, k, step, keys, dim, p, top);
-    if (vectors == 2) score_keys_2(q, a->width, k, step, keys, dim, p, top);
+    if (vectors == 1) score_keys_1(q, a->width, k, step, keys, cells, w->scale, p, top);
+    if (vectors == 2) score_keys_2(q, a->width, k, step, keys, cells, w->scale, p, top);
 #if VEC_REGISTERS == 32
-    if (vectors == 3) score_keys_3(q, a->width, k, step, keys, dim, p, top);
-    if (vectors == 4) score_keys_4(q, a->width, k, step, keys, dim, p, top);
+    if (vectors == 3) score_keys_3(q, a->width, k, step, keys, cells, w->scale, p, top);
+    if (vectors == 4) score_keys_4(q, a->width, k, step, keys, cells, w->scale, p, top);
 #endif
 }
 
-/* v: row of key x; output columns [d, d + dim). */
+/* v: cells of key x and its next; output columns [d, d + dim); x is a multiple of CELL. */
 static void value_dims(const struct panel *a, const struct panel_work *w, struct lanes lanes, const float *v, ptrdiff_t step, int x, int keys,
                        int d, int dim)
 {
-    const int lane = lanes.first * VW, vectors = lanes.end - lanes.first;
-    const float *p = w->p + (ptrdiff_t)x * a->width + lane, *fade = w->fade + lane;
+    const int lane = lanes.first * VW, vectors = lanes.end - lanes.first, cells = cells_of(keys);
+    const float *p = w->p + (ptrdiff_t)(x / CELL) * a->width + lane, *fade = w->fade + lane;
     float *o = a->o + (ptrdiff_t)d * a->width + lane;
-    if (vectors == 1) value_dims_1(o, a->width, v + d, step, p, keys, dim, fade);
-    if (vectors == 2) value_dims_2(o, a->width, v + d, step, p, keys, dim, fade);
+    if (vectors == 1) value_dims_1(o, a->width, v + d, step, p, cells, dim, fade);
+    if (vectors == 2) value_dims_2(o, a->width, v + d, step, p, cells, dim, fade);
 #if VEC_REGISTERS == 32
-    if (vectors == 3) value_dims_3(o, a->width, v + d, step, p, keys, dim, fade);
-    if (vectors == 4) value_dims_4(o, a->width, v + d, step, p, keys, dim, fade);
+    if (vectors == 3) value_dims_3(o, a->width, v + d, step, p, cells, dim, fade);
+    if (vectors == 4) value_dims_4(o, a->width, v + d, step, p, cells, dim, fade);
 #endif
 }
 
@@ -174,29 +179,43 @@ static void value_select(const struct panel *a, const struct panel_work *w, cons
     for (int d = 0; d < dim; d++)
         for (int c = 0; c < a->width; c += VW) {
             vf acc = vmul(vload(a->o + (size_t)d * (size_t)a->width + c), vload(w->fade + c));
-            for (int j = 0; j < keys; j++) {
-                const vf p = vload(w->p + (size_t)j * (size_t)a->width + c);
-                acc = vselect(vis_minus_zero(p), acc, vfma(vset1(v[j * step + d]), p, acc));
-            }
+            for (int j = 0; j < cells_of(keys); j++)
+                acc = vmac_seen(acc, vload(w->p + (size_t)j * (size_t)a->width + c), vset1(v[j * step + d]));
             vstore(a->o + (size_t)d * (size_t)a->width + c, acc);
         }
 }
 
-/* m' = max(m, s), fade = e^(m - m'), p = e^(s - m'), l' = l fade + sum p. A hidden key has s = -infinity: weight 0, or -0 if marked.
- * A row that has seen nothing keeps m = -infinity; -FLT_MAX stands in for it in differences, so that they are no NaN. */
+/* e^(s - m); hidden keys, whose score is -infinity, get 0, or -0 if marked. */
+INLINE vf weight_of(vf s, vf m, const bool mark)
+{
+    const vf e = vexp(vsub(s, m));
+    return mark && !MUTANT(cpu_prefill_no_mark) ? vselect(veq(s, vset1(-INFINITY)), vset1(-0.0f), e) : e;
+}
+
+/* m' = max(m, s), fade = e^(m - m'), p = e^(s - m'), l' = l fade + sum p, key by key. Cells of two keys are packed in place, behind what is
+ * read; a key that is not there counts as hidden. A row that has seen nothing keeps m = -infinity; -FLT_MAX stands in for it in differences,
+ * so that they are no NaN. */
 INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int keys, const bool mark)
 {
     for (int c = 0; c < a->width; c += VW) {
         const vf old = vload(a->m + c), top = vload(w->top + c), m = vmax(top, vset1(-FLT_MAX)), fade = vexp(vsub(old, m));
         vf l = vmul(vload(a->l + c), fade);
         float *p = w->p + c;
+#if CELL == 1
         for (int j = 0; j < keys; j++, p += a->width) {
-            const vf s = vload(p);
-            vf e = vexp(vsub(s, m));
+            const vf e = weight_of(vload(p), m, mark);
             l = vadd(l, e);
-            if (mark && !MUTANT(cpu_prefill_no_mark)) e = vselect(veq(s, vset1(-INFINITY)), vset1(-0.0f), e);
             vstore(p, e);
         }
+#else
+        const float *s = p;
+        for (int j = 0; j < keys; j += 2, s += 2 * a->width, p += a->width) {
+            const vf e = weight_of(vload(s), m, mark);
+            const vf f = j + 1 < keys ? weight_of(vload(s + a->width), m, mark) : vset1(mark ? -0.0f : 0.0f);
+            l = vadd(vadd(l, e), f);
+            vstore(p, vpack(e, f));
+        }
+#endif
         vstore(a->m + c, top);
         vstore(a->l + c, l);
         vstore(w->fade + c, MUTANT(cpu_prefill_no_rescale) ? vset1(1) : fade);

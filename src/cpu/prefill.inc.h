@@ -208,7 +208,7 @@ static void value_span(const struct prefill_pass *pass, const struct prefill_spa
         }
         for (int d = 0; d < dim; d += DIM_STEP) {
             if (x == 0) prefetch_step(pass, ahead, ahead->v, d / DIM_STEP, (dim + DIM_STEP - 1) / DIM_STEP);
-            value_dims(a, &pass->work, lanes, v.data + x * v.step, v.step, x, end - x, d, min_int(DIM_STEP, dim - d));
+            value_dims(a, &pass->work, lanes, v.data + x / CELL * v.step, v.step, x, end - x, d, min_int(DIM_STEP, dim - d));
         }
         for (int c = lanes.first; c < lanes.end; c++) vstore(pass->work.fade + c * VW, vset1(1));
     }
@@ -247,8 +247,8 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end)
         if (span[n].j1 > j1) j1 = span[n].j1;
     }
     if (j0 >= j1) return;
-    const struct key_block k = load_block(pass->call, &pass->k, pass->b, pass->g, j0, j1);
-    const struct key_block v = load_block(pass->call, &pass->v, pass->b, pass->g, j0, j1);
+    const struct key_block k = load_keys(pass->call, &pass->k, pass->b, pass->g, j0, j1);
+    const struct key_block v = load_values(pass->call, &pass->v, pass->b, pass->g, j0, j1);
     const bool finite = block_is_finite(v, j1 - j0, pass->p->v_head_dim);
     if (j1 == block + PANEL_KEYS && j1 < end) {
         ahead.j0 = j1;
@@ -259,7 +259,7 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end)
     for (int n = 0; n < pass->panels; n++) {
         if (span[n].j0 >= span[n].j1) continue;
         const ptrdiff_t skip = span[n].j0 - j0;
-        attend_block(pass, &span[n], (struct key_block){k.data + skip * k.step, k.step}, (struct key_block){v.data + skip * v.step, v.step},
+        attend_block(pass, &span[n], (struct key_block){k.data + skip * k.step, k.step}, (struct key_block){v.data + skip / CELL * v.step, v.step},
                      finite, &ahead);
         ahead.k = ahead.v = NULL;
     }
@@ -314,6 +314,7 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
     pass.k = (struct key_source){.rows = &call->k, .scales = &call->k_scale, .type = p->k_type, .dim = p->head_dim};
     pass.v = (struct key_source){.rows = &call->v, .scales = &call->v_scale, .type = p->v_type, .dim = p->v_head_dim};
     place_pass(&pass, scratch);
+    pass.work.scale = p->scale;
     const int32_t rows = (item->q_end - item->q_begin) * p->group;
     for (int32_t first = 0; first < rows; first += PASS_ROWS) {
         start_pass(&pass, item, first, min_int(PASS_ROWS, rows - first));
@@ -339,17 +340,27 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
 }
 
 /* Also a row for decode steps, behind the decode rows: HEED_INVARIANT wants one order of arithmetic for both, and this one has it. */
-#define PREFILL_ROW(isa, need, name_end, tile, fits_)                                                                                \
+#define PREFILL_ROW(isa, need, name_end, tile, fits_, ...)                                                                           \
     {                                                                                                                               \
-        .name = "cpu." isa ".prefill" name_end, .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL,         \
-        .needs = need, .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL,                    \
-        .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .dim_limit = MAX_HEAD_DIM, .fits = fits_, .q_tile = tile, .packs_group = true,   \
-        .arithmetic = {.dot_lanes = 1, .rescale_block = PANEL_KEYS, .exp_ulp = 1.1f, .exp_roundings = 1, .tanh_ulp = 2, .log_ulp = 1,   \
-                       .div_roundings = 1},                                                                                         \
-        .cpu = &prefill_kernel                                                                                                      \
+        .name = "cpu." isa ".prefill" name_end, .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .needs = need,                \
+        .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .o_types = TYPES_FLOAT, .dim_limit = MAX_HEAD_DIM, .fits = fits_,               \
+        .q_tile = tile, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
     }
+#define PREFILL_ARITHMETIC                                                                                                          \
+    .dot_lanes = 1, .rescale_block = PANEL_KEYS, .exp_ulp = 1.1f, .exp_roundings = 1, .tanh_ulp = 2, .log_ulp = 1, .div_roundings = 1
+#define PREFILL_FLOATS                                                                                                              \
+    .order = ORDER_PANEL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {PREFILL_ARITHMETIC}
+/* vdpbf16ps takes bf16 and f32 that are denormal for 0; weights meet V as bf16. */
+#define PREFILL_PAIRS                                                                                                               \
+    .order = ORDER_PANEL_BF16, .q_types = TYPE_BIT(HEED_BF16), .k_types = TYPE_BIT(HEED_BF16), .v_types = TYPE_BIT(HEED_BF16),         \
+    .arithmetic = {PREFILL_ARITHMETIC, .weight_type = HEED_BF16, .flushes = true}
+#if CELL == 1
+#define PREFILL_COLUMNS PREFILL_FLOATS
+#else
+#define PREFILL_COLUMNS PREFILL_PAIRS
+#endif
 /* Queries per item: 128 rows or a few times that. The second row serves every group; with large groups its items would be few and long. */
 #define PREFILL_ROWS(isa, need)                                                                                                     \
-    PREFILL_ROW(isa, need, ".grouped", 32, prefill_group_fits), PREFILL_ROW(isa, need, "", 128, NULL)
+    PREFILL_ROW(isa, need, ".grouped", 32, prefill_group_fits, PREFILL_COLUMNS), PREFILL_ROW(isa, need, "", 128, NULL, PREFILL_COLUMNS)
 
 #endif

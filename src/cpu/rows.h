@@ -13,6 +13,7 @@ extern const struct kernel_row cpu_rows_scalar[];
 #if defined(__x86_64__)
 extern const struct kernel_row cpu_rows_avx2[];
 extern const struct kernel_row cpu_rows_avx512[];
+extern const struct kernel_row cpu_rows_avx512bf16[];
 #endif
 extern const struct kernel_row cpu_rows_reference[];
 
