@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INFO = 1, RUN = 2, CHECK = 4, BENCH = 8, ROOF = 16, SHOW = 32, CACHE = 64, ALL = 127 };
+enum { INFO = 1, RUN = 2, CHECK = 4, BENCH = 8, ROOF = 16, SHOW = 32, CACHE = 64, EXPLORE = 128, ALL = 255 };
 
 const struct verb verbs[] = {
     {"info", "", "versions, instruction set, threads, devices and why one is unusable", INFO, run_info},
@@ -18,6 +18,7 @@ const struct verb verbs[] = {
     {"bench", "[PROBLEM...]", "check once, then time, beside the machine's own ceilings", BENCH, run_bench},
     {"roof", "", "the machine's ceilings: FMA peak, read bandwidth, launch round trip", ROOF, run_roof},
     {"show", "[WORDS]", "an attention pattern as a heat map: of files, or of a lesson", SHOW, run_show},
+    {"explore", "", "the interactive lesson: move q, k and v by keys and see the pattern change", EXPLORE, run_explore},
     {"cache", "[--list | --clear]", "compiled OpenCL kernels on disk", CACHE, run_cache},
     {0},
 };
@@ -32,18 +33,18 @@ static const struct row {
     uint32_t verbs;
 } rows[] = {
 #define PLACE(field) offsetof(struct options, field)
-    {"q", "FILE", "queries, [batch, len, heads, dim] or [len, heads, dim]", 0, TEXT, PLACE(q), RUN | SHOW | CHECK},
-    {"k", "FILE", "keys", 0, TEXT, PLACE(k), RUN | SHOW | CHECK},
-    {"v", "FILE", "values (show: not needed)", 0, TEXT, PLACE(v), RUN | SHOW | CHECK},
+    {"q", "FILE", "queries, [batch, len, heads, dim] or [len, heads, dim]", 0, TEXT, PLACE(q), RUN | SHOW | CHECK | EXPLORE},
+    {"k", "FILE", "keys", 0, TEXT, PLACE(k), RUN | SHOW | CHECK | EXPLORE},
+    {"v", "FILE", "values (show, explore: not needed)", 0, TEXT, PLACE(v), RUN | SHOW | CHECK | EXPLORE},
     {"mask", "FILE", "bool, broadcast to [batch, heads, q_len, kv_len]: false hides the key", 0, TEXT, PLACE(mask), RUN | SHOW | CHECK},
     {"bias", "FILE", "added to the logits, broadcast likewise; -inf hides the key", 0, TEXT, PLACE(bias), RUN | SHOW | CHECK},
     {"output", "FILE", "where the result goes (run: .npy, show: .png)", 'o', TEXT, PLACE(output), RUN | SHOW},
     {"lse", "FILE", "write the logarithm of the sum of exponentials", 0, TEXT, PLACE(lse), RUN},
     {"scores", "FILE", "write the scores (stage: scores=0..3, default 3 = probabilities)", 0, TEXT, PLACE(scores), RUN},
-    {"tokens", "FILE", "labels of rows and columns, one a line", 0, TEXT, PLACE(tokens), SHOW},
-    {"head", "N", "this query head (show: default the first)", 0, COUNT, PLACE(head), SHOW},
+    {"tokens", "FILE", "labels of rows and columns, one a line", 0, TEXT, PLACE(tokens), SHOW | EXPLORE},
+    {"head", "N", "this query head (default: the first)", 0, COUNT, PLACE(head), SHOW | EXPLORE},
     {"mean", NULL, "the mean over all heads", 0, FLAG, PLACE(mean), SHOW},
-    {"color", "HOW", "auto, 24bit, 256, 16 or never (auto: by NO_COLOR, TERM, COLORTERM)", 0, TEXT, PLACE(color), SHOW},
+    {"color", "HOW", "auto, 24bit, 256, 16 or never (auto: by NO_COLOR, TERM, COLORTERM)", 0, TEXT, PLACE(color), SHOW | EXPLORE},
     {"zoom", "N", "pixels per element in the picture", 0, COUNT, PLACE(zoom), SHOW},
     {"cases", "DIR", "every folder with a case.json below DIR", 0, TEXT, PLACE(cases), CHECK},
     {"against", "LIST", "reference, cpu, opencl: what to compare with (default reference)", 0, TEXT, PLACE(against), CHECK},
@@ -54,7 +55,7 @@ static const struct row {
     {"clear", NULL, "remove it", 0, FLAG, PLACE(clear), CACHE},
     {"device", "NAME", "cpu, opencl[:N], part of a name, or all (default: HEED_DEVICE, else run, show: cpu, others: all)", 0, TEXT, PLACE(device), RUN | CHECK | BENCH | ROOF | SHOW},
     {"kernel", "ROW", "insist on a row of the table for its own kind of step, e.g. cpu.avx2.decode", 0, TEXT, PLACE(kernel), RUN | CHECK | BENCH},
-    {"threads", "N", "of the built-in pool (default: physical cores)", 0, COUNT, PLACE(threads), ALL & ~CACHE},
+    {"threads", "N", "of the built-in pool (default: physical cores)", 0, COUNT, PLACE(threads), ALL & ~(CACHE | EXPLORE)},
     {"json", NULL, "one array of objects on standard output", 0, FLAG, PLACE(json), INFO | RUN | CHECK | BENCH | ROOF | CACHE},
     {"help", NULL, "this text", 'h', FLAG, PLACE(help), ALL},
 #undef PLACE

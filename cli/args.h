@@ -43,6 +43,7 @@ int run_check(const struct options *options);
 int run_bench(const struct options *options);
 int run_roof(const struct options *options);
 int run_show(const struct options *options);
+int run_explore(const struct options *options);
 int run_cache(const struct options *options);
 
 #endif

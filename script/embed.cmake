@@ -1,6 +1,9 @@
-# cmake -DOUT=file.c "-DFILES=a.cl;b.cl" -P embed.cmake
-# The bytes of every file as an array, and a table of name, text and length: `struct kernel_text {const char *name, *text; size_t length;}`,
-# ended by a row without name. Byte arrays, because string literals are limited in length.
+# cmake -DOUT=file.c "-DFILES=a.cl;b.cl" [-DNAME=kernel_text] -P embed.cmake
+# The bytes of every file as an array, and a table of name, text and length: `struct kernel_text {const char *name, *text; size_t length;}`
+# and `kernel_texts`, ended by a row without name. Byte arrays, because string literals are limited in length.
+if(NOT NAME)
+  set(NAME kernel_text)
+endif()
 set(arrays "")
 set(table "")
 foreach(file ${FILES})
@@ -12,14 +15,14 @@ foreach(file ${FILES})
   string(APPEND arrays "static const unsigned char ${symbol}[] = {\n${hex}0x00};\n")
   string(APPEND table "    {\"${name}\", (const char *)${symbol}, sizeof ${symbol} - 1},\n")
 endforeach()
-file(WRITE "${OUT}" "/* Made by script/embed.cmake from the kernels folder; do not edit. */
+file(WRITE "${OUT}" "/* Made by script/embed.cmake; do not edit. */
 #include <stddef.h>
-struct kernel_text {
+struct ${NAME} {
     const char *name, *text;
     size_t length;
 };
-${arrays}extern const struct kernel_text kernel_texts[];
-const struct kernel_text kernel_texts[] = {
+${arrays}extern const struct ${NAME} ${NAME}s[];
+const struct ${NAME} ${NAME}s[] = {
 ${table}    {NULL, NULL, 0},
 };
 ")
