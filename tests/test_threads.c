@@ -193,23 +193,25 @@ Test(threads, storm_of_contexts)
 
 /* ---- fork -------------------------------------------------------------------------------------- */
 
-/* A context made before fork() works in the child: its pool starts anew. */
+/* A context made before fork() works in the child, whose pool starts anew, and can be destroyed there, used or not. */
 Test(threads, fork, .timeout = 60)
 {
     struct counts counts = {0};
     heed_context *context = context_with(NULL, 3);
     struct instance *in = problem(lines[0]);
     const uint64_t bits = bits_of(context, in);
-    const pid_t child = fork();
-    if (child == 0) {
-        alarm(20);
-        const bool same = bits_of(context, in) == bits && bits_of(context, in) == bits;
-        heed_context_destroy(context);
-        _exit(same ? 0 : 1);
+    for (int used = 0; used < 2; used++) {
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(20);
+            const bool same = !used || (bits_of(context, in) == bits && bits_of(context, in) == bits);
+            heed_context_destroy(context);
+            _exit(same ? 0 : 1);
+        }
+        int status = -1;
+        waitpid(child, &status, 0);
+        count_check(&counts, WIFEXITED(status) && WEXITSTATUS(status) == 0, used ? "test_threads.c: the CPU works in a forked child" : "test_threads.c: an unused context ends in a forked child");
     }
-    int status = -1;
-    waitpid(child, &status, 0);
-    count_check(&counts, WIFEXITED(status) && WEXITSTATUS(status) == 0, "test_threads.c: the CPU works in a forked child");
     count_check(&counts, bits_of(context, in) == bits, "test_threads.c: and in its parent");
     instance_free(in);
     heed_context_destroy(context);

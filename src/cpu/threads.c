@@ -221,7 +221,7 @@ static void shut_gate(struct crew *crew)
  * with it); NULL if that fails. */
 static struct crew *crew_here(struct pool *pool)
 {
-    const int me = MUTANT(cpu_fork_keeps_pool) ? atomic_load(&pool->pid) : (int)getpid();
+    const int me = (int)getpid();
     for (;;) {
         int pid = atomic_load_explicit(&pool->pid, memory_order_acquire);
         if (pid == me) return atomic_load_explicit(&pool->crew, memory_order_relaxed);
@@ -282,7 +282,7 @@ void cpu_threads_destroy(struct services *services)
     struct pool *pool = services->pool;
     if (!pool) return;
     /* Joining threads that fork() left behind would wait for ever. */
-    if (atomic_load(&pool->pid) == (int)getpid()) crew_destroy(services, atomic_load(&pool->crew));
+    if (atomic_load(&pool->pid) == (int)getpid() || MUTANT(cpu_fork_joins_lost)) crew_destroy(services, atomic_load(&pool->crew));
     memory_delete(services, pool);
     services->pool = NULL;
 }
