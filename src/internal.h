@@ -29,6 +29,7 @@ enum isa {
     ISA_AVX2 = 1u << 1,       /* AVX2, FMA and F16C */
     ISA_AVX512 = 1u << 2,     /* F, BW, DQ, VL, CD */
     ISA_AVX512BF16 = 1u << 3,
+    ISA_VECTOR = 1u << 7,     /* what the compiler makes of 16-byte vectors on any machine */
     ISA_NEON = 1u << 8,
     ISA_SVE = 1u << 9,
     ISA_RVV = 1u << 10
@@ -190,7 +191,7 @@ struct arithmetic {
 };
 
 /* Order of arithmetic. HEED_INVARIANT wants one order for every kind of step: rows with ORDER_OWN refuse it. */
-enum order { ORDER_OWN, ORDER_PANEL, ORDER_PANEL_BF16, ORDER_NAIVE, ORDER_REFERENCE };
+enum order { ORDER_OWN, ORDER_PANEL, ORDER_PANEL_UNFUSED, ORDER_PANEL_BF16, ORDER_NAIVE, ORDER_REFERENCE };
 
 struct kernel_row {
     const char *name;         /* "cpu.avx2.prefill", "opencl.naive", "reference" */

@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #if defined(__x86_64__)
 #include <xmmintrin.h>
+#elif !defined(__aarch64__)
+#include <fenv.h>
 #endif
 
 static const struct kernel_row *const lists[] = {
@@ -18,7 +20,10 @@ static const struct kernel_row *const lists[] = {
     cpu_rows_avx512bf16,
     cpu_rows_avx512,
     cpu_rows_avx2,
+#elif defined(__aarch64__)
+    cpu_rows_neon,
 #endif
+    cpu_rows_vector,
     cpu_rows_scalar,
     cpu_rows_reference,
     NULL,
@@ -59,8 +64,13 @@ static uint64_t mode_enter(void)
 }
 static void mode_leave(uint64_t mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
 #else
-static uint64_t mode_enter(void) { return 0; }
-static void mode_leave(uint64_t mode) { (void)mode; }
+static uint64_t mode_enter(void)
+{
+    const int mode = fegetround();
+    fesetround(FE_TONEAREST);
+    return (uint64_t)mode;
+}
+static void mode_leave(uint64_t mode) { fesetround((int)mode); }
 #endif
 
 /* ---- run ----------------------------------------------------------------- */

@@ -297,8 +297,8 @@ static const struct cpu_kernel decode_kernel = {.item = decode_item, .merge_part
      .features = ~(uint64_t)HEED_WRITE_SCORES, .o_types = TYPES_FLOAT, .q_tile = 0, .kv_chunk = DECODE_CHUNK,                 \
      .packs_group = true, .cpu = &decode_kernel, __VA_ARGS__}
 #define DECODE_ARITHMETIC                                                                                                  \
-    .dot_lanes = 16, .dot_extra = 4, .key_block = DECODE_CHUNK, .sum_extra = 2, .rescale_block = DECODE_CHUNK, .exp_ulp = 1.1f, \
-    .exp_roundings = 1, .tanh_ulp = 3, .log_ulp = 1, .div_roundings = 2
+    .dot_lanes = 16, .dot_extra = 4, .key_block = DECODE_CHUNK, .sum_extra = 2, .rescale_block = DECODE_CHUNK, .exp_ulp = EXP_ULP, \
+    .exp_roundings = 1, .tanh_ulp = TANH_ULP + 1, .log_ulp = 1, .div_roundings = 2
 #if CELL == 1
 #define DECODE_ROWS(isa, need)                                                                                            \
     DECODE_ROW(isa, need, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {DECODE_ARITHMETIC})

@@ -79,6 +79,16 @@ static inline void bits_of_range(uint64_t *bits, int32_t begin, int32_t end)
     }
 }
 
+/* Eight bytes as they lie in memory, the first one least significant. */
+static inline uint64_t first_is_least(uint64_t x)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return __builtin_bswap64(x);
+#else
+    return x;
+#endif
+}
+
 /* Bit n of the result: byte n of from is not 0, n < count <= 64. Bytes behind count are not read. */
 static inline uint64_t bits_of_bytes(const unsigned char *from, int32_t count)
 {
@@ -87,8 +97,9 @@ static inline uint64_t bits_of_bytes(const unsigned char *from, int32_t count)
     for (; n + 8 <= count; n += 8) {
         uint64_t x;
         memcpy(&x, from + n, 8);
+        x = first_is_least(x);
         x = (((x & 0x7f7f7f7f7f7f7f7f) + 0x7f7f7f7f7f7f7f7f) | x) & 0x8080808080808080;
-        bits |= (((x >> 7) * 0x0102040810204080) >> 56) << n; /* bytes are read least significant first */
+        bits |= (((x >> 7) * 0x0102040810204080) >> 56) << n;
     }
     for (; n < count; n++) bits |= (uint64_t)(from[n] != 0) << n;
     return bits;
@@ -104,10 +115,12 @@ static void apply_mask(const struct decode_pass *pass, int32_t r, int32_t lo, in
         const int32_t from = w * 64 > lo ? w * 64 : lo & ~7, to = w * 64 + 64 < hi ? w * 64 + 64 : hi;
         const int64_t j = (int64_t)pass->kv_begin + from;
         uint64_t bits = 0;
-        if (packed)
+        if (packed) {
             memcpy(&bits, row + j / 8, (size_t)((to - from + 7) / 8));
-        else
+            bits = first_is_least(bits);
+        } else {
             bits = bits_of_bytes(row + j, to - from);
+        }
         if (MUTANT(cpu_decode_mask_shift)) bits <<= 1;
         visible[w] &= bits << (from - w * 64);
     }

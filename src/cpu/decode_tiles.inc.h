@@ -212,12 +212,13 @@ typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *con
 
 /* Rows per tile, keys side by side in the scores, 16-column strips in the values: accumulators, operands and one broadcast stay in
  * registers. One float wide there is nothing to share. */
-#if VW >= 8
+#if VW >= 8 || (VW == 4 && VEC_REGISTERS == 32)
 #define DECODE_TILES 3 /* of 1, 2 and 4 rows */
+enum { KEYS_BESIDE = VW == 8 ? 2 : 4, VECTORS_OF_2 = VW == 4 ? 2 : LANE_VECTORS };
 #define DECODE_INSTANCES(name, type)                                 \
-    SCORE_INSTANCE(name, type, 1, 1, LANE_VECTORS)                   \
-    SCORE_INSTANCE(name, type, 2, VW == 16 ? 4 : 2, LANE_VECTORS)    \
-    SCORE_INSTANCE(name, type, 4, VW == 16 ? 4 : 2, 1)               \
+    SCORE_INSTANCE(name, type, 1, VW == 4 ? 4 : 1, LANE_VECTORS)     \
+    SCORE_INSTANCE(name, type, 2, KEYS_BESIDE, VECTORS_OF_2)         \
+    SCORE_INSTANCE(name, type, 4, KEYS_BESIDE, 1)                    \
     VALUE_INSTANCES(name, type, 1, VW == 16 ? 8 : 4)                 \
     VALUE_INSTANCES(name, type, 2, VW == 16 ? 8 : 2)                 \
     VALUE_INSTANCES(name, type, 4, VW == 16 ? 4 : 1)
@@ -229,6 +230,20 @@ typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *con
          {value_##name##_4_wide, value_##name##_4_one, value_##name##_4_tail}},                     \
     }
 static const int32_t value_strip[DECODE_TILES] = {VW == 16 ? 8 : 4, VW == 16 ? 8 : 2, VW == 16 ? 4 : 1};
+#elif VW == 4
+#define DECODE_TILES 2 /* of 1 and 2 rows */
+#define DECODE_INSTANCES(name, type)               \
+    SCORE_INSTANCE(name, type, 1, 2, LANE_VECTORS) \
+    SCORE_INSTANCE(name, type, 2, 2, 2)            \
+    VALUE_INSTANCES(name, type, 1, 2)              \
+    VALUE_INSTANCES(name, type, 2, 1)
+#define DECODE_ENTRY(name)                                                      \
+    {                                                                           \
+        {score_##name##_1, score_##name##_2},                                   \
+        {{value_##name##_1_wide, value_##name##_1_one, value_##name##_1_tail},  \
+         {value_##name##_2_wide, value_##name##_2_one, value_##name##_2_tail}}, \
+    }
+static const int32_t value_strip[DECODE_TILES] = {2, 1};
 #else
 #define DECODE_TILES 1
 #define DECODE_INSTANCES(name, type) SCORE_INSTANCE(name, type, 1, 1, LANE_VECTORS) VALUE_INSTANCES(name, type, 1, 1)
@@ -262,5 +277,9 @@ static const struct decode_tiles decode_tiles[] = {
 #endif
 
 /* The largest tile, as its logarithm, for so many rows. */
-static inline int tile_for(int32_t rows) { return DECODE_TILES == 1 || rows == 1 ? 0 : rows < 4 ? 1 : 2; }
+static inline int tile_for(int32_t rows)
+{
+    const int tile = rows == 1 ? 0 : rows < 4 ? 1 : 2;
+    return tile < DECODE_TILES ? tile : DECODE_TILES - 1;
+}
 #endif

@@ -20,19 +20,20 @@ static const struct {
     uint32_t isa, below; /* below: the bits that a cap at this name leaves */
 } names[] = {
     {"scalar", ISA_SCALAR, ISA_SCALAR},
-    {"avx2", ISA_AVX2, ISA_SCALAR | ISA_AVX2},
-    {"avx512", ISA_AVX512, ISA_SCALAR | ISA_AVX2 | ISA_AVX512},
-    {"avx512bf16", ISA_AVX512BF16, ISA_SCALAR | ISA_AVX2 | ISA_AVX512 | ISA_AVX512BF16},
-    {"neon", ISA_NEON, ISA_SCALAR | ISA_NEON},
-    {"sve", ISA_SVE, ISA_SCALAR | ISA_NEON | ISA_SVE},
-    {"rvv", ISA_RVV, ISA_SCALAR | ISA_RVV},
+    {"vector", ISA_VECTOR, ISA_SCALAR | ISA_VECTOR},
+    {"avx2", ISA_AVX2, ISA_SCALAR | ISA_VECTOR | ISA_AVX2},
+    {"avx512", ISA_AVX512, ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512},
+    {"avx512bf16", ISA_AVX512BF16, ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512 | ISA_AVX512BF16},
+    {"neon", ISA_NEON, ISA_SCALAR | ISA_VECTOR | ISA_NEON},
+    {"sve", ISA_SVE, ISA_SCALAR | ISA_VECTOR | ISA_NEON | ISA_SVE},
+    {"rvv", ISA_RVV, ISA_SCALAR | ISA_VECTOR | ISA_RVV},
 };
 enum { NAMES = sizeof names / sizeof *names };
 
 /* __builtin_cpu_supports also asks the operating system whether it saves the registers. */
 uint32_t cpu_isa_present(void)
 {
-    uint32_t isa = ISA_SCALAR;
+    uint32_t isa = ISA_SCALAR | ISA_VECTOR;
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isa |= ISA_AVX2; /* every AVX2 machine has F16C */

@@ -253,7 +253,7 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end)
     if (j1 == block + PANEL_KEYS && j1 < end) {
         ahead.j0 = j1;
         ahead.j1 = min_int(j1 + PANEL_KEYS, end);
-        if (k.data == pass->k.copy) ahead.k = &pass->k;
+        if (k.data == pass->k.copy || pass->k.rows->token > 1024) ahead.k = &pass->k;
         if (v.data == pass->v.copy) ahead.v = &pass->v;
     }
     for (int n = 0; n < pass->panels; n++) {
@@ -311,7 +311,7 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
 {
     const struct problem *p = &call->plan->problem;
     struct prefill_pass pass = {.call = call, .p = p, .s = &call->batch->sequences[item->sequence], .b = item->sequence, .g = item->head};
-    pass.k = (struct key_source){.rows = &call->k, .scales = &call->k_scale, .type = p->k_type, .dim = p->head_dim};
+    pass.k = (struct key_source){.rows = &call->k, .scales = &call->k_scale, .type = p->k_type, .dim = p->head_dim, .whole_rows = true};
     pass.v = (struct key_source){.rows = &call->v, .scales = &call->v_scale, .type = p->v_type, .dim = p->v_head_dim};
     place_pass(&pass, scratch);
     pass.work.scale = p->scale;
@@ -347,9 +347,9 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
         .q_tile = tile, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
     }
 #define PREFILL_ARITHMETIC                                                                                                          \
-    .dot_lanes = 1, .rescale_block = PANEL_KEYS, .exp_ulp = 1.1f, .exp_roundings = 1, .tanh_ulp = 2, .log_ulp = 1, .div_roundings = 1
+    .dot_lanes = 1, .rescale_block = PANEL_KEYS, .exp_ulp = EXP_ULP, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = 1
 #define PREFILL_FLOATS                                                                                                              \
-    .order = ORDER_PANEL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {PREFILL_ARITHMETIC}
+    .order = VEC_FUSED ? ORDER_PANEL : ORDER_PANEL_UNFUSED, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {PREFILL_ARITHMETIC}
 /* vdpbf16ps takes bf16 and f32 that are denormal for 0; weights meet V as bf16. */
 #define PREFILL_PAIRS                                                                                                               \
     .order = ORDER_PANEL_BF16, .q_types = TYPE_BIT(HEED_BF16), .k_types = TYPE_BIT(HEED_BF16), .v_types = TYPE_BIT(HEED_BF16),         \

@@ -10,10 +10,13 @@
 #include "../internal.h"
 
 extern const struct kernel_row cpu_rows_scalar[];
+extern const struct kernel_row cpu_rows_vector[];
 #if defined(__x86_64__)
 extern const struct kernel_row cpu_rows_avx2[];
 extern const struct kernel_row cpu_rows_avx512[];
 extern const struct kernel_row cpu_rows_avx512bf16[];
+#elif defined(__aarch64__)
+extern const struct kernel_row cpu_rows_neon[];
 #endif
 extern const struct kernel_row cpu_rows_reference[];
 

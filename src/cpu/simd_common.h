@@ -30,6 +30,10 @@
 #else
 #define KEEP_ADDRESS(x) ((void)0)
 #endif
+/* 0 where vfma rounds twice (simd_vector.h). */
+#ifndef VEC_FUSED
+#define VEC_FUSED 1
+#endif
 #define INLINE static inline __attribute__((always_inline, unused))
 #define NOINLINE static __attribute__((noinline, unused))
 

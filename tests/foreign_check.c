@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT
+ * foreign_check.c - the table tests itself where no test framework is at hand, as under an emulator: every CPU row against every line of
+ * the problem files named, each element inside its bound, the same bits again; and rows of one arithmetic with the same bits on every
+ * instruction set. test_agree.c does the first half on the machine at hand.
+ *
+ *     foreign_check [--rows TEXT] [--every N] FILE...      TEXT: part of the rows' names; N: every Nth line only
+ * The closing lines are one hash of all f32 outputs by kind of row, to be compared between machines, and `N passed, N failed, N skipped`.
+ */
+#include "context.h"
+#include "harness.h"
+#include "internal.h"
+#include "registry.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_ROWS = 64 };
+
+struct tally {
+    int64_t passed, failed, skipped;
+};
+
+/* Rows that must agree bit for bit: the same kind of row by name ("cpu.avx2.decode" and "cpu.scalar.decode") with the same arithmetic. */
+struct family {
+    const char *kind; /* "decode", "prefill.grouped" */
+    const struct kernel_row *row;
+    uint64_t bits;    /* of the line at hand */
+    bool known;
+    uint64_t hash;    /* of all lines with f32 outputs */
+};
+
+static const struct kernel_row *rows[MOST_ROWS];
+static struct family families[MOST_ROWS];
+static int row_count, family_count;
+
+static const char *kind_of(const struct kernel_row *row)
+{
+    const char *isa = strchr(row->name, '.'), *kind = isa ? strchr(isa + 1, '.') : NULL;
+    return kind ? kind + 1 : row->name;
+}
+
+static struct family *family_of(const struct kernel_row *row)
+{
+    for (int n = 0; n < family_count; n++)
+        if (!strcmp(families[n].kind, kind_of(row)) && families[n].row->order == row->order &&
+            !memcmp(&families[n].row->arithmetic, &row->arithmetic, sizeof row->arithmetic))
+            return &families[n];
+    families[family_count] = (struct family){.kind = kind_of(row), .row = row};
+    return &families[family_count++];
+}
+
+/* Rows of attention whose name holds the text and whose instruction set this machine has. */
+static void find_rows(heed_context *context, const char *text)
+{
+    struct device *device;
+    const struct kernel_row *row;
+    if (device_get(context, 0, &device) != HEED_OK) return;
+    for (int32_t n = 0; row_count < MOST_ROWS && (row = registry_row(device->backend, n)); n++) {
+        if (!(row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE))) || !strstr(row->name, text)) continue;
+        if (row->needs & ~context->services.isa) printf("not on this machine: %s\n", row->name);
+        else rows[row_count++] = row;
+    }
+}
+
+static void check_line(heed_context *context, const struct problem_line *line, struct tally *tally)
+{
+    for (int n = 0; n < family_count; n++) families[n].known = false;
+    for (int n = 0; n < row_count; n++) {
+        struct family *family = family_of(rows[n]);
+        struct outcome outcome;
+        line_check(context, 0, rows[n]->name, line, &outcome);
+        if (outcome.verdict == VERDICT_PASS && family->known && family->bits != outcome.bits) {
+            outcome.verdict = VERDICT_FAIL;
+            snprintf(outcome.message, sizeof outcome.message, "other bits than %s", family->row->name);
+        }
+        if (outcome.verdict != VERDICT_SKIP && !family->known) {
+            family->known = true;
+            family->row = rows[n];
+            family->bits = outcome.bits;
+            if (line->desc.o_type == HEED_TYPE_DEFAULT && line->desc.q_type == HEED_TYPE_DEFAULT)
+                family->hash = family->hash * UINT64_C(0x9e3779b97f4a7c15) + outcome.bits;
+        }
+        tally->passed += outcome.verdict == VERDICT_PASS;
+        tally->failed += outcome.verdict == VERDICT_FAIL;
+        tally->skipped += outcome.verdict == VERDICT_SKIP;
+        if (outcome.verdict == VERDICT_FAIL) printf("FAIL %s \"%s\": %s\n", rows[n]->name, line->text, outcome.message);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT};
+    const char *text = "";
+    heed_context *context = NULL;
+    struct tally tally = {0};
+    int every = 1, first = 1;
+    for (; first + 1 < argc && argv[first][0] == '-'; first += 2) {
+        if (!strcmp(argv[first], "--rows")) text = argv[first + 1];
+        else if (!strcmp(argv[first], "--every")) every = atoi(argv[first + 1]);
+        else every = 0;
+    }
+    if (every < 1 || first >= argc) {
+        fprintf(stderr, "usage: foreign_check [--rows TEXT] [--every N] FILE...\n");
+        return 2;
+    }
+    if (heed_context_create(&options, &context) != HEED_OK) {
+        fprintf(stderr, "foreign_check: %s\n", heed_error_message());
+        return 1;
+    }
+    find_rows(context, text);
+    for (int n = first; n < argc; n++) {
+        char why[256] = "";
+        int32_t count = 0;
+        struct problem_line *lines = lines_read(argv[n], &count, why, sizeof why);
+        if (!lines) {
+            printf("FAIL %s: %s\n", argv[n], why);
+            tally.failed++;
+        }
+        for (int32_t i = 0; i < count; i += every) check_line(context, &lines[i], &tally);
+        free(lines);
+    }
+    heed_context_destroy(context);
+    for (int n = 0; n < family_count; n++)
+        if (families[n].hash) printf("bits of %s by order %d: %016llx\n", families[n].kind, families[n].row->order, (unsigned long long)families[n].hash);
+    printf("%lld passed, %lld failed, %lld skipped\n", (long long)tally.passed, (long long)tally.failed, (long long)tally.skipped);
+    return tally.failed > 0;
+}
