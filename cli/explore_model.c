@@ -92,7 +92,8 @@ static heed_status forward(struct explore *explore, int32_t stage, float *scores
     return heed_forward(explore->context, 0, &desc, &lengths, &tensors);
 }
 
-/* order: keys by falling weight for the query, equal ones by number. Insertion: at most EXPLORE_MAX_TOKENS. */
+/* order: keys by falling weight for the query, equal ones by number. Insertion: at most EXPLORE_MAX_TOKENS. As long as the cursor is on the query,
+ * the first of them is looked at. */
 static void sort_keys(struct explore *explore)
 {
     const float *weights = explore->weights + (int64_t)explore->cursor.query * explore->keys;
@@ -101,6 +102,7 @@ static void sort_keys(struct explore *explore)
         for (; explore->sorted && at > 0 && weights[explore->order[at - 1]] < weights[n]; at--) explore->order[at] = explore->order[at - 1];
         explore->order[at] = n;
     }
+    if (explore->sorted && explore->cursor.part == PART_Q) explore->cursor.key = explore->order[0];
 }
 
 heed_status explore_compute(struct explore *explore)

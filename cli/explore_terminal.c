@@ -18,14 +18,24 @@ static size_t restore_length;
 static SCREEN *screen;
 
 /* A terminfo string without its padding marks ($<5>): nobody waits here. */
-static void prepare(const char *name)
+static void prepare(const char *text)
 {
-    const char *text = tigetstr(name);
     if (!text || text == (const char *)-1) return;
     while (*text && restore_length < sizeof restore) {
         if (text[0] == '$' && text[1] == '<' && strchr(text, '>')) text = strchr(text, '>') + 1;
         else restore[restore_length++] = *text++;
     }
+}
+
+/* Below what was drawn, then what terminfo has for the rest; without another screen to leave, a line of its own for what comes next. */
+static void prepare_all(void)
+{
+    static const char *const names[] = {"sgr0", "rmkx", "cnorm", "rmcup"};
+    const char *move_to = tigetstr("cup"), *leave = tigetstr("rmcup");
+    restore_length = 0;
+    if (move_to && move_to != (const char *)-1) prepare(tparm((char *)move_to, (long)LINES - 1, 0L, 0L, 0L, 0L, 0L, 0L, 0L, 0L));
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) prepare(tigetstr(names[n]));
+    if (!leave || leave == (const char *)-1) prepare("\r\n");
 }
 
 /* The terminal belongs to somebody else while we are stopped or in the background. The default action follows: the caller sees the signal. */
@@ -73,9 +83,7 @@ bool terminal_open(enum color color)
         fprintf(stderr, "heed explore: no such terminal: TERM=%s; try TERM=vt100, or draw a picture: heed show\n", term ? term : "");
         return false;
     }
-    restore_length = 0;
-    static const char *const names[] = {"sgr0", "rmkx", "cnorm", "rmcup"};
-    for (size_t n = 0; n < sizeof names / sizeof *names; n++) prepare(names[n]);
+    prepare_all();
     catch_signals();
     cbreak();
     noecho();
@@ -101,6 +109,7 @@ int terminal_key(void)
 {
     for (int n = 0; n < 100; n++) {
         const int key = getch();
+        if (key == KEY_RESIZE) prepare_all();
         if (key != ERR) return key;
     }
     return -1;

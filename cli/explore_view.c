@@ -47,11 +47,11 @@ static void put_letter(int y, int x, const char *label, int n)
     mbstate_t state = {0};
     wchar_t letter = L' ';
     for (; n >= 0; n--) {
-        const size_t bytes = mbrtowc(&letter, label, strlen(label), &state);
-        if (bytes == 0) letter = L' ';
-        if (bytes == 0) break;
-        if (bytes == (size_t)-1 || bytes == (size_t)-2) memset(&state, 0, sizeof state), letter = L'?', label++;
-        else label += bytes;
+        letter = L' ';
+        if (!*label) break;
+        size_t bytes = mbrtowc(&letter, label, strlen(label), &state);
+        if (bytes == (size_t)-1 || bytes == (size_t)-2) memset(&state, 0, sizeof state), bytes = 1, letter = L'?';
+        label += bytes;
     }
     if (wcwidth(letter) != 1 || !iswprint((wint_t)letter)) letter = L'?';
     mvaddnwstr(y, x, &letter, 1);

@@ -65,7 +65,7 @@ def npy(path):
 help_and_usage() {
   exits 0 "heed VERB" --help
   exits 0 "heed 0." --version
-  for verb in info run check bench roof show cache; do exits 0 "--help" $verb --help; done
+  for verb in info run check bench roof show cache explore; do exits 0 "--help" $verb --help; done
   exits 2 "a verb is missing"
   exits 2 "unknown verb fly" fly
   exits 2 "unknown verb tune" tune
