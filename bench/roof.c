@@ -17,6 +17,7 @@ static const struct roof_loops *const all_loops[] = {
     &roof_avx512,
     &roof_avx2,
 #endif
+    &roof_vector,
     &roof_scalar,
 };
 

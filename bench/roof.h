@@ -15,7 +15,7 @@ struct roof_loops {
     uint64_t (*read)(const void *memory, size_t bytes); /* 64-byte aligned, a multiple of 512 bytes */
 };
 
-extern const struct roof_loops roof_scalar;
+extern const struct roof_loops roof_scalar, roof_vector;
 #if defined(__x86_64__)
 extern const struct roof_loops roof_avx2, roof_avx512;
 #endif

@@ -31,7 +31,7 @@ static bool row_belongs(const char *row, const char *isa)
     snprintf(part, sizeof part, "cpu.%s.", isa);
     if (!strcmp(row, "reference")) return !strcmp(isa, "scalar");
     if (strcmp(isa, "best")) return !strncmp(row, part, strlen(part));
-    return strncmp(row, "cpu.scalar.", 11) && strncmp(row, "cpu.avx2.", 9) && strncmp(row, "cpu.avx512.", 11);
+    return strncmp(row, "cpu.scalar.", 11) && strncmp(row, "cpu.vector.", 11) && strncmp(row, "cpu.avx2.", 9) && strncmp(row, "cpu.avx512.", 11);
 }
 
 static void agree_cpu(const char *isa, const char *problems)
@@ -100,6 +100,7 @@ static void agree_opencl(const char *problems)
 
 #define AGREE(file)                                                      \
     Test(agree, scalar_##file) { agree_cpu("scalar", #file); }           \
+    Test(agree, vector_##file) { agree_cpu("vector", #file); }           \
     Test(agree, avx2_##file) { agree_cpu("avx2", #file); }               \
     Test(agree, avx512_##file) { agree_cpu("avx512", #file); }           \
     Test(agree, best_##file) { agree_cpu("best", #file); }               \

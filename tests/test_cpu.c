@@ -54,27 +54,28 @@ enum { LINES = sizeof lines / sizeof *lines };
 
 Test(cpu, caps)
 {
-    const uint32_t all = ISA_SCALAR | ISA_AVX2 | ISA_AVX512 | ISA_AVX512BF16;
+    const uint32_t all = ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512 | ISA_AVX512BF16;
     uint32_t isa = 0;
     cr_assert(cpu_isa_cap("scalar", all, &isa) && isa == ISA_SCALAR);
-    cr_assert(cpu_isa_cap("avx2", all, &isa) && isa == (ISA_SCALAR | ISA_AVX2));
-    cr_assert(cpu_isa_cap("avx512", all, &isa) && isa == (ISA_SCALAR | ISA_AVX2 | ISA_AVX512));
+    cr_assert(cpu_isa_cap("vector", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR));
+    cr_assert(cpu_isa_cap("avx2", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_AVX2));
+    cr_assert(cpu_isa_cap("avx512", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512));
     cr_assert(cpu_isa_cap("avx512bf16", all, &isa) && isa == all);
     cr_assert(cpu_isa_cap("avx512", ISA_SCALAR | ISA_AVX2, &isa) && isa == (ISA_SCALAR | ISA_AVX2), "a cap adds nothing");
     cr_assert(cpu_isa_cap("sve", ISA_SCALAR | ISA_NEON | ISA_SVE, &isa) && isa == (ISA_SCALAR | ISA_NEON | ISA_SVE));
-    cr_assert(cpu_isa_cap("neon", all, &isa) && isa == ISA_SCALAR, "another family's name leaves the scalar rows");
+    cr_assert(cpu_isa_cap("neon", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR), "another family's name leaves the rows of every machine");
     cr_assert(!cpu_isa_cap("avx", all, &isa) && !cpu_isa_cap("", all, &isa) && !cpu_isa_cap("AVX2", all, &isa));
     cr_assert_str_eq(cpu_isa_name(all), "avx512bf16");
     cr_assert_str_eq(cpu_isa_name(ISA_SCALAR | ISA_AVX2), "avx2");
     cr_assert_str_eq(cpu_isa_name(ISA_SCALAR), "scalar");
-    cr_assert(cpu_isa_present() & ISA_SCALAR);
+    cr_assert((cpu_isa_present() & ISA_SCALAR) && (cpu_isa_present() & ISA_VECTOR));
 }
 
 /* A cap keeps the better rows from every kind of step, and the plan says so. */
 Test(cpu, a_cap_is_kept)
 {
-    static const char *const names[] = {"scalar", "avx2", "avx512"};
-    for (int n = 0; n < 3; n++) {
+    static const char *const names[] = {"scalar", "vector", "avx2", "avx512"};
+    for (int n = 0; n < 4; n++) {
         heed_context *context = context_new(&(heed_context_options){.cpu_features = names[n], .num_threads = 1});
         const heed_desc desc = {.struct_size = sizeof desc, .q_heads = 2, .head_dim = 16};
         heed_plan *plan = NULL;
@@ -131,9 +132,9 @@ Test(cpu, device_info)
 /* Code for one instruction set must not be picked by the linker for a machine that lacks it: its object exports its list and nothing else. */
 Test(cpu, an_instruction_set_exports_one_symbol)
 {
-    static const char *const names[] = {"scalar", "avx2", "avx512"};
+    static const char *const names[] = {"scalar", "vector", "avx2", "avx512"};
     struct counts counts = {0};
-    for (int n = 0; n < 3; n++) {
+    for (int n = 0; n < 4; n++) {
         char command[512], text[256], want[64];
         snprintf(command, sizeof command, "nm -g --defined-only '%s/CMakeFiles/heed_inside.dir/src/cpu/isa_%s.c.o' 2>/dev/null",
                  HEED_BINARY_DIR, names[n]);
