@@ -4,6 +4,7 @@
 #include "plan.h"
 #include "problem.h"
 #include "status.h"
+#include <stddef.h>
 #include <string.h>
 
 enum { PLANS_KEPT = 64 };
@@ -11,11 +12,15 @@ enum { PLANS_KEPT = 64 };
 struct plan_entry {
     struct plan_entry *next;
     struct device *device;
-    heed_desc key; /* no padding inside (checked below), so bytes can be compared */
+    heed_desc key;
     struct heed_plan *plan;
 };
 
-_Static_assert(sizeof(heed_desc) == sizeof(size_t) + 20 * 4 + 8, "heed_desc has padding: compare its fields instead");
+/* All fields but the flags are words without padding between them; before the flags there may be some where a size_t has 4 bytes. */
+enum { WORDS_BYTES = offsetof(heed_desc, scores_stage) + sizeof(int32_t) };
+_Static_assert(WORDS_BYTES == sizeof(size_t) + 20 * 4 && offsetof(heed_desc, flags) + sizeof(uint64_t) == sizeof(heed_desc), "heed_desc has other fields");
+
+static bool same_desc(const heed_desc *a, const heed_desc *b) { return !memcmp(a, b, WORDS_BYTES) && a->flags == b->flags; }
 
 static int32_t round_up(int32_t hint)
 {
@@ -29,7 +34,7 @@ static int32_t round_up(int32_t hint)
 static struct plan_entry *unlink_entry(struct heed_context *context, const struct device *device, const heed_desc *key)
 {
     for (struct plan_entry **at = &context->plans; *at; at = &(*at)->next)
-        if ((*at)->device == device && !memcmp(&(*at)->key, key, sizeof *key)) {
+        if ((*at)->device == device && same_desc(&(*at)->key, key)) {
             struct plan_entry *entry = *at;
             *at = entry->next;
             return entry;
