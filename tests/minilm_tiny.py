@@ -289,11 +289,12 @@ def wrong_weights(table, data):
     yield "three offsets", "not two whole numbers", with_entry(data_offsets=[begin, end, end])
     yield "shape too large", "want another number", with_entry(shape=[HIDDEN + 1])
     yield "shape that overflows", "want another number", with_entry(shape=[2 ** 62, 2 ** 62])
-    yield "shape that overflows to the right size", "want another number", with_entry(shape=[2 ** 61, 2 ** 61, 16])
+    yield "shape that overflows to the right size", "want another number", with_entry(shape=[HIDDEN + 2 ** 62])
     yield "shape negative", "not a whole number", with_entry(shape=[-1, -HIDDEN])
     yield "shape a word", "not an array", with_entry(shape="wide")
     yield "shape of nine numbers", "not an array", with_entry(shape=[1] * 8 + [HIDDEN])
     yield "another shape", "has another shape", with_entry(shape=[1, HIDDEN])
+    yield "a dimension too many", "has another shape", with_entry(shape=[HIDDEN, 1])
     yield "overlap", "tensors overlap", with_entry(data_offsets=table["embeddings.LayerNorm.weight"]["data_offsets"])
     yield "bytes behind", "8 bytes behind the last tensor", good + b"12345678"
     yield "a hole", "a hole at byte", file_of({k: v for k, v in table.items() if k != "embeddings.LayerNorm.bias"}, data)
@@ -302,6 +303,8 @@ def wrong_weights(table, data):
     text += b" " * (1 + -len(text) % 4)
     yield "odd place", "multiple of 4", struct.pack("<Q", len(text)) + text + data
     yield "not a number", "NaN", file_of(table, data[:begin] + struct.pack("<f", math.nan) + data[begin + 4:])
+    last = table["encoder.layer.1.output.LayerNorm.bias"]["data_offsets"][0]
+    yield "infinite", "infinity", file_of(table, data[:last] + struct.pack("<f", math.inf) + data[last + 4:])
 
 
 def wrong_check(table, data):

@@ -177,10 +177,26 @@ static void norm(const struct norm *w, int32_t rows, int32_t width, float epsilo
     }
 }
 
-/* x / 2 (1 + erf(x / sqrt 2)): the exact form, which this model was trained with */
+/* erf(x) as a quotient of polynomials, the one that Eigen and XLA use, at most 4.5e-7 off; erff() takes seven times as long, and was a quarter of
+ * the whole. */
+static inline float erf_near(float x)
+{
+    x = x < -4 ? -4 : x > 4 ? 4 : x;
+    const float s = x * x;
+    float p = -2.72614225801306e-10f, q = -1.45660718464996e-05f;
+    p = p * s + 2.77068142495902e-08f, q = q * s - 2.13374055278905e-04f;
+    p = p * s - 2.10102402082508e-06f, q = q * s - 1.68282697438203e-03f;
+    p = p * s - 5.69250639462346e-05f, q = q * s - 7.37332916720468e-03f;
+    p = p * s - 7.34990630326855e-04f, q = q * s - 1.42647390514189e-02f;
+    p = p * s - 2.95459980854025e-03f;
+    p = p * s - 1.60960333262415e-02f;
+    return x * p / q;
+}
+
+/* x / 2 (1 + erf(x / sqrt 2)): not the form with tanh, the model was trained with this one */
 static void gelu(size_t count, float *x)
 {
-    for (size_t n = 0; n < count; n++) x[n] = 0.5f * x[n] * (1 + erff(x[n] * 0.70710678f));
+    for (size_t n = 0; n < count; n++) x[n] = 0.5f * x[n] * (1 + erf_near(x[n] * 0.70710678f));
 }
 
 static bool embed(struct encoder *e, int32_t count, const int32_t *start, const int32_t *ids, struct message *message)
