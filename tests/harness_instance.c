@@ -84,7 +84,8 @@ bool instance_untouched(const struct instance *in, char *message, size_t capacit
     return true;
 }
 
-/* FNV-1a over the bytes that results own, row by row, so that two layouts of one result hash alike. */
+/* FNV-1a over the bytes that results own, row by row, so that two layouts of one result hash alike; the least significant byte of an element
+ * first, so that two byte orders do. */
 uint64_t instance_bits(const struct instance *in)
 {
     const enum role roles[3] = {ROLE_O, ROLE_LSE, ROLE_SCORES};
@@ -96,8 +97,9 @@ uint64_t instance_bits(const struct instance *in)
                 for (int32_t i = 0; i < in->q_lens[b]; i++) {
                     const unsigned char *row = instance_query_row(in, roles[n], b, h, i);
                     int64_t bytes = in->shape[roles[n]].row_bytes;
+                    const int64_t swap = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? type_row_bytes(in->shape[roles[n]].type, 1) - 1 : 0;
                     if (roles[n] == ROLE_SCORES) bytes = type_row_bytes(HEED_F32, in->kv_lens[b]);
-                    for (int64_t d = 0; d < bytes; d++) hash = (hash ^ row[d]) * UINT64_C(0x100000001B3);
+                    for (int64_t d = 0; d < bytes; d++) hash = (hash ^ row[d ^ swap]) * UINT64_C(0x100000001B3);
                 }
     }
     return hash;
