@@ -2,7 +2,7 @@
 """examples/minilm on a model of a few numbers, made here: word pieces, embeddings against a forward pass in plain Python, files that are wrong in one way
 each, and files with bytes changed at random. Neither NumPy nor a download is needed.
 
-    python3 tests/minilm_tiny.py PROGRAM FOLDER         prints FAIL lines and `N passed, N failed`
+    python3 tests/minilm_tiny.py PROGRAM FOLDER [ROUNDS [SEED]]     prints FAIL lines and `N passed, N failed`; ROUNDS of changed bytes
 """
 import copy
 import json
@@ -17,6 +17,7 @@ import subprocess
 import sys
 
 PROGRAM, WORK = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2])
+ROUNDS, SEED = int(sys.argv[3] if len(sys.argv) > 3 else 150), int(sys.argv[4] if len(sys.argv) > 4 else 7)
 HIDDEN, HEADS, LAYERS, INNER, POSITIONS = 16, 2, 2, 24, 14
 VOCABULARY = ("[PAD] [UNK] [CLS] [SEP] [MASK] hello world un ##believ ##able , ! ' a ##a cafe 中 i \u03c3 \u1112 ##\u1161 ##\u11ab b ##b # the cat sat ##s on - "
               "belie ##believable").split()
@@ -323,10 +324,10 @@ def wrong_check(table, data):
     refused("a piece twice", "repeats line 6", good, vocabulary=VOCABULARY[:-1] + ["hello"])
 
 
-def fuzz_check(table, data, rounds):
+def fuzz_check(table, data):
     """Bytes of the table changed, files cut: an exit code of 0 or 2, and never a signal."""
-    good, r, folder = file_of(table, data), random.Random(7), folder_make("fuzz", b"")
-    for n in range(rounds):
+    good, r, folder = file_of(table, data), random.Random(SEED), folder_make("fuzz", b"")
+    for n in range(ROUNDS):
         blob = bytearray(good)
         for _ in range(r.choice((1, 1, 2, 5))):
             at = r.randrange(len(good) - len(data)) if r.random() < 0.9 else r.randrange(len(good))
@@ -361,7 +362,7 @@ def main():
     wanted = numbers_check(folder, tensors, lines)
     rank_check(folder, lines, wanted)
     wrong_check(table, data)
-    fuzz_check(table, data, 150)
+    fuzz_check(table, data)
     usage_check(folder)
     print(f"{passed} passed, {failed} failed")
 
