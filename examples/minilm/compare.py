@@ -20,6 +20,7 @@ import time
 
 import numpy as np
 
+sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "script"))
 import capture_minilm as minilm  # the forward pass that the shipped capture was made with
 
