@@ -15,7 +15,7 @@ struct options {
     bool help, json, peers, list, clear, mean;
     const char *device, *kernel;
     const char *q, *k, *v, *mask, *bias, *output, *lse, *scores; /* files */
-    const char *cases, *against, *suite, *tokens, *plot, *color;
+    const char *cases, *against, *suite, *tokens, *plot, *save, *color;
     int32_t threads, head, zoom;                                 /* 0 = not given; head: -1 = not given */
     char *problems[MAX_PROBLEMS];                                /* owned */
     int problem_count;

@@ -1,12 +1,23 @@
 /* SPDX-License-Identifier: MIT
- * peers.c - the peers built in. The plain loops always; others, each behind its own switch, stand before the NULL.
+ * peers.c - the list of peers. Libraries are looked for when the bench runs, not when it is built: two BLAS libraries in one process must
+ * not see each other's names, and the command must not need any of them.
  */
 #include "peers.h"
 
-const struct peer *const peers[] = {
-    &peer_plain_loops,
-#ifdef HEED_PEER_OPENBLAS
-    &peer_openblas,
-#endif
-    NULL,
-};
+const char peer_cannot[] = "no form of this problem";
+
+void peers_open(const struct peer *list[MOST_PEERS + 1], int threads)
+{
+    int count = 0;
+    list[count++] = &peer_plain_loops;
+    list[count++] = &peer_openblas;
+    list[count++] = &peer_blis;
+    list[count++] = &peer_onednn;
+    python_open(list, &count, threads);
+    list[count] = NULL;
+}
+
+void peers_close(void)
+{
+    python_close();
+}

@@ -1,26 +1,44 @@
 /* SPDX-License-Identifier: MIT
- * peers.h - other implementations beside heed, timed in the same run on the same arrays. A peer says what it cannot do; it is never given
- * an easier problem.
+ * peers.h - other implementations beside heed, timed in the same run on the same arrays. A peer says what it cannot do and why it is not
+ * there; it is never given an easier problem, and it chooses its own best setting for each one.
  */
 #ifndef HEED_BENCH_PEERS_H
 #define HEED_BENCH_PEERS_H
 
 #include "harness.h"
 
+struct services;
+
+/* Text that a function returns belongs to the peer and lasts until its next call. */
 struct peer {
     const char *name;
-    const char *(*version)(void);
+    /* Why it is not there ("libblis.so.4 is not installed"); NULL = it is. Asked first, once. */
+    const char *(*absent)(const struct peer *self);
+    const char *(*version)(const struct peer *self);
     /* Why it cannot do this problem; NULL = it can. */
-    const char *(*refuses)(const struct instance *instance);
-    /* Computes into o (laid out like the instance's own o). False: no memory. */
-    bool (*run)(const struct services *services, const struct instance *instance, float *o);
+    const char *(*refuses)(const struct peer *self, const struct instance *instance);
+    /* Takes a problem: memory, and the fastest of its settings. NULL, or why it failed; peer_cannot if it only now sees that it cannot. */
+    const char *(*begin)(const struct peer *self, const struct services *services, const struct instance *instance);
+    /* `count` runs into o (laid out like the instance's own o), seconds[count]. NULL, or why it failed. */
+    const char *(*run)(const struct peer *self, float *o, int count, double *seconds);
+    /* The result of the last run into o, for peers in another process; NULL: it is there already. */
+    const char *(*fetch)(const struct peer *self, float *o);
+    const char *(*setting)(const struct peer *self); /* which one begin() chose */
+    void (*end)(const struct peer *self);
+    int number;
 };
 
-extern const struct peer *const peers[]; /* ended by NULL */
+enum { MOST_PEERS = 16 };
 
-extern const struct peer peer_plain_loops;
-#ifdef HEED_PEER_OPENBLAS
-extern const struct peer peer_openblas;
-#endif
+/* All peers this build knows and those that bench/peers/python_peers.py reports; `list` ends with NULL. threads: the bench's. */
+void peers_open(const struct peer *list[MOST_PEERS + 1], int threads);
+void peers_close(void);
+
+extern const char peer_cannot[];
+extern const struct peer peer_plain_loops, peer_openblas, peer_blis, peer_onednn;
+
+/* Appends the Python peers to the list, from *count on. */
+void python_open(const struct peer *list[MOST_PEERS + 1], int *count, int threads);
+void python_close(void);
 
 #endif

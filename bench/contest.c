@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT
+ * contest.c - turns. A turn is a burst of runs of one contender, long enough that what the one before it left in the caches and in spinning
+ * threads is a small part of it. Medians over all runs. A peer that is slow gets fewer turns than heed, never more.
+ */
+#include "contest.h"
+#include "dtype.h"
+#include "tool.h"
+#include "view.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { LEAST_RUNS = 10, MOST_RUNS = 20000, SLOW_RUNS = 3, LEAST_TURNS = 5, PEER_TURNS = 3, MOST_BURST = 500 };
+static const double least_seconds = 0.3, most_seconds = 10, turn_seconds = 0.01, peer_seconds = 1;
+static const double apart_most_f32 = 1e-3, apart_most_16 = 3e-2; /* of heed's largest element */
+
+static int by_size(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* spread: half the distance between the quartiles, over the median. */
+static struct times times_of(double *seconds, int runs)
+{
+    qsort(seconds, (size_t)runs, sizeof *seconds, by_size);
+    struct times t = {.runs = runs, .least = seconds[0], .most = seconds[runs - 1], .median = seconds[runs / 2]};
+    if (runs % 2 == 0) t.median = 0.5 * (t.median + seconds[runs / 2 - 1]);
+    t.spread = 0.5 * (seconds[runs * 3 / 4] - seconds[runs / 4]) / t.median;
+    return t;
+}
+
+/* ---- the check ------------------------------------------------------------------ */
+
+/* Planted: the named peer's result is spoiled, so that a test can see that a wrong peer is found. */
+static void spoil(const struct entrant *e, const struct instance *in, float *o)
+{
+    const char *name = getenv("HEED_PEERS_SPOIL");
+    if (name && !strcmp(name, e->peer->name)) o[in->tensors.o.offset] += 1;
+}
+
+/* Largest difference from heed's o, over heed's largest element; NaN and infinity of the peer count as infinite. */
+static double apart(const struct contest *c)
+{
+    const struct instance *in = c->instance;
+    const struct problem *p = &in->problem;
+    const heed_tensor *o = &in->tensors.o;
+    const size_t element = p->o_type == HEED_F32 ? 4 : 2;
+    float *row = malloc(sizeof *row * (size_t)p->v_head_dim);
+    double most = 0, size = 0;
+    for (int32_t b = 0; row && b < in->line.batch; b++)
+        for (int32_t h = 0; h < p->q_heads; h++)
+            for (int32_t i = 0; i < in->line.q_len; i++) {
+                const int64_t at = o->offset + b * o->batch_stride + h * o->head_stride + i * o->token_stride;
+                row_to_f32(p->o_type, (const unsigned char *)o->data + at * (int64_t)element, 1, row, p->v_head_dim);
+                for (int32_t d = 0; d < p->v_head_dim; d++) {
+                    const double one = fabs((double)c->o[at + d] - (double)row[d]);
+                    if (!(one <= most)) most = isfinite(one) ? one : INFINITY;
+                    if (fabs((double)row[d]) > size) size = fabs((double)row[d]);
+                }
+            }
+    free(row);
+    return row ? most == 0 ? 0 : most / size : INFINITY;
+}
+
+/* false: it cannot do this problem. */
+static bool check(struct contest *c, struct entrant *e)
+{
+    const double limit = c->instance->problem.q_type == HEED_F32 ? apart_most_f32 : apart_most_16;
+    double seconds = 0;
+    const char *why = e->peer->begin(e->peer, c->services, c->instance);
+    if (why == peer_cannot) return false;
+    if (!why) snprintf(e->setting, sizeof e->setting, "%s", e->peer->setting(e->peer));
+    for (int n = 0; !why && n < 2; n++) why = e->peer->run(e->peer, c->o, 1, &seconds); /* the second is warm */
+    if (!why && e->peer->fetch) why = e->peer->fetch(e->peer, c->o);
+    if (why) {
+        snprintf(e->why, sizeof e->why, "failed: %s", why);
+        return true;
+    }
+    spoil(e, c->instance, c->o);
+    e->apart = apart(c);
+    e->wrong = !(e->apart <= limit);
+    if (e->wrong) snprintf(e->why, sizeof e->why, "wrong by %.2g of the largest element", e->apart);
+    e->burst = (int)(turn_seconds / (seconds + 1e-9));
+    e->timed = !e->wrong;
+    return true;
+}
+
+heed_status contest_open(struct contest *c, const struct services *services, struct prepared *prepared, struct instance *instance,
+                         const struct peer *const *list)
+{
+    const struct block *block = &instance->block[ROLE_O];
+    const size_t element = instance->problem.o_type == HEED_F32 ? 4 : 2; /* an o of 2-byte elements takes twice the room in f32 */
+    memset(c, 0, sizeof *c);
+    c->services = services;
+    c->prepared = prepared;
+    c->instance = instance;
+    c->count = 1;
+    c->o = aligned_alloc(64, (block->bytes / element * sizeof *c->o + 127) / 64 * 64);
+    c->entrant[0].seconds = calloc(MOST_RUNS, sizeof(double));
+    if (!c->o || !c->entrant[0].seconds) return HEED_OUT_OF_MEMORY;
+    for (; list && *list; list++) {
+        if ((*list)->absent(*list) || (*list)->refuses(*list, instance)) continue;
+        struct entrant *e = &c->entrant[c->count];
+        memset(c->o, 0xFF, block->bytes / element * sizeof *c->o); /* NaN: what a peer does not write is not right by chance */
+        *e = (struct entrant){.peer = *list};
+        const bool can = check(c, e);
+        if (!e->timed) e->peer->end(e->peer);
+        if (!can) continue;
+        c->count++;
+        e->seconds = calloc(MOST_RUNS, sizeof(double));
+        if (!e->seconds) return HEED_OUT_OF_MEMORY;
+    }
+    return HEED_OK;
+}
+
+/* ---- turns --------------------------------------------------------------------------- */
+
+static heed_status heed_runs(struct contest *c, int count, double *seconds)
+{
+    heed_status status = HEED_OK;
+    for (int n = 0; status == HEED_OK && n < count; n++) {
+        const double begin = seconds_now();
+        status = prepared_run(c->prepared);
+        seconds[n] = seconds_now() - begin;
+    }
+    return status;
+}
+
+static heed_status turn(struct contest *c, struct entrant *e)
+{
+    int count = e->burst < 1 ? 1 : e->burst > MOST_BURST ? MOST_BURST : e->burst;
+    if (count > MOST_RUNS - e->runs) count = MOST_RUNS - e->runs;
+    double *seconds = e->seconds + e->runs;
+    heed_status status = HEED_OK;
+    const char *why = NULL;
+    if (e->peer) why = e->peer->run(e->peer, c->o, count, seconds);
+    else status = heed_runs(c, count, seconds);
+    if (why) {
+        snprintf(e->why, sizeof e->why, "failed: %s", why);
+        e->peer->end(e->peer);
+        e->timed = false;
+    }
+    for (int n = 0; !why && n < count; n++) e->total += seconds[n];
+    e->runs += count;
+    return status;
+}
+
+static bool enough(const struct entrant *heed, int turns, bool alone)
+{
+    if (heed->runs >= MOST_RUNS) return true;
+    if (turns < (alone ? 1 : LEAST_TURNS)) return false;
+    if (heed->runs >= LEAST_RUNS && heed->total >= least_seconds) return true;
+    return heed->runs >= SLOW_RUNS && heed->total >= most_seconds;
+}
+
+/* Threads of other libraries spin for a while behind their last run: they are let go to sleep. */
+static void pause_for_spinners(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+}
+
+heed_status contest_run(struct contest *c)
+{
+    struct entrant *heed = &c->entrant[0];
+    const bool alone = c->count == 1;
+    double seconds;
+    heed_status status = heed_runs(c, 1, &seconds); /* warm-up: pages, caches, the pool's threads */
+    if (status == HEED_OK) status = heed_runs(c, 1, &seconds);
+    heed->burst = (int)(turn_seconds / (seconds + 1e-9));
+    for (int turns = 0; status == HEED_OK && !enough(heed, turns, alone); turns++)
+        for (int n = 0; status == HEED_OK && n < c->count; n++) {
+            struct entrant *e = &c->entrant[n];
+            if (n && (!e->timed || e->runs >= MOST_RUNS || (turns >= PEER_TURNS && e->total >= peer_seconds))) continue;
+            if (!alone) pause_for_spinners();
+            status = turn(c, e);
+        }
+    for (int n = 0; status == HEED_OK && n < c->count; n++)
+        if (n == 0 || c->entrant[n].timed) c->entrant[n].times = times_of(c->entrant[n].seconds, c->entrant[n].runs);
+    return status;
+}
+
+void contest_close(struct contest *c)
+{
+    for (int n = 0; n < c->count; n++) {
+        if (c->entrant[n].peer && c->entrant[n].timed) c->entrant[n].peer->end(c->entrant[n].peer);
+        free(c->entrant[n].seconds);
+    }
+    free(c->o);
+}
