@@ -55,6 +55,7 @@ struct key_source {
     const struct view *rows, *scales;
     heed_type type;
     int32_t dim;
+    bool whole_rows;     /* the tiles read a row from end to end: K */
     float *copy;         /* [PANEL_KEYS][copy_step] */
     ptrdiff_t copy_step;
 };

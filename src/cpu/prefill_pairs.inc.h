@@ -13,12 +13,12 @@ static vf load_query(heed_type type, const unsigned char *row, int32_t i, int n,
     return vload(last);
 }
 
-/* May the tiles read rows of bf16 where they lie? As for floats; and a row must be whole cells. */
+/* May the tiles read K where it lies? Not across pages; and a row must be whole cells. */
 static bool pairs_in_place(const struct key_source *from, int32_t page_size, int32_t j0, int32_t j1)
 {
     const int64_t step = from->rows->token;
     if (page_size > 0 && j0 / page_size != (j1 - 1) / page_size && !MUTANT(cpu_prefill_one_page)) return false;
-    return from->dim % 2 == 0 && step % 4 == 0 && step >= 0 && step <= 1024;
+    return from->dim % 2 == 0 && step % 4 == 0 && step >= 0;
 }
 
 /* K of keys [j0, j1) of (b, g) as cells of two elements: the rows as they are. */
