@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LINE = 4096, MOST_PYTHON = 8, PATIENCE_MS = 180000 };
+enum { LINE = 16384 /* 500 times, and more */, MOST_PYTHON = 8, PATIENCE_MS = 180000 };
 
 static struct {
     pid_t pid;
@@ -97,6 +97,37 @@ static const char *answer(bool said, const char **rest)
     return strncmp(child.line, "ok", 2) ? *rest : NULL;
 }
 
+/* ---- the child -------------------------------------------------------------------- */
+
+static bool start(int threads)
+{
+    const char *python = setting_of("HEED_PEERS_PYTHON", HEED_PEERS_FOLDER "/.peers/python/bin/python");
+    const char *script = setting_of("HEED_PEERS_SCRIPT", HEED_PEERS_FOLDER "/bench/peers/python_peers.py");
+    int to[2], from[2];
+    char number[16];
+    snprintf(number, sizeof number, "%d", threads);
+    if (pipe(to)) return false;
+    if (pipe(from)) return close(to[0]), close(to[1]), false;
+    const pid_t pid = fork();
+    if (pid == 0) {
+        dup2(to[0], 0);
+        dup2(from[1], 1);
+        close(to[0]), close(to[1]), close(from[0]), close(from[1]);
+        setenv("OMP_NUM_THREADS", number, 1); /* before any library starts its threads */
+        setenv("MKL_NUM_THREADS", number, 1);
+        execlp(python, python, script, number, (char *)NULL);
+        _exit(127);
+    }
+    close(to[0]), close(from[1]);
+    if (pid < 0) return close(to[1]), close(from[0]), false;
+    child.pid = pid;
+    child.to = to[1];
+    child.from = from[0];
+    child.left_bytes = 0;
+    signal(SIGPIPE, SIG_IGN); /* a dead child is a failed write */
+    return true;
+}
+
 /* ---- arrays ------------------------------------------------------------------- */
 
 /* Rows of one tensor in the order (b, h, token, d), dense, in the tensor's own type. */
@@ -134,12 +165,25 @@ static const char *type_word(heed_type type)
     return type == HEED_F32 ? "f32" : type == HEED_F16 ? "f16" : type == HEED_BF16 ? "bf16" : NULL;
 }
 
+/* After a death: the same peers again, so their introductions are passed over. */
+static bool revive(int threads)
+{
+    if (child.pid) return true;
+    child.instance = NULL;
+    if (!start(threads)) return false;
+    while (hear())
+        if (!strcmp(child.line, "end")) return true;
+    return false;
+}
+
 static const char *give(const struct instance *in, int threads)
 {
     const struct problem *p = &in->problem;
     const char *rest;
-    if (child.instance == in && !strcmp(child.text, in->line.text)) return NULL;
+    const bool given = child.instance == in && !strcmp(child.text, in->line.text);
+    if (given) return child.pid ? NULL : "its process died";
     child.instance = NULL;
+    if (!revive(threads)) return "the Python process does not start again";
     if (!child.folder[0]) {
         snprintf(child.folder, sizeof child.folder, "%s/heed-peers-XXXXXX", access("/dev/shm", W_OK) ? setting_of("TMPDIR", "/tmp") : "/dev/shm");
         if (!mkdtemp(child.folder)) return child.folder[0] = 0, "no folder for the arrays";
@@ -223,34 +267,6 @@ static void end(const struct peer *self)
     answer(say("end\t%s\n", self->name), &rest);
 }
 
-/* ---- the child -------------------------------------------------------------------- */
-
-static bool start(const char *python, const char *script, int threads)
-{
-    int to[2], from[2];
-    char number[16];
-    snprintf(number, sizeof number, "%d", threads);
-    if (pipe(to)) return false;
-    if (pipe(from)) return close(to[0]), close(to[1]), false;
-    const pid_t pid = fork();
-    if (pid == 0) {
-        dup2(to[0], 0);
-        dup2(from[1], 1);
-        close(to[0]), close(to[1]), close(from[0]), close(from[1]);
-        setenv("OMP_NUM_THREADS", number, 1); /* before any library starts its threads */
-        setenv("MKL_NUM_THREADS", number, 1);
-        execlp(python, python, script, number, (char *)NULL);
-        _exit(127);
-    }
-    close(to[0]), close(from[1]);
-    if (pid < 0) return close(to[1]), close(from[0]), false;
-    child.pid = pid;
-    child.to = to[1];
-    child.from = from[0];
-    signal(SIGPIPE, SIG_IGN); /* a dead child is a failed write */
-    return true;
-}
-
 static struct peer *add(const char *name)
 {
     const int n = child.count;
@@ -290,9 +306,8 @@ static bool introduce(void)
 void python_open(const struct peer *list[MOST_PEERS + 1], int *count, int threads)
 {
     const char *python = setting_of("HEED_PEERS_PYTHON", HEED_PEERS_FOLDER "/.peers/python/bin/python");
-    const char *script = setting_of("HEED_PEERS_SCRIPT", HEED_PEERS_FOLDER "/bench/peers/python_peers.py");
     if (strchr(python, '/') && access(python, X_OK)) all_absent("not installed (script/peers does it)");
-    else if (!start(python, script, threads) || !introduce()) {
+    else if (!start(threads) || !introduce()) {
         child_kill();
         if (!child.count) all_absent("the Python process did not start");
     }
