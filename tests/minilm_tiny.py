@@ -35,7 +35,7 @@ def verdict(good, text):
 
 
 def run(*words, **more):
-    return subprocess.run([str(PROGRAM), *words], capture_output=True, timeout=120, **more)
+    return subprocess.run([str(PROGRAM), *words], capture_output=True, timeout=600, **more)
 
 
 # ---- word pieces ------------------------------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def rank_check(folder, lines, wanted):
 def terminal(folder, text):
     """What standard error shows on a terminal."""
     above, below = pty.openpty()
-    subprocess.run([str(PROGRAM), "rank", "a", str(text), "--model", str(folder), "--batch", "14"], stdout=subprocess.DEVNULL, stderr=below, timeout=120)
+    subprocess.run([str(PROGRAM), "rank", "a", str(text), "--model", str(folder), "--batch", "14"], stdout=subprocess.DEVNULL, stderr=below, timeout=600)
     os.close(below)
     shown = b""
     try:
