@@ -4,6 +4,7 @@
  */
 #include "contest.h"
 #include "harness.h"
+#include "pin.h"
 #include "plot.h"
 #include "roof.h"
 #include "schedule.h"
@@ -50,8 +51,10 @@ static heed_status measure(struct bench *bench, int32_t device, size_t bytes, st
 {
     const struct services *services = &bench->tool.context->services;
     if (device == 0) {
+        pin_caller(true);
         ceiling->fma_gflops = roof_fma_gflops(services, services->threads.workers);
         ceiling->read_gbps = roof_read_gbps(services, bench->memory, bytes, services->threads.workers);
+        pin_caller(false);
         return HEED_OK;
     }
     struct roof_opencl roof = {0};
@@ -289,6 +292,7 @@ int run_bench(const struct options *options)
         peers_open(bench.peers, bench.tool.context->services.threads.workers);
         name_peers(&bench, words);
     }
+    pin_pool(&bench.tool.context->services);
     bench.memory = roof_memory_new(read_bytes_most);
     if (!table_begin(&bench.table, options->peers ? columns_peers : columns, options->json) || !bench.memory) code = out_of_room();
     else code = bench_all(&bench);

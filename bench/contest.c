@@ -4,6 +4,7 @@
  */
 #include "contest.h"
 #include "dtype.h"
+#include "pin.h"
 #include "tool.h"
 #include "view.h"
 #include <math.h>
@@ -135,8 +136,10 @@ static heed_status turn(struct contest *c, struct entrant *e)
     double *seconds = e->seconds + e->runs;
     heed_status status = HEED_OK;
     const char *why = NULL;
+    pin_caller(!e->peer || e->peer->on_heed_threads(e->peer));
     if (e->peer) why = e->peer->run(e->peer, c->o, count, seconds);
     else status = heed_runs(c, count, seconds);
+    pin_caller(false);
     if (why) {
         snprintf(e->why, sizeof e->why, "failed: %s", why);
         e->peer->end(e->peer);
@@ -166,8 +169,10 @@ heed_status contest_run(struct contest *c)
     struct entrant *heed = &c->entrant[0];
     const bool alone = c->count == 1;
     double seconds;
+    pin_caller(true);
     heed_status status = heed_runs(c, 1, &seconds); /* warm-up: pages, caches, the pool's threads */
     if (status == HEED_OK) status = heed_runs(c, 1, &seconds);
+    pin_caller(false);
     heed->burst = (int)(turn_seconds / (seconds + 1e-9));
     for (int turns = 0; status == HEED_OK && !enough(heed, turns, alone); turns++)
         for (int n = 0; status == HEED_OK && n < c->count; n++) {

@@ -107,7 +107,8 @@ static const char *run(const struct peer *self, float *o, int count, double *sec
 }
 
 static const char *setting(const struct peer *self) { return unfused_setting(&unfused[self->number]); }
+static bool on_heed_threads(const struct peer *self) { return !unfused[self->number].inside; }
 static void end(const struct peer *self) { unfused_end(&unfused[self->number]); }
 
-const struct peer peer_openblas = {"openblas", absent, version, unfused_refuses, begin, run, NULL, setting, end, OPENBLAS};
-const struct peer peer_blis = {"blis", absent, version, unfused_refuses, begin, run, NULL, setting, end, BLIS};
+const struct peer peer_openblas = {"openblas", absent, version, unfused_refuses, begin, run, NULL, setting, on_heed_threads, end, OPENBLAS};
+const struct peer peer_blis = {"blis", absent, version, unfused_refuses, begin, run, NULL, setting, on_heed_threads, end, BLIS};

@@ -226,4 +226,10 @@ static void end(const struct peer *self) { (void)self; }
 
 #endif
 
-const struct peer peer_onednn = {"onednn", absent, version, unfused_refuses, begin, run, NULL, setting, end, 0};
+static bool on_heed_threads(const struct peer *self)
+{
+    (void)self;
+    return true;
+}
+
+const struct peer peer_onednn = {"onednn", absent, version, unfused_refuses, begin, run, NULL, setting, on_heed_threads, end, 0};

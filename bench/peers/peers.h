@@ -24,6 +24,7 @@ struct peer {
     /* The result of the last run into o, for peers in another process; NULL: it is there already. */
     const char *(*fetch)(const struct peer *self, float *o);
     const char *(*setting)(const struct peer *self); /* which one begin() chose */
+    bool (*on_heed_threads)(const struct peer *self); /* in that setting: on the bench's pool, not on threads of its own */
     void (*end)(const struct peer *self);
     int number;
 };

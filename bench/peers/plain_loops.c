@@ -116,6 +116,12 @@ static const char *setting(const struct peer *self)
     return "eight parts per thread";
 }
 
+static bool on_heed_threads(const struct peer *self)
+{
+    (void)self;
+    return true;
+}
+
 static void end(const struct peer *self)
 {
     (void)self;
@@ -123,4 +129,4 @@ static void end(const struct peer *self)
     plain.scores = NULL;
 }
 
-const struct peer peer_plain_loops = {"plain-loops", absent, version, refuses, begin, run, NULL, setting, end, 0};
+const struct peer peer_plain_loops = {"plain-loops", absent, version, refuses, begin, run, NULL, setting, on_heed_threads, end, 0};

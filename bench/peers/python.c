@@ -261,6 +261,12 @@ static const char *fetch(const struct peer *self, float *o)
     return why;
 }
 
+static bool on_heed_threads(const struct peer *self)
+{
+    (void)self;
+    return false;
+}
+
 static void end(const struct peer *self)
 {
     const char *rest;
@@ -272,7 +278,7 @@ static struct peer *add(const char *name)
     const int n = child.count;
     if (n == MOST_PYTHON) return NULL;
     snprintf(child.name[n], sizeof child.name[n], "%s", name);
-    child.peer[n] = (struct peer){child.name[n], absent, version, refuses, begin, run, fetch, setting, end, n};
+    child.peer[n] = (struct peer){child.name[n], absent, version, refuses, begin, run, fetch, setting, on_heed_threads, end, n};
     child.absent[n][0] = 0;
     child.count++;
     return &child.peer[n];

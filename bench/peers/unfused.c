@@ -4,6 +4,7 @@
  */
 #include "unfused.h"
 #include "internal.h"
+#include "pin.h"
 #include "tool.h"
 #include <float.h>
 #include <math.h>
@@ -76,12 +77,14 @@ static double try_setting(struct unfused *u, bool inside)
 {
     double best = 1e30;
     u->inside = inside;
+    pin_caller(!inside);
     for (int n = 0; n < 2; n++) {
         const double begin = seconds_now();
         all_heads(u);
         const double seconds = seconds_now() - begin;
         if (seconds < best) best = seconds;
     }
+    pin_caller(false);
     return best;
 }
 
