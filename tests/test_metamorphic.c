@@ -260,14 +260,15 @@ static void in_pieces(const struct bench *bench, const char *name, int32_t q_len
     instance_free(whole);
 }
 
-static void relations(const struct bench *bench)
-{
-    static const char *const steps[2] = {"q1 kv700", "q37 kv150"};
-    char one[LINE_BYTES], other[LINE_BYTES];
 #define BOTH(name, a, b, edit)                                          \
     snprintf(one, sizeof one, "b2 %s " a, step);                        \
     snprintf(other, sizeof other, "b2 %s " b, step);                    \
     with_edit(bench, name, one, other, edit)
+
+static void relations(const struct bench *bench)
+{
+    static const char *const steps[2] = {"q1 kv700", "q37 kv150"};
+    char one[LINE_BYTES], other[LINE_BYTES];
     for (int n = 0; n < 2 && !test_is_over(bench->counts); n++) {
         const char *step = steps[n];
         BOTH("repeated heads", "hq8 hk2 d64 causal lse", "hq8 hk8 d64 causal lse", copy_rows);
@@ -287,7 +288,6 @@ static void relations(const struct bench *bench)
         BOTH("sinks of -infinity", "hq4 hk2 d64 lse", "hq4 hk2 d64 lse sinks", no_sinks);
         BOTH("powers of two", "hq4 hk2 d64 lse scale=0.25", "hq4 hk2 d64 lse scale=0.125", doubled);
     }
-#undef BOTH
     if (test_is_over(bench->counts)) return;
     sequences_alone(bench, "ragged", "b5 q1 kv600 kvlens hq4 hk2 d64 causal lse", "hq4 hk2 d64 causal lse");
     sequences_alone(bench, "ragged", "b5 q70 kv150 ragged hq4 hk2 d64 causal lse seed=2", "hq4 hk2 d64 causal lse seed=2");
@@ -298,6 +298,29 @@ static void relations(const struct bench *bench)
     in_pieces(bench, "pieces", 40, 700, "hq4 hk2 d128 f16 o=f32 causal invariant wl=200 lse");
     in_pieces(bench, "pieces", 40, 90, "hq4 hk4 d40 sinks softcap=5 alibi invariant lse");
 }
+
+/* A few of the relations for rows that take bf16 alone. */
+static void relations_bf16(const struct bench *bench)
+{
+    static const char *const steps[2] = {"q1 kv701", "q37 kv151"};
+    char one[LINE_BYTES], other[LINE_BYTES];
+    for (int n = 0; n < 2 && !test_is_over(bench->counts); n++) {
+        const char *step = steps[n];
+        BOTH("repeated heads", "hq8 hk2 d64 bf16 o=f32 causal lse", "hq8 hk8 d64 bf16 o=f32 causal lse", copy_rows);
+        BOTH("pages", "hq4 hk2 d63 bf16 o=f32 kvlens causal lse", "hq4 hk2 d63 bf16 o=f32 kvlens causal lse page=7", NULL);
+        BOTH("layout", "hq4 hk2 d64 bf16 o=f32 causal lse", "hq4 hk2 d64 bf16 o=f32 causal lse layout=bhld", NULL);
+        BOTH("mask of all true", "hq4 hk2 d40 bf16 o=f32 lse", "hq4 hk2 d40 bf16 o=f32 lse mask=bits bcast=h", show_all);
+        BOTH("mask of a range", "hq4 hk2 d64 bf16 o=f32 lse keyrange", "hq4 hk2 d64 bf16 o=f32 lse mask=bool", mask_of_ranges);
+        BOTH("mask of a window", "hq4 hk2 d64 bf16 o=f32 lse causal wl=41", "hq4 hk2 d64 bf16 o=f32 lse mask=bool", mask_of_ranges);
+        BOTH("key 0 elsewhere", "hq4 hk2 d64 bf16 o=f32 lse causal wl=90 alibi pos=120", "hq4 hk2 d64 bf16 o=f32 lse causal wl=90 alibi kvfirst=1000", shifted);
+    }
+    if (test_is_over(bench->counts)) return;
+    sequences_alone(bench, "ragged", "b5 q70 kv150 ragged hq4 hk2 d64 bf16 o=f32 causal lse seed=2", "hq4 hk2 d64 bf16 o=f32 causal lse seed=2");
+    sequences_alone(bench, "ragged", "b5 q1 kv600 kvlens hq4 hk2 d64 bf16 o=f32 causal lse", "hq4 hk2 d64 bf16 o=f32 causal lse");
+    in_pieces(bench, "pieces", 70, 300, "hq8 hk2 d64 bf16 o=f32 causal invariant lse");
+}
+
+#undef BOTH
 
 /* ---- devices --------------------------------------------------------------------------------- */
 
@@ -321,9 +344,13 @@ static void relations_cpu(const char *isa)
         counts.skipped++;
         fprintf(stderr, "skipped: cpu.%s: %s\n", isa, heed_error_message());
     }
-    for (int32_t n = 0; context && (row = device_row(context, 0, n)); n++)
-        if (!strncmp(row, part, strlen(part)) || (!strcmp(isa, "scalar") && !strcmp(row, "reference")))
-            relations(&(struct bench){context, 0, "cpu", row, &counts});
+    for (int32_t n = 0; context && (row = device_row(context, 0, n)); n++) {
+        const struct bench bench = {context, 0, "cpu", row, &counts};
+        if (!strncmp(row, "cpu.avx512bf16.", 15) && !strcmp(isa, "avx512bf16"))
+            relations_bf16(&bench);
+        else if (!strncmp(row, part, strlen(part)) || (!strcmp(isa, "scalar") && !strcmp(row, "reference")))
+            relations(&bench);
+    }
     heed_context_destroy(context);
     count_end(&counts);
 }
@@ -331,6 +358,7 @@ static void relations_cpu(const char *isa)
 Test(metamorphic, scalar) { relations_cpu("scalar"); }
 Test(metamorphic, avx2) { relations_cpu("avx2"); }
 Test(metamorphic, avx512) { relations_cpu("avx512"); }
+Test(metamorphic, avx512bf16) { relations_cpu("avx512bf16"); }
 
 Test(metamorphic, opencl)
 {

@@ -148,7 +148,7 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
         }
         zip_columns(C, TAIL, (const uint16_t *)rows[j] + own.d, (two ? (const uint16_t *)rows[k] : none) + own.d, own.n, x);
         UNROLL for (int r = 0; r < R; r++) {
-            const uint32_t lower = bits_of(p[r * DECODE_CHUNK + j]) >> 16, upper = two ? bits_of(p[r * DECODE_CHUNK + k]) : 0;
+            const uint32_t lower = bits_of(p[r * DECODE_CHUNK + j]) >> 16, upper = two ? bits_of(p[r * DECODE_CHUNK + (MUTANT(cpu_pairs_one_weight) ? j : k)]) : 0;
             const vf w = vset1(float_of(lower | upper));
             UNROLL for (int c = 0; c < C; c++) a[r][c] = vmac(a[r][c], w, x[c]);
         }

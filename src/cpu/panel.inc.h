@@ -211,7 +211,7 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
         const float *s = p;
         for (int j = 0; j < keys; j += 2, s += 2 * a->width, p += a->width) {
             const vf e = weight_of(vload(s), m, mark);
-            const vf f = j + 1 < keys ? weight_of(vload(s + a->width), m, mark) : vset1(mark ? -0.0f : 0.0f);
+            const vf f = j + 1 < keys && !(MUTANT(cpu_pairs_odd_key) && j + 3 > keys) ? weight_of(vload(s + a->width), m, mark) : vset1(mark ? -0.0f : 0.0f);
             l = vadd(vadd(l, e), f);
             vstore(p, vpack(e, f));
         }

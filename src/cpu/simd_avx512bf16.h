@@ -5,6 +5,7 @@
  */
 #ifndef HEED_SIMD_AVX512BF16_H
 #define HEED_SIMD_AVX512BF16_H
+#include "../mutant.h"
 #include "simd_avx512.h"
 
 #define CELL 2
@@ -16,7 +17,8 @@ INLINE vf vmac(vf acc, vf x, vf y) { return _mm512_dpbf16_ps(acc, (__m512bh)x, (
 INLINE vf vmac_seen(vf acc, vf p, vf v)
 {
     const __m512i zero = _mm512_setzero_si512();
-    const __mmask32 hidden = _mm512_cmpeq_epi16_mask(_mm512_castps_si512(p), _mm512_set1_epi16((short)0x8000));
+    const __mmask32 hidden =
+        MUTANT(cpu_pairs_hidden_values) ? 0 : _mm512_cmpeq_epi16_mask(_mm512_castps_si512(p), _mm512_set1_epi16((short)0x8000));
     return vmac(acc, p, _mm512_castsi512_ps(_mm512_mask_blend_epi16(hidden, _mm512_castps_si512(v), zero)));
 }
 
