@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * foreign_check.c - the table tests itself where no test framework is at hand, as under an emulator: every CPU row against every line of
  * the problem files named, each element inside its bound, the same bits again; and rows of one arithmetic with the same bits on every
- * instruction set. test_agree.c does the first half on the machine at hand.
+ * instruction set. test_agree.c does the first half on the machine at hand. Before that the words of each vector language (words.c).
  *
  *     foreign_check [--rows TEXT] [--most N] FILE...      TEXT: part of the rows' names; N: lines of at most so many multiply-adds
  * The closing lines are one hash of all f32 outputs by kind of row, the same on every machine, and `N passed, N failed, N skipped`.
@@ -10,6 +10,7 @@
 #include "harness.h"
 #include "internal.h"
 #include "registry.h"
+#include "words.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +94,31 @@ static void check_line(heed_context *context, const struct problem_line *line, s
     }
 }
 
+/* The words of every instruction set that this machine has. */
+static void check_words(uint32_t isa, struct tally *tally)
+{
+    static const struct {
+        uint32_t isa;
+        void (*check)(struct words_tally *tally);
+    } sets[] = {
+        {ISA_SCALAR, words_scalar},
+        {ISA_VECTOR, words_vector},
+#if defined(__x86_64__)
+        {ISA_AVX2, words_avx2},
+        {ISA_AVX512, words_avx512},
+#elif defined(__aarch64__)
+        {ISA_NEON, words_neon},
+#endif
+    };
+    for (size_t n = 0; n < sizeof sets / sizeof *sets; n++) {
+        struct words_tally words = {0};
+        if (!(isa & sets[n].isa)) continue;
+        sets[n].check(&words);
+        tally->passed += words.passed > 0 && words.failed == 0;
+        tally->failed += words.failed > 0;
+    }
+}
+
 int main(int argc, char **argv)
 {
     const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT};
@@ -114,6 +140,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "foreign_check: %s\n", heed_error_message());
         return 1;
     }
+    check_words(context->services.isa, &tally);
     find_rows(context, text);
     for (int n = first; n < argc; n++) {
         char why[256] = "";
