@@ -175,7 +175,7 @@ signals() {
     start screen-256color "step 1 of 7"
     local child
     child=$(ps -o pid= --ppid "$(mux display-message -p -t x '#{pane_pid}')" | head -1)
-    kill -$signal $child
+    [ -n "$child" ] && kill -$signal "$child"
     # echo code: 128 + number. The numbers of the first screen must be gone, what stood before must be back, and the cursor too.
     shown "code $((128 + $(kill -l $signal)))" && shown 'stty -g' && ! grep -qF "step 1 of 7" "$work/screen" && cmp -s "$work/before" "$work/after" &&
       [ "$(mux display-message -p -t x '#{cursor_flag}#{alternate_on}')" = 10 ]
@@ -187,8 +187,7 @@ signals() {
   press q
 }
 
-"$heed" explore </dev/null 2>&1 | grep -qF "no ncurses"
-if [ $? = 0 ]; then
+if grep -qF "no ncurses" <<<"$("$heed" explore </dev/null 2>&1)"; then
   echo "skipped: heed explore: this build has no ncurses"
   skipped=1
   finish
