@@ -185,7 +185,7 @@ static const char *give(const struct instance *in, int threads)
     child.instance = NULL;
     if (!revive(threads)) return "the Python process does not start again";
     if (!child.folder[0]) {
-        snprintf(child.folder, sizeof child.folder, "%s/heed-peers-XXXXXX", access("/dev/shm", W_OK) ? setting_of("TMPDIR", "/tmp") : "/dev/shm");
+        snprintf(child.folder, sizeof child.folder, "%s/heed-peers-XXXXXX", setting_of("TMPDIR", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm"));
         if (!mkdtemp(child.folder)) return child.folder[0] = 0, "no folder for the arrays";
     }
     if (!save("q", &in->tensors.q, p->q_type, in->line.batch, p->q_heads, in->line.q_len, p->head_dim) ||
