@@ -240,13 +240,13 @@ Test(explore, captures_from_files)
     count_check(&c, refused(&x, &f, f.v, f.tokens, "2 labels for 5 keys"), "test_explore.c: labels that do not fit");
     count_check(&c, refused(&x, &f, f.v, "/no/such/file", "/no/such/file"), "test_explore.c: a file that is not there");
     count_check(&c, refused(&x, &f, f.q, NULL, "5 tokens of 2 heads"), "test_explore.c: values of another length");
-    write_npy(f.k, NPY_F4, 2, 5, 6, 0, 0, v);
+    write_npy(f.k, NPY_F4, 2, 5, 6, 0, 0, k);
     count_check(&c, refused(&x, &f, f.v, NULL, "wanted [len, heads, dim]"), "test_explore.c: two axes");
-    write_npy(f.k, NPY_I4, 3, 5, 2, 2, 0, v);
+    write_npy(f.k, NPY_I4, 3, 5, 2, 2, 0, k);
     count_check(&c, refused(&x, &f, f.v, NULL, "<i4"), "test_explore.c: integers");
-    write_npy(f.k, NPY_F4, 3, 5, 2, 2, 0, v);
+    write_npy(f.k, NPY_F4, 3, 5, 2, 2, 0, k);
     count_check(&c, refused(&x, &f, f.v, NULL, "rows of q have 3"), "test_explore.c: rows of another length");
-    write_npy(f.k, NPY_F4, 3, 0, 2, 3, 0, v);
+    write_npy(f.k, NPY_F4, 3, 0, 2, 3, 0, k);
     count_check(&c, refused(&x, &f, f.v, NULL, "len from 1"), "test_explore.c: no key");
     unlink(f.q), unlink(f.k), unlink(f.v), unlink(f.tokens), rmdir(folder);
     explore_free(&x);
