@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * test_explore.c - the numbers of `heed explore`: every step, every action, captures from files. Expected values are computed here in double,
+ * test_explorer.c - the numbers of `heed explore`: every step, every action, captures from files. Expected values are computed here in double,
  * from the text of the lesson. The screen is tested in test_explore.sh.
  */
 #include "counting.h"
@@ -81,24 +81,24 @@ Test(explore, lessons_say_the_truth)
     struct explore x = {.context = context_new()};
     for (int n = 0; n < explore_lesson_count(); n++) {
         count_check(&c, load(&x, n) && all_right(&x), explore_lesson(n)->title);
-        count_check(&c, strlen(explore_lesson(n)->text) <= 240, "test_explore.c: the text fits three lines");
+        count_check(&c, strlen(explore_lesson(n)->text) <= 240, "test_explorer.c: the text fits three lines");
     }
     load(&x, 0);
-    count_check(&c, explore_strongest(&x, 0) == 2, "test_explore.c: the longer arrow wins");
+    count_check(&c, explore_strongest(&x, 0) == 2, "test_explorer.c: the longer arrow wins");
     load(&x, 1);
     const struct relation opposed = explore_relation(&x, 0, 1);
-    count_check(&c, opposed.dot == -2 && near(opposed.angle, 180, 1e-6) && opposed.weight > 0, "test_explore.c: opposed is negative and not hidden");
+    count_check(&c, opposed.dot == -2 && near(opposed.angle, 180, 1e-6) && opposed.weight > 0, "test_explorer.c: opposed is negative and not hidden");
     load(&x, 2);
     const struct relation aside = explore_relation(&x, 0, 1);
-    count_check(&c, aside.dot == 0 && aside.angle == 90 && aside.weight > explore_relation(&x, 0, 3).weight, "test_explore.c: perpendicular beats opposed");
+    count_check(&c, aside.dot == 0 && aside.angle == 90 && aside.weight > explore_relation(&x, 0, 3).weight, "test_explorer.c: perpendicular beats opposed");
     load(&x, 3);
     const float scaled = x.weights[explore_strongest(&x, 0)];
     explore_act(&x, ACTION_SCALED);
-    count_check(&c, scaled < 0.6f && x.weights[explore_strongest(&x, 0)] > 0.8f, "test_explore.c: without the scale one key takes all");
+    count_check(&c, scaled < 0.6f && x.weights[explore_strongest(&x, 0)] > 0.8f, "test_explorer.c: without the scale one key takes all");
     load(&x, 4);
-    count_check(&c, explore_relation(&x, 4, 5).hidden && !explore_relation(&x, 4, 4).hidden && x.weights[0] == 1, "test_explore.c: the mask hides what comes later");
+    count_check(&c, explore_relation(&x, 4, 5).hidden && !explore_relation(&x, 4, 4).hidden && x.weights[0] == 1, "test_explorer.c: the mask hides what comes later");
     load(&x, explore_lesson_count() - 1);
-    count_check(&c, x.queries == 37 && x.q_heads == 4 && !strcmp(x.k_labels[explore_strongest(&x, 9)], "animal"), "test_explore.c: `it` looks at `animal`");
+    count_check(&c, x.queries == 37 && x.q_heads == 4 && !strcmp(x.k_labels[explore_strongest(&x, 9)], "animal"), "test_explorer.c: `it` looks at `animal`");
     explore_free(&x);
     heed_context_destroy(x.context);
     count_end(&c);
@@ -111,52 +111,52 @@ Test(explore, actions)
     struct explore x = {.context = context_new()};
     load(&x, 0);
     explore_act(&x, ACTION_MORE);
-    count_check(&c, x.q[0] == 2.1f && all_right(&x), "test_explore.c: more");
+    count_check(&c, x.q[0] == 2.1f && all_right(&x), "test_explorer.c: more");
     for (int n = 0; n < 21; n++) explore_act(&x, ACTION_LESS);
-    count_check(&c, x.q[0] == 0 && !signbit(x.q[0]) && all_right(&x), "test_explore.c: 21 steps back are exactly 0");
+    count_check(&c, x.q[0] == 0 && !signbit(x.q[0]) && all_right(&x), "test_explorer.c: 21 steps back are exactly 0");
     explore_act(&x, ACTION_MUCH_LESS);
     explore_act(&x, ACTION_NEGATE);
-    count_check(&c, x.q[0] == 1 && all_right(&x), "test_explore.c: negate");
+    count_check(&c, x.q[0] == 1 && all_right(&x), "test_explorer.c: negate");
     explore_act(&x, ACTION_ZERO);
     explore_act(&x, ACTION_RIGHT);
     explore_act(&x, ACTION_ZERO);
-    count_check(&c, x.q[0] == 0 && x.q[1] == 0 && x.weights[0] == 0.25f && isnan(explore_relation(&x, 0, 0).angle), "test_explore.c: a zero query: all alike");
+    count_check(&c, x.q[0] == 0 && x.q[1] == 0 && x.weights[0] == 0.25f && isnan(explore_relation(&x, 0, 0).angle), "test_explorer.c: a zero query: all alike");
     explore_act(&x, ACTION_RIGHT);
-    count_check(&c, x.cursor.d == 1, "test_explore.c: no further than the last number");
+    count_check(&c, x.cursor.d == 1, "test_explorer.c: no further than the last number");
     for (int n = 0; n < 3; n++) explore_act(&x, ACTION_DOWN);
     explore_act(&x, ACTION_MUCH_MORE);
-    count_check(&c, x.cursor.part == PART_K && x.cursor.key == 2 && x.k[2 * 2 + 1] == 3 && all_right(&x), "test_explore.c: the third key");
+    count_check(&c, x.cursor.part == PART_K && x.cursor.key == 2 && x.k[2 * 2 + 1] == 3 && all_right(&x), "test_explorer.c: the third key");
     for (int n = 0; n < 4; n++) explore_act(&x, ACTION_DOWN);
     explore_act(&x, ACTION_MUCH_MORE);
-    count_check(&c, x.cursor.part == PART_V && x.cursor.key == 2 && x.v[2 * 2 + 1] == 2 && all_right(&x), "test_explore.c: its value");
+    count_check(&c, x.cursor.part == PART_V && x.cursor.key == 2 && x.v[2 * 2 + 1] == 2 && all_right(&x), "test_explorer.c: its value");
     for (int n = 0; n < 20; n++) explore_act(&x, ACTION_DOWN);
-    count_check(&c, x.cursor.part == PART_V && x.cursor.key == 3, "test_explore.c: the last row");
+    count_check(&c, x.cursor.part == PART_V && x.cursor.key == 3, "test_explorer.c: the last row");
     for (int n = 0; n < 200; n++) explore_act(&x, ACTION_MUCH_MORE);
-    count_check(&c, x.v[3 * 2 + 1] == 99, "test_explore.c: no more than a column can show");
+    count_check(&c, x.v[3 * 2 + 1] == 99, "test_explorer.c: no more than a column can show");
     explore_act(&x, ACTION_LAST_QUERY);
     explore_act(&x, ACTION_SORTED);
     bool falls = x.cursor.query == 2;
     for (int32_t n = 1; n < x.keys; n++) falls = falls && x.weights[2 * x.keys + x.order[n - 1]] >= x.weights[2 * x.keys + x.order[n]];
-    count_check(&c, falls, "test_explore.c: keys by weight");
+    count_check(&c, falls, "test_explorer.c: keys by weight");
     explore_act(&x, ACTION_NEXT_QUERY);
-    count_check(&c, x.cursor.key == 3, "test_explore.c: the cursor stays on a value");
+    count_check(&c, x.cursor.key == 3, "test_explorer.c: the cursor stays on a value");
     for (int n = 0; n < 20; n++) explore_act(&x, ACTION_UP);
     explore_act(&x, ACTION_SORTED);
     explore_act(&x, ACTION_SORTED);
-    count_check(&c, x.cursor.part == PART_Q && x.cursor.key == explore_strongest(&x, 0), "test_explore.c: from the query the strongest key is looked at");
-    count_check(&c, x.cursor.query == 0, "test_explore.c: round to the first query");
+    count_check(&c, x.cursor.part == PART_Q && x.cursor.key == explore_strongest(&x, 0), "test_explorer.c: from the query the strongest key is looked at");
+    count_check(&c, x.cursor.query == 0, "test_explorer.c: round to the first query");
     for (int n = 0; n < 20; n++) explore_act(&x, ACTION_COOLER);
-    count_check(&c, explore_temperatures[x.temperature] == 0.1f && all_right(&x), "test_explore.c: coldest");
+    count_check(&c, explore_temperatures[x.temperature] == 0.1f && all_right(&x), "test_explorer.c: coldest");
     for (int n = 0; n < 20; n++) explore_act(&x, ACTION_WARMER);
     explore_act(&x, ACTION_CAUSAL);
-    count_check(&c, explore_temperatures[x.temperature] == 10 && all_right(&x), "test_explore.c: hottest, with a mask: the last query sees all keys");
+    count_check(&c, explore_temperatures[x.temperature] == 10 && all_right(&x), "test_explorer.c: hottest, with a mask: the last query sees all keys");
     load(&x, explore_lesson_count() - 1);
     for (int32_t h = 1; h <= 4; h++) {
         explore_act(&x, ACTION_NEXT_HEAD);
-        count_check(&c, x.head == (h < 4 ? h : 3) && all_right(&x), "test_explore.c: heads of the capture");
+        count_check(&c, x.head == (h < 4 ? h : 3) && all_right(&x), "test_explorer.c: heads of the capture");
     }
     explore_act(&x, ACTION_LAST_HEAD);
-    count_check(&c, x.head == 2 && all_right(&x), "test_explore.c: back");
+    count_check(&c, x.head == 2 && all_right(&x), "test_explorer.c: back");
     explore_free(&x);
     heed_context_destroy(x.context);
     count_end(&c);
@@ -227,27 +227,27 @@ Test(explore, captures_from_files)
     fputs("a\nb\r\nc\n\xc3\xa9\ne", file);
     fclose(file);
     bool good = explore_load_capture(&x, f.q, f.k, f.v, f.tokens, message, sizeof message) && explore_compute(&x) == HEED_OK;
-    count_check(&c, good && x.queries == 2 && x.keys == 5 && x.q_heads == 4 && x.kv_heads == 2 && x.dim == 3 && x.v_dim == 2, "test_explore.c: shapes");
-    count_check(&c, good && !strcmp(x.k_labels[1], "b") && !strcmp(x.q_labels[0], "\xc3\xa9") && !strcmp(x.q_labels[1], "e"), "test_explore.c: the last tokens are the queries");
-    for (int n = 0; good && n < 4; n++, explore_act(&x, ACTION_NEXT_HEAD)) count_check(&c, all_right(&x), "test_explore.c: two heads share one of k");
+    count_check(&c, good && x.queries == 2 && x.keys == 5 && x.q_heads == 4 && x.kv_heads == 2 && x.dim == 3 && x.v_dim == 2, "test_explorer.c: shapes");
+    count_check(&c, good && !strcmp(x.k_labels[1], "b") && !strcmp(x.q_labels[0], "\xc3\xa9") && !strcmp(x.q_labels[1], "e"), "test_explorer.c: the last tokens are the queries");
+    for (int n = 0; good && n < 4; n++, explore_act(&x, ACTION_NEXT_HEAD)) count_check(&c, all_right(&x), "test_explorer.c: two heads share one of k");
     explore_act(&x, ACTION_CAUSAL);
-    count_check(&c, good && all_right(&x), "test_explore.c: the mask with a cache");
+    count_check(&c, good && all_right(&x), "test_explorer.c: the mask with a cache");
     good = explore_load_capture(&x, f.q, f.k, NULL, NULL, message, sizeof message) && explore_compute(&x) == HEED_OK;
-    count_check(&c, good && x.v_dim == 3 && !x.k_labels && all_right(&x), "test_explore.c: without values and labels");
+    count_check(&c, good && x.v_dim == 3 && !x.k_labels && all_right(&x), "test_explorer.c: without values and labels");
     file = fopen(f.tokens, "w");
     fputs("a\nb\n", file);
     fclose(file);
-    count_check(&c, refused(&x, &f, f.v, f.tokens, "2 labels for 5 keys"), "test_explore.c: labels that do not fit");
-    count_check(&c, refused(&x, &f, f.v, "/no/such/file", "/no/such/file"), "test_explore.c: a file that is not there");
-    count_check(&c, refused(&x, &f, f.q, NULL, "5 tokens of 2 heads"), "test_explore.c: values of another length");
+    count_check(&c, refused(&x, &f, f.v, f.tokens, "2 labels for 5 keys"), "test_explorer.c: labels that do not fit");
+    count_check(&c, refused(&x, &f, f.v, "/no/such/file", "/no/such/file"), "test_explorer.c: a file that is not there");
+    count_check(&c, refused(&x, &f, f.q, NULL, "5 tokens of 2 heads"), "test_explorer.c: values of another length");
     write_npy(f.k, NPY_F4, 2, 5, 6, 0, 0, k);
-    count_check(&c, refused(&x, &f, f.v, NULL, "wanted [len, heads, dim]"), "test_explore.c: two axes");
+    count_check(&c, refused(&x, &f, f.v, NULL, "wanted [len, heads, dim]"), "test_explorer.c: two axes");
     write_npy(f.k, NPY_I4, 3, 5, 2, 2, 0, k);
-    count_check(&c, refused(&x, &f, f.v, NULL, "<i4"), "test_explore.c: integers");
+    count_check(&c, refused(&x, &f, f.v, NULL, "<i4"), "test_explorer.c: integers");
     write_npy(f.k, NPY_F4, 3, 5, 2, 2, 0, k);
-    count_check(&c, refused(&x, &f, f.v, NULL, "rows of q have 3"), "test_explore.c: rows of another length");
+    count_check(&c, refused(&x, &f, f.v, NULL, "rows of q have 3"), "test_explorer.c: rows of another length");
     write_npy(f.k, NPY_F4, 3, 0, 2, 3, 0, k);
-    count_check(&c, refused(&x, &f, f.v, NULL, "len from 1"), "test_explore.c: no key");
+    count_check(&c, refused(&x, &f, f.v, NULL, "len from 1"), "test_explorer.c: no key");
     unlink(f.q), unlink(f.k), unlink(f.v), unlink(f.tokens), rmdir(folder);
     explore_free(&x);
     heed_context_destroy(x.context);
