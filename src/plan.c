@@ -11,10 +11,12 @@
 
 static const char *const kind_names[KIND_COUNT] = {"prefill", "decode", "merge", "append", "rotate"};
 
-/* Up to how many query tokens a step is decode: the group's rows of so many tokens still fit one pass over the keys. */
-static int32_t decode_threshold(const struct problem *problem)
+/* Up to how many query tokens a step is decode: while the row for decode is quicker with so many rows than that for prefill. One at least. */
+static int32_t decode_threshold(const struct heed_plan *plan)
 {
-    return problem->group >= 8 ? 1 : 8 / problem->group;
+    const struct kernel_row *row = plan->row[KIND_DECODE];
+    const int32_t rows = row->decode_rows > 0 ? row->decode_rows : 8, queries = rows / plan->problem.group;
+    return queries > 1 ? queries : 1;
 }
 
 struct walk {
@@ -121,13 +123,13 @@ heed_status plan_make(struct heed_context *context, struct device *device, const
     plan->desc = taken;
     plan->desc.struct_size = sizeof taken;
     plan->problem = problem;
-    plan->decode_max_q_len = decode_threshold(&problem);
     plan->explain = memory_new(services, EXPLAIN_BYTES, 1);
     if (kernel) plan->insisted = memory_string(services, kernel);
     if (!plan->explain || (kernel && !plan->insisted))
         status = out_of_memory(EXPLAIN_BYTES);
     else
         status = choose_rows(plan, kernel, plan->explain);
+    if (status == HEED_OK) plan->decode_max_q_len = decode_threshold(plan);
     if (status == HEED_OK && device->backend->plan_prepare) status = device->backend->plan_prepare(plan);
     if (status != HEED_OK) {
         plan_drop(plan);

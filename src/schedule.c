@@ -9,7 +9,9 @@
 
 enum kind sequence_kind(const struct heed_plan *plan, int32_t q_len)
 {
-    return q_len <= plan->decode_max_q_len ? KIND_DECODE : KIND_PREFILL;
+    const int32_t full = plan->row[KIND_PREFILL]->full_rows;
+    const bool fills = q_len > 1 && full > 0 && q_len * plan->problem.group % full == 0;
+    return q_len <= plan->decode_max_q_len && !fills ? KIND_DECODE : KIND_PREFILL;
 }
 
 /* Smallest and largest position of queries [q_begin, q_end). */
