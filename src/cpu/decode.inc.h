@@ -280,7 +280,7 @@ static void decode_item(const struct call *call, const struct work_item *item, v
                                .dim16 = whole_lanes(cells_of(p->head_dim)),
                                .v16 = whole_lanes(p->v_head_dim),
                                .k_bytes = (int32_t)type_row_bytes(p->k_type, p->head_dim),
-                               .ahead = rows > 1, /* one row alone: the hardware fetches better */
+                               .ahead = rows > 1 || call->k.token != type_row_bytes(p->k_type, p->head_dim), /* one row on rows side by side: the hardware fetches better */
                                .k_scaled = call->k_scale.given,
                                .v_scaled = call->v_scale.given,
                                .plain = !(p->flags & (HEED_BIAS | HEED_ALIBI)) && p->softcap == 0};
