@@ -9,9 +9,9 @@
 
 enum kind sequence_kind(const struct heed_plan *plan, int32_t q_len)
 {
+    if (q_len > plan->decode_max_q_len) return KIND_PREFILL; /* first: q_len * group is small behind it */
     const int32_t full = plan->row[KIND_PREFILL]->full_rows;
-    const bool fills = q_len > 1 && full > 0 && q_len * plan->problem.group % full == 0;
-    return q_len <= plan->decode_max_q_len && !fills ? KIND_DECODE : KIND_PREFILL;
+    return q_len > 1 && full > 0 && q_len * plan->problem.group % full == 0 ? KIND_PREFILL : KIND_DECODE;
 }
 
 /* Smallest and largest position of queries [q_begin, q_end). */

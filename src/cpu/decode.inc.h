@@ -280,7 +280,8 @@ static void decode_item(const struct call *call, const struct work_item *item, v
                                .dim16 = whole_lanes(cells_of(p->head_dim)),
                                .v16 = whole_lanes(p->v_head_dim),
                                .k_bytes = (int32_t)type_row_bytes(p->k_type, p->head_dim),
-                               .ahead = rows > 1 || call->k.token != type_row_bytes(p->k_type, p->head_dim), /* one row on rows side by side: the hardware fetches better */
+                               /* one row on keys side by side: the hardware fetches better */
+                               .ahead = rows > 1 || call->k.token != type_row_bytes(p->k_type, p->head_dim),
                                .k_scaled = call->k_scale.given,
                                .v_scaled = call->v_scale.given,
                                .plain = !(p->flags & (HEED_BIAS | HEED_ALIBI)) && p->softcap == 0};
@@ -297,8 +298,8 @@ static const struct cpu_kernel decode_kernel = {.item = decode_item, .merge_part
 /* h_d: head_dim / 16 fmas and 4 levels of the tree. h_n: one chain of 512 keys, a merge per chunk, a value's scale and the sink. */
 #define DECODE_ROW(isa, need, ...)                                                                                        \
     {.name = "cpu." isa ".decode", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = (need),                        \
-     .features = ~(uint64_t)HEED_WRITE_SCORES, .o_types = TYPES_FLOAT, .q_tile = 0, .decode_rows = DECODE_ROWS_MOST, .kv_chunk = DECODE_CHUNK,                 \
-     .packs_group = true, .cpu = &decode_kernel, __VA_ARGS__}
+     .features = ~(uint64_t)HEED_WRITE_SCORES, .o_types = TYPES_FLOAT, .q_tile = 0, .kv_chunk = DECODE_CHUNK,                 \
+     .decode_rows = DECODE_ROWS_MOST, .packs_group = true, .cpu = &decode_kernel, __VA_ARGS__}
 #define DECODE_ARITHMETIC                                                                                                  \
     .dot_lanes = 16, .dot_extra = 4, .key_block = DECODE_CHUNK, .sum_extra = 2, .rescale_block = DECODE_CHUNK, .exp_ulp = EXP_ULP, \
     .exp_roundings = 1, .tanh_ulp = TANH_ULP + 1, .log_ulp = 1, .div_roundings = 2

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * prefill_block.inc.h - template: rows of any storage type as f32: query rows into a panel, a block of K or V where the tiles can read it,
+ * prefill_block.inc.h - template: rows of any storage type as the cells of a panel: query rows into it, K or V where the tiles can read them,
  * output rows back. Values only; who sees what is prefill_terms.inc.h's.
  */
 #ifndef HEED_PREFILL_BLOCK_INC_H

@@ -13,12 +13,12 @@ static vf load_query(heed_type type, const unsigned char *row, int32_t i, int n,
     return vload(last);
 }
 
-/* May the tiles read K where it lies? Not across pages; and a row must be whole cells. */
-static bool pairs_in_place(const struct key_source *from, int32_t page_size, int32_t j0, int32_t j1)
+/* May the tiles read K where it lies, from `row` on? Not across pages; and a row must be whole cells, at the address of one. */
+static bool pairs_in_place(const struct key_source *from, const void *row, int32_t page_size, int32_t j0, int32_t j1)
 {
     const int64_t step = from->rows->token;
     if (page_size > 0 && j0 / page_size != (j1 - 1) / page_size && !MUTANT(cpu_prefill_one_page)) return false;
-    return from->dim % 2 == 0 && step % 4 == 0 && step >= 0;
+    return from->dim % 2 == 0 && step % 4 == 0 && step >= 0 && (uintptr_t)row % 4 == 0;
 }
 
 /* K of keys [j0, j1) of (b, g) as cells of two elements: the rows as they are. */
@@ -26,8 +26,9 @@ static struct key_block load_keys(const struct call *call, const struct key_sour
 {
     const struct sequence *s = &call->batch->sequences[b];
     const int32_t *pages = call->batch->page_table, page_size = call->plan->problem.page_size;
-    if (pairs_in_place(from, page_size, j0, j1))
-        return (struct key_block){key_row(from->rows, s, pages, page_size, b, g, j0), from->rows->token / (int64_t)sizeof(float)};
+    const void *first = key_row(from->rows, s, pages, page_size, b, g, j0);
+    if (pairs_in_place(from, first, page_size, j0, j1))
+        return (struct key_block){first, from->rows->token / (int64_t)sizeof(float)};
     for (int32_t j = j0; j < j1; j++) {
         float *to = from->copy + (j - j0) * from->copy_step;
         if (from->dim % 2) to[from->dim / 2] = 0;
