@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * args.c - one table of options, read three ways: to parse, to refuse a word that a verb does not know, and to print the help.
+ * args.c - one table of options, read four ways: to parse, to refuse a word that a verb does not know, to print the help, and (manual.c,
+ * complete.c) to write man pages and completions for shells.
  */
 #include "args.h"
 #include <errno.h>
@@ -10,6 +11,9 @@
 #include <string.h>
 
 enum { INFO = 1, RUN = 2, CHECK = 4, BENCH = 8, ROOF = 16, SHOW = 32, CACHE = 64, EXPLORE = 128, ALL = 255 };
+#define FLAG OPTION_FLAG
+#define TEXT OPTION_TEXT
+#define COUNT OPTION_COUNT
 
 const struct verb verbs[] = {
     {"info", "", "versions, instruction set, threads, devices and why one is unusable", INFO, run_info},
@@ -23,15 +27,7 @@ const struct verb verbs[] = {
     {0},
 };
 
-enum sort { FLAG, TEXT, COUNT };
-
-static const struct row {
-    const char *name, *argument, *help;
-    char letter;
-    enum sort sort;
-    size_t place;
-    uint32_t verbs;
-} rows[] = {
+const struct option_row option_rows[] = {
 #define PLACE(field) offsetof(struct options, field)
     {"q", "FILE", "queries, [batch, len, heads, dim] or [len, heads, dim]", 0, TEXT, PLACE(q), RUN | SHOW | CHECK | EXPLORE},
     {"k", "FILE", "keys", 0, TEXT, PLACE(k), RUN | SHOW | CHECK | EXPLORE},
@@ -59,21 +55,49 @@ static const struct row {
     {"threads", "N", "of the built-in pool (default: physical cores)", 0, COUNT, PLACE(threads), ALL & ~(CACHE | EXPLORE)},
     {"json", NULL, "one array of objects on standard output", 0, FLAG, PLACE(json), INFO | RUN | CHECK | BENCH | ROOF | CACHE},
     {"help", NULL, "this text", 'h', FLAG, PLACE(help), ALL},
+    {0},
 #undef PLACE
 };
-enum { ROW_COUNT = sizeof rows / sizeof rows[0] };
+
+static const struct { const char *name, *words; } option_values[] = {
+    {"color", "auto 24bit 256 16 never"},
+    {"against", "reference cpu opencl"},
+    {"suite", "prefill decode small models all"},
+    {"device", "cpu opencl all"},
+};
+
+const char *option_words(const struct option_row *row)
+{
+    for (size_t n = 0; n < sizeof option_values / sizeof *option_values; n++)
+        if (!strcmp(row->name, option_values[n].name)) return option_values[n].words;
+    return NULL;
+}
+
+const struct environment_row environment_rows[] = {
+    {"HEED_DEVICE", "the device where no --device says another: cpu, opencl:0, part of a name"},
+    {"HEED_THREADS", "threads of the built-in pool"},
+    {"HEED_CPU", "highest instruction set to use: scalar, vector, avx2, avx512, avx512bf16; on ARM neon"},
+    {"HEED_CACHE_DIR", "folder of compiled kernels and of verdicts on OpenCL rows; off: memory only"},
+    {"HEED_LOG", "0 errors, 1 warnings, 2 information, 3 everything, on standard error"},
+    {"HEED_VALIDATE", "n: every n-th run is computed again by the other wing and compared"},
+    {"HEED_TUNING", "file with tile sizes of devices"},
+    {"NO_COLOR", "set and not empty: no colours"},
+    {0},
+};
+
+const char *option_exit_codes = "0 ok, 1 a check failed, 2 usage or bad input, 3 no such device, 4 a device or internal failure";
 
 /* "--name", "--name=value" or "-x". NULL: not in the table. */
-static const struct row *find_row(const char *word, const char **value)
+static const struct option_row *find_row(const char *word, const char **value)
 {
     *value = NULL;
-    for (int n = 0; n < ROW_COUNT; n++) {
-        if (word[1] == rows[n].letter && rows[n].letter && !word[2]) return &rows[n];
+    for (const struct option_row *row = option_rows; row->name; row++) {
+        if (word[1] == row->letter && row->letter && !word[2]) return row;
         if (word[1] != '-') continue;
-        const size_t length = strlen(rows[n].name);
-        if (strncmp(word + 2, rows[n].name, length)) continue;
+        const size_t length = strlen(row->name);
+        if (strncmp(word + 2, row->name, length)) continue;
         if (word[2 + length] == '=') *value = word + 3 + length;
-        if (!word[2 + length] || *value) return &rows[n];
+        if (!word[2 + length] || *value) return row;
     }
     return NULL;
 }
@@ -84,7 +108,7 @@ static int refuse(const struct verb *verb, const char *what, const char *word)
     return EXIT_USAGE;
 }
 
-static int set_option(const struct verb *verb, const struct row *row, const char *value, struct options *options)
+static int set_option(const struct verb *verb, const struct option_row *row, const char *value, struct options *options)
 {
     void *place = (char *)options + row->place;
     if (row->sort == FLAG) {
@@ -124,10 +148,14 @@ static int add_words(const struct verb *verb, const char *words, bool *joins, st
     return 0;
 }
 
+bool verb_takes_problems(const struct verb *verb) { return (verb->bit & (CHECK | BENCH)) != 0; }
+bool verb_takes_words(const struct verb *verb) { return (verb->bit & (RUN | SHOW)) != 0; }
+
 int options_read(const struct verb *verb, int argc, char **argv, struct options *options)
 {
     *options = (struct options){.head = -1};
-    bool joins = false, takes_words = (verb->bit & (RUN | CHECK | BENCH | SHOW)) != 0;
+    const bool takes_words = verb_takes_problems(verb) || verb_takes_words(verb);
+    bool joins = false;
     for (int n = 0; n < argc; n++) {
         if (argv[n][0] != '-') {
             if (!takes_words) return refuse(verb, "does not take the word", argv[n]);
@@ -135,7 +163,7 @@ int options_read(const struct verb *verb, int argc, char **argv, struct options 
             continue;
         }
         const char *value;
-        const struct row *row = find_row(argv[n], &value);
+        const struct option_row *row = find_row(argv[n], &value);
         if (!row) return refuse(verb, "unknown option", argv[n]);
         if (!(row->verbs & verb->bit)) return refuse(verb, "does not take", argv[n]);
         if (row->sort == FLAG && value) return refuse(verb, "takes no value:", argv[n]);
@@ -155,7 +183,7 @@ void options_free(struct options *options)
     options->problem_count = 0;
 }
 
-static void print_row(const struct row *row)
+static void print_row(const struct option_row *row)
 {
     char left[64];
     snprintf(left, sizeof left, "%s%c%s--%s%s%s", row->letter ? "-" : "", row->letter ? row->letter : ' ', row->letter ? ", " : "   ",
@@ -168,18 +196,19 @@ void print_help(const struct verb *verb)
     if (!verb) {
         puts("heed - attention for inference, on CPUs and OpenCL devices, each checking the other\n\nheed VERB [OPTIONS]\n");
         for (verb = verbs; verb->name; verb++) printf("  %-8s %s\n", verb->name, verb->help);
-        puts("\nheed VERB --help tells more, heed --version the version.\n"
-             "Exit codes: 0 ok, 1 a check failed, 2 usage or bad input, 3 no such device, 4 a device or internal failure.\n"
-             "Environment: HEED_DEVICE HEED_THREADS HEED_CPU HEED_CACHE_DIR HEED_LOG HEED_VALIDATE HEED_TUNING NO_COLOR");
+        printf("\nheed VERB --help tells more, heed --version the version; heed help --man and heed help --complete SHELL write what is installed.\n"
+               "Exit codes: %s.\nEnvironment:", option_exit_codes);
+        for (const struct environment_row *row = environment_rows; row->name; row++) printf(" %s", row->name);
+        putchar('\n');
         return;
     }
     printf("heed %s%s%s [OPTIONS] - %s\n\n", verb->name, *verb->arguments ? " " : "", verb->arguments, verb->help);
-    for (int n = 0; n < ROW_COUNT; n++)
-        if (rows[n].verbs & verb->bit) print_row(&rows[n]);
-    if (verb->bit & (CHECK | BENCH))
+    for (const struct option_row *row = option_rows; row->name; row++)
+        if (row->verbs & verb->bit) print_row(row);
+    if (verb_takes_problems(verb))
         puts("\nA PROBLEM is a line of words: b8 hq32 hk8 d128 q1 kv2048 f16 causal softcap=30 page=16 ...\n"
              "One argument with blanks is a problem of its own; single words in a row make one together.");
-    if (verb->bit & (RUN | SHOW))
+    if (verb_takes_words(verb))
         puts("\nWORDS say what is computed: causal topleft pos=17 wl=255 wr=0 scale=0.1 softcap=30 scores=3 alibi biasfirst lse2\n"
              "layout=bhld (files are [batch, heads, len, dim]) o=f16. Shapes and types come from the files.");
 }

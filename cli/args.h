@@ -5,6 +5,7 @@
 #define HEED_CLI_ARGS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum exit_code { EXIT_OK = 0, EXIT_CHECK_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DEVICE = 3, EXIT_BROKEN = 4 };
@@ -29,6 +30,33 @@ struct verb {
 
 /* The verbs, ended by one without a name. */
 extern const struct verb verbs[];
+bool verb_takes_problems(const struct verb *verb); /* its bare words are problem strings */
+bool verb_takes_words(const struct verb *verb);    /* ... words that say what is computed on files */
+
+enum option_sort { OPTION_FLAG, OPTION_TEXT, OPTION_COUNT };
+
+/* The options, ended by one without a name. argument: FILE and DIR are paths, N is a number, NULL: none. */
+struct option_row {
+    const char *name, *argument, *help;
+    char letter;
+    enum option_sort sort;
+    size_t place;   /* in struct options */
+    uint32_t verbs; /* bits */
+};
+extern const struct option_row option_rows[];
+/* Values it may have, or good ones to begin with, parted by blanks; NULL: no list. */
+const char *option_words(const struct option_row *row);
+
+struct environment_row { const char *name, *help; };
+extern const struct environment_row environment_rows[];
+extern const char *option_exit_codes; /* one line */
+
+/* Words of a problem string, one of each sort with a number of its own where it has one (words.c), ended by one without a word. */
+struct problem_word {
+    const char *words, *meaning;
+    bool with_files; /* also where shapes come from files */
+};
+extern const struct problem_word problem_words[];
 
 /* Reads the words behind the verb. 0, or EXIT_USAGE after a line on standard error. What it made is freed by options_free(). */
 int options_read(const struct verb *verb, int argc, char **argv, struct options *options);
@@ -36,6 +64,11 @@ void options_free(struct options *options);
 
 /* Help for one verb, or with NULL for all of them. */
 void print_help(const struct verb *verb);
+
+/* heed help [--man [VERB] | --complete SHELL | --words]: the help, a man page in roff, a completion, the words of a problem; an exit code. */
+int help_verb(int argc, char **argv);
+bool manual_print(const char *verb);        /* manual.c; NULL: of the whole command; false: no such verb */
+bool completion_print(const char *shell);   /* complete.c; false: no such shell */
 
 int run_info(const struct options *options);
 int run_run(const struct options *options);

@@ -14,16 +14,21 @@ static int unknown_verb(const char *name)
     return EXIT_USAGE;
 }
 
+/* A full disk or a closed pipe must not look like success. */
+static int flushed(int code)
+{
+    if (!fflush(stdout) && !ferror(stdout)) return code;
+    perror("heed: standard output");
+    return code ? code : EXIT_BROKEN;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
         fputs("heed: a verb is missing (see heed --help)\n", stderr);
         return EXIT_USAGE;
     }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-        print_help(NULL);
-        return EXIT_OK;
-    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) return flushed(help_verb(argc - 2, argv + 2));
     if (!strcmp(argv[1], "--version")) {
         const unsigned version = heed_version();
         printf("heed %u.%u.%u\n", version / 10000, version / 100 % 100, version % 100);
@@ -38,10 +43,5 @@ int main(int argc, char **argv)
     if (code == 0 && options.help) print_help(verb);
     else if (code == 0) code = verb->run(&options);
     options_free(&options);
-    /* A full disk or a closed pipe must not look like success. */
-    if (fflush(stdout) || ferror(stdout)) {
-        perror("heed: standard output");
-        return code ? code : EXIT_BROKEN;
-    }
-    return code;
+    return flushed(code);
 }

@@ -65,6 +65,11 @@ def npy(path):
 help_and_usage() {
   exits 0 "heed VERB" --help
   exits 0 "heed 0." --version
+  exits 0 "heed check [PROBLEM...]" help check
+  exits 0 ".TH HEED 1" help --man
+  exits 2 "no verb fly" help --man fly
+  exits 2 "no completion for csh" help --complete csh
+  exits 2 "fly is not understood" help fly
   for verb in info run check bench roof show cache explore; do exits 0 "--help" $verb --help; done
   exits 2 "a verb is missing"
   exits 2 "unknown verb fly" fly

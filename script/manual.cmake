@@ -1,0 +1,21 @@
+# cmake "-DHEED=the command" -DOUT=folder -P manual.cmake
+# Man pages and completions as the command writes them: man/heed.1, man/heed-VERB.1, bash/heed, zsh/_heed, fish/heed.fish.
+function(write file)
+  execute_process(COMMAND ${HEED} help ${ARGN} OUTPUT_FILE ${OUT}/${file} RESULT_VARIABLE result)
+  if(result)
+    message(FATAL_ERROR "${HEED} help ${ARGN}: ${result}")
+  endif()
+endfunction()
+
+file(REMOVE_RECURSE ${OUT})
+file(MAKE_DIRECTORY ${OUT}/man ${OUT}/bash ${OUT}/zsh ${OUT}/fish)
+write(man/heed.1 --man)
+file(STRINGS ${OUT}/man/heed.1 lines REGEX "^\\.BR heed\\\\-[a-z]+ \\(1\\)")
+foreach(line ${lines})
+  string(REGEX REPLACE ".*heed\\\\-([a-z]+) .*" "\\1" verb "${line}")
+  write(man/heed-${verb}.1 --man ${verb})
+endforeach()
+write(bash/heed --complete bash)
+write(zsh/_heed --complete zsh)
+write(fish/heed.fish --complete fish)
+file(TOUCH ${OUT}/done)
