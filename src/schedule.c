@@ -43,19 +43,20 @@ static void visible_span(const struct problem *p, const struct sequence *s, int6
     *end = (int32_t)to;
 }
 
-/* A list being counted (items NULL) or filled. */
+/* A list being counted (items NULL) or filled. The next item goes to items[at]; at grows by step. */
 struct builder {
     const struct heed_plan *plan;
     const struct heed_batch *batch;
     const struct kernel_row *row;
     struct work_item *items;
     struct merge_item *merges;
-    int64_t count, merge_count, *part_rows;
+    int64_t count, at, step, merge_count, *part_rows;
 };
 
 static void add_item(struct builder *to, struct work_item item)
 {
-    if (to->items) to->items[to->count] = item;
+    if (to->items) to->items[to->at] = item;
+    to->at += to->step;
     to->count++;
 }
 
@@ -96,7 +97,28 @@ static void add_tile(struct builder *to, int32_t b, int32_t head, int32_t q_begi
     to->merge_count++;
 }
 
-/* All tiles of one kind of step. The last tile of a causal sequence costs most and comes first: the small ones fill the end. */
+/* All tiles of one head. The last tile of a causal sequence costs most and comes first: the small ones fill the end. */
+static void add_head(struct builder *to, int32_t b, int32_t head)
+{
+    const int32_t q_len = to->batch->sequences[b].q_len, tile = to->row->q_tile > 0 ? to->row->q_tile : q_len;
+    for (int32_t t = (q_len - 1) / tile; t >= 0; t--) add_tile(to, b, head, t * tile, q_len - t * tile < tile ? q_len : t * tile + tile);
+}
+
+/* Items that add_head makes; the same for every head. */
+static int64_t items_of_head(const struct builder *like, int32_t b)
+{
+    int64_t part_rows = 0;
+    struct builder count = *like;
+    count.items = NULL;
+    count.merges = NULL;
+    count.count = 0;
+    count.part_rows = &part_rows;
+    add_head(&count, b, 0);
+    return count.count;
+}
+
+/* All items of one kind of step. Rows that cut the keys take chunk after chunk, each with all heads: in most caches the heads of a token lie
+ * side by side, so these items share memory pages; head after head would look every page up once per head (2 x the time from DRAM, 8 heads). */
 static void build(struct builder *to, enum kind kind)
 {
     const struct problem *p = &to->plan->problem;
@@ -104,10 +126,12 @@ static void build(struct builder *to, enum kind kind)
     for (int32_t b = 0; b < to->batch->batch; b++) {
         const int32_t q_len = to->batch->sequences[b].q_len;
         if (q_len == 0 || sequence_kind(to->plan, q_len) != kind) continue;
-        const int32_t tile = to->row->q_tile > 0 ? to->row->q_tile : q_len;
-        for (int32_t head = 0; head < heads; head++)
-            for (int32_t t = (q_len - 1) / tile; t >= 0; t--)
-                add_tile(to, b, head, t * tile, q_len - t * tile < tile ? q_len : t * tile + tile);
+        const int64_t first = to->count, each = to->items && to->row->kv_chunk > 0 ? items_of_head(to, b) : 0;
+        to->step = each > 1 ? heads : 1;
+        for (int32_t head = 0; head < heads; head++) {
+            to->at = each > 1 ? first + head : to->count;
+            add_head(to, b, head);
+        }
     }
 }
 
