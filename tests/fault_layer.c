@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * fault_layer.c - an OpenCL layer (OPENCL_LAYERS) that makes any call of any program fail or hang, loses launches, and counts the objects that are alive. The
- * program is not touched; a failed call is not passed on to the driver. Releases and retains are counted but never fail.
+ * fault_layer.c - an OpenCL layer (OPENCL_LAYERS) that makes any call of any program fail or hang, loses launches, lies about devices, and counts the objects
+ * that are alive. The program is not touched; a failed call is not passed on to the driver. Releases and retains are counted but never fail.
  */
 #define CL_TARGET_OPENCL_VERSION 300
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
 #include "fault_layer.h"
 #include <CL/cl.h>
 #include <CL/cl_layer.h>
+#include <stdint.h>
 #include <string.h>
 #include <time.h>
 
@@ -44,6 +45,41 @@ static int fails(const char *name)
         return status;                                                                                                           \
     }
 
+/* Is this query lied to? Handles are told truly: no program can do anything with a wrong one. */
+static int lied_to(const char *name, cl_uint what)
+{
+    const struct fault_state *f = &fault_state;
+    if (atomic_load(&f->lie) == LIE_NONE || strcmp(f->lie_entry, name) || (f->lie_what && f->lie_what != what)) return 0;
+    return what != CL_DEVICE_PLATFORM && what != CL_DEVICE_PARENT_DEVICE && what != CL_PLATFORM_ICD_SUFFIX_KHR;
+}
+
+static void tell(size_t size, void *value, size_t *size_ret)
+{
+    struct fault_state *f = &fault_state;
+    const int lie = atomic_load(&f->lie);
+    const size_t length = strlen(f->lie_text) + 1;
+    atomic_fetch_add(&f->lies, 1);
+    if (value && lie == LIE_ZERO) memset(value, 0, size);
+    if (value && lie == LIE_ONES) memset(value, 0xff, size);
+    if (value && lie == LIE_VALUE)
+        for (size_t n = 0; n < size; n++) ((unsigned char *)value)[n] = (unsigned char)(f->lie_value >> n % sizeof f->lie_value * 8);
+    if (value && lie == LIE_TEXT) memcpy(value, f->lie_text, length < size ? length : size);
+    if (size_ret && lie == LIE_TEXT) *size_ret = length;
+    if (size_ret && lie == LIE_SIZE_ZERO) *size_ret = 0;
+    if (size_ret && lie == LIE_SIZE_HUGE) *size_ret = SIZE_MAX;
+}
+
+/* A query: parameter i, room s, value v, size r. LIE_NOTHING does not ask the driver. */
+#define QUERY(name, params, args)                                                                                                \
+    static cl_int CL_API_CALL my_##name params                                                                                   \
+    {                                                                                                                            \
+        if (fails(#name)) return atomic_load(&fault_state.code);                                                                 \
+        const int lied = lied_to(#name, i), lie = atomic_load(&fault_state.lie);                                                 \
+        const cl_int status = lied && (lie == LIE_NOTHING || lie == LIE_TEXT) ? CL_SUCCESS : next->name args;                    \
+        if (lied && status == CL_SUCCESS) tell(s, v, r);                                                                         \
+        return status;                                                                                                           \
+    }
+
 /* A call that returns an object and writes its status to *err. */
 #define OBJECT(type, name, params, args, kind, flags)                                                                            \
     static type CL_API_CALL my_##name params                                                                                     \
@@ -61,6 +97,7 @@ static int fails(const char *name)
 static void note(const char *name, cl_int status, cl_mem_flags flags)
 {
     if (status != CL_SUCCESS) return;
+    if (!strcmp(name, "clCreateProgramWithSource")) atomic_fetch_add(&fault_state.sources, 1);
     if (!strcmp(name, "clBuildProgram")) atomic_fetch_add(&fault_state.builds, 1);
     if (!strcmp(name, "clEnqueueNDRangeKernel")) atomic_fetch_add(&fault_state.launches, 1);
     if (!strcmp(name, "clCreateBuffer") && !(flags & CL_MEM_USE_HOST_PTR)) atomic_fetch_add(&fault_state.buffers, 1);
@@ -96,16 +133,15 @@ static void *CL_API_CALL my_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_
 }
 
 STATUS(clGetPlatformIDs, (cl_uint n, cl_platform_id *p, cl_uint *r), (n, p, r), 0)
-STATUS(clGetPlatformInfo, (cl_platform_id p, cl_platform_info i, size_t s, void *v, size_t *r), (p, i, s, v, r), 0)
+QUERY(clGetPlatformInfo, (cl_platform_id p, cl_platform_info i, size_t s, void *v, size_t *r), (p, i, s, v, r))
 STATUS(clGetDeviceIDs, (cl_platform_id p, cl_device_type t, cl_uint n, cl_device_id *d, cl_uint *r), (p, t, n, d, r), 0)
-STATUS(clGetDeviceInfo, (cl_device_id d, cl_device_info i, size_t s, void *v, size_t *r), (d, i, s, v, r), 0)
+QUERY(clGetDeviceInfo, (cl_device_id d, cl_device_info i, size_t s, void *v, size_t *r), (d, i, s, v, r))
 STATUS(clGetContextInfo, (cl_context c, cl_context_info i, size_t s, void *v, size_t *r), (c, i, s, v, r), 0)
 STATUS(clGetCommandQueueInfo, (cl_command_queue q, cl_command_queue_info i, size_t s, void *v, size_t *r), (q, i, s, v, r), 0)
 STATUS(clGetMemObjectInfo, (cl_mem m, cl_mem_info i, size_t s, void *v, size_t *r), (m, i, s, v, r), 0)
 STATUS(clGetProgramInfo, (cl_program p, cl_program_info i, size_t s, void *v, size_t *r), (p, i, s, v, r), 0)
 STATUS(clGetProgramBuildInfo, (cl_program p, cl_device_id d, cl_program_build_info i, size_t s, void *v, size_t *r), (p, d, i, s, v, r), 0)
-STATUS(clGetKernelWorkGroupInfo, (cl_kernel k, cl_device_id d, cl_kernel_work_group_info i, size_t s, void *v, size_t *r),
-       (k, d, i, s, v, r), 0)
+QUERY(clGetKernelWorkGroupInfo, (cl_kernel k, cl_device_id d, cl_kernel_work_group_info i, size_t s, void *v, size_t *r), (k, d, i, s, v, r))
 STATUS(clGetEventInfo, (cl_event e, cl_event_info i, size_t s, void *v, size_t *r), (e, i, s, v, r), 0)
 STATUS(clBuildProgram, (cl_program p, cl_uint n, const cl_device_id *d, const char *o, program_note f, void *u), (p, n, d, o, f, u), 0)
 STATUS(clSetKernelArg, (cl_kernel k, cl_uint i, size_t s, const void *v), (k, i, s, v), 0)

@@ -40,6 +40,9 @@ enum cl_family {
     FAMILY_COUNT
 };
 
+/* Matrix units that kernels/ has words for; numbers of -DMATRIX. The emulated one is for tests: only a tuning file asks for it. */
+enum cl_matrix { MATRIX_NONE, MATRIX_EMULATED, MATRIX_NV_MMA };
+
 /* One line of tuning.c: tile sizes of a family. They choose how registers and lanes are used, never the order of arithmetic: keys per
  * block, chunks and query tiles that bits depend on are columns of the row. */
 struct cl_tuning {
@@ -53,6 +56,9 @@ struct cl_tuning {
     bool loop_guard;          /* -DGUARD: see opencl.md, the implicit loop barrier of PoCL */
     bool own_cache;           /* the driver keeps compiled programs itself: we keep none */
     int32_t limit;            /* seconds a probe may take, its compilation with it */
+    int32_t matrix;           /* enum cl_matrix: the unit that prefill_matrix.cl is written for there */
+    int32_t matrix_rows, matrix_keys, matrix_warps, matrix_slots; /* its tile: TILE_ROWS x TILE_KEYS, WARPS, SLOTS; 0 = by head_dim */
+    int32_t matrix_local;     /* query rows: 0 = by head_dim, 1 = in registers, 2 = in local memory */
 };
 
 /* What a row may need of a device: column `needs` of struct kernel_row. */
@@ -63,7 +69,8 @@ enum {
     CL_NEEDS_SUBGROUPS = 1u << 3,
     CL_NEEDS_FP64 = 1u << 4,
     CL_NEEDS_LOCAL = 1u << 5,     /* local memory of its own: local_bytes() of the spec is checked in any case */
-    CL_NEEDS_NV = 1u << 6         /* NVIDIA's inline assembly: the vendor gate */
+    CL_NEEDS_NV = 1u << 6,        /* NVIDIA's inline assembly: the vendor gate */
+    CL_NEEDS_MATRIX = 1u << 7     /* a matrix unit: device->matrix */
 };
 
 /* ---- a row's kernels ------------------------------------------------------- */
@@ -80,6 +87,7 @@ struct cl_kernel_spec {
     const char *parts[CL_PARTS];  /* names of files in kernels/, in order, "common.cl" first; the rest NULL */
     const char *kernel;           /* the kernel of the row's kinds */
     const char *merge;            /* kernel in the same program that merges this row's partial results; NULL where kv_chunk is 0 */
+    bool shrinks;                 /* local() goes down to device->kernel_group: a kernel that takes less than its device is built again */
     bool run_time;                /* the problem's constants are an argument: one program for all problems. Else -D: a program for each */
     /* The row's own -D options, numbers only, e.g. " -DVW=16 -DNV=4"; appended to the common ones. NULL = none. Returns the length. */
     size_t (*options)(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity);
@@ -101,7 +109,7 @@ struct cl_device {
     struct services services;     /* malloc, no log, a copy of cache_dir */
     struct heed_context shadow_context;
     struct device shadow;         /* a device with these services, for the probe's plan */
-    uint64_t identity[2];         /* hash of platform, name, vendor, driver, library version */
+    uint64_t identity[2];         /* hash of platform and its version, name, vendor, driver, library version */
     cl_platform_id platform;
     cl_device_id id;
     cl_context context;           /* made at first use (device_open), or the caller's */
@@ -116,10 +124,12 @@ struct cl_device {
     struct cl_tuning own_tuning;
     cl_device_type type;
     uint32_t provides;            /* CL_NEEDS_ bits */
+    enum cl_matrix matrix;        /* the unit that may be tried here */
     bool unified;                 /* works on the caller's memory without copies */
     int version;                  /* 120, 200, 300 */
     cl_uint compute_units, native_width, registers, address_bits, base_align;
     size_t max_group, max_sizes[3];
+    atomic_size_t kernel_group;   /* at most so many work-items where a row shrinks; max_group until its kernel said less */
     cl_ulong max_alloc, global_bytes, local_bytes;
     char driver[128], version_text[128];
     atomic_int lost;              /* a cl_int code, 0 = alive */
@@ -136,6 +146,7 @@ static inline struct cl_device *cl_device_of(const struct device *device) { retu
 heed_status cl_device_open(struct cl_device *device);    /* context, queue, dummy; idempotent; checks fork and loss */
 heed_status cl_device_alive(struct cl_device *device);   /* HEED_FORKED, DEVICE_FAILED once lost, or HEED_OK */
 bool cl_device_forked(const struct cl_device *device);
+const char *cl_matrix_name(enum cl_matrix matrix);           /* "none", "emulated", "nv-mma" */
 const struct cl_tuning *cl_tuning_of(enum cl_family family); /* tuning.c */
 const struct cl_tuning *cl_tuning_named(const char *family);
 void cl_tuning_read(const struct services *services, const char *device,
@@ -163,7 +174,7 @@ void cl_constants(const struct problem *problem, int32_t values[CL_CONSTANTS]);
 /* Options of a row for a problem: its constants, unless the row takes them at run time, and the row's own. */
 heed_status cl_options(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, char *text,
                        size_t capacity);
-void cl_identity(struct cl_device *device, const heed_device_info *info); /* fills device->identity */
+void cl_identity(struct cl_device *device, const heed_device_info *info, const char *platform_version); /* fills device->identity */
 heed_status cl_program_hash(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, uint64_t hash[2]);
 /* Work-items per group of the row on this device. */
 void cl_local(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem, size_t local[2]);

@@ -151,6 +151,7 @@ static heed_status read_limits(struct cl_device *d)
     if (!little) return fail(HEED_UNSUPPORTED, "big-endian devices are not supported");
     if (d->version < 120) return fail(HEED_UNSUPPORTED, "\"%s\": OpenCL 1.2 is needed", d->version_text);
     /* Answers that no device can mean: a driver that is not to be trusted with more. */
+    if (MUTANT(cl_limits_believed)) return HEED_OK;
     if (d->compute_units == 0 || d->compute_units > 1u << 20 || d->max_group == 0 || d->max_group > 1u << 20 || d->max_sizes[0] == 0 ||
         d->max_alloc < 1u << 20 || d->global_bytes < d->max_alloc / 4 || (d->address_bits != 32 && d->address_bits != 64))
         return fail(HEED_UNSUPPORTED,
@@ -170,7 +171,20 @@ static uint32_t provides_of(const struct cl_device *d)
     cl_device_local_mem_type local = 0;
     if (ASK(d->id, CL_DEVICE_LOCAL_MEM_TYPE, &local) == HEED_OK && local == CL_LOCAL) provides |= CL_NEEDS_LOCAL;
     if (d->family == FAMILY_NVIDIA) provides |= CL_NEEDS_NV;
+    if (d->matrix != MATRIX_NONE) provides |= CL_NEEDS_MATRIX;
     return provides;
+}
+
+/* The matrix unit that may be tried on this device: vendor's assembly is never shown to another vendor's compiler, because a driver may take any text at
+ * build time and die of it at run time. Whether the unit is there and works, a run says. */
+static enum cl_matrix matrix_of(const struct cl_device *d)
+{
+    enum { COMPUTE_CAPABILITY_MAJOR = 0x4000 }; /* cl_nv_device_attribute_query */
+    cl_uint major = 0;
+    if (d->tuning->matrix == MATRIX_EMULATED) return d->address_bits == 64 ? MATRIX_EMULATED : MATRIX_NONE;
+    if (d->tuning->matrix != MATRIX_NV_MMA || d->family != FAMILY_NVIDIA || d->address_bits != 64) return MATRIX_NONE;
+    if (ASK(d->id, COMPUTE_CAPABILITY_MAJOR, &major) != HEED_OK) return MATRIX_NONE;
+    return major >= 8 ? MATRIX_NV_MMA : MATRIX_NONE;
 }
 
 /* Everything that can be known without a context. Never fails: a device that cannot be used is listed with the reason. */
@@ -193,6 +207,7 @@ static void read_device(struct cl_device *d, heed_device_info *info)
     cl_tuning_read(&d->device->context->services, info->name, &d->own_tuning);
     d->tuning = &d->own_tuning;
     d->own_cache = d->tuning->own_cache || mentions(info->platform, "rusticl");
+    d->matrix = matrix_of(d);
     d->provides = provides_of(d);
     info->compute_units = (int32_t)d->compute_units;
     info->memory_bytes = d->global_bytes;
@@ -229,6 +244,7 @@ static void shadow_free(void *user, void *block)
 /* What a probe's thread works with: nothing of the context, which it may outlive. */
 static bool make_shadow(struct cl_device *d, const struct services *services)
 {
+    char platform_version[512];
     snprintf(d->name, sizeof d->name, "%s", d->device->info.name);
     d->services.allocator = (heed_allocator){NULL, shadow_alloc, shadow_free};
     d->services.flags = services->flags;
@@ -238,7 +254,8 @@ static bool make_shadow(struct cl_device *d, const struct services *services)
     d->shadow_context.pid = d->pid;
     d->shadow = *d->device;
     d->shadow.context = &d->shadow_context;
-    cl_identity(d, &d->device->info);
+    platform_text(d->platform, CL_PLATFORM_VERSION, platform_version, sizeof platform_version);
+    cl_identity(d, &d->device->info, platform_version);
     return true;
 }
 
@@ -268,6 +285,7 @@ static struct device *device_make(struct heed_context *context, cl_platform_id p
     atomic_init(&d->lost, 0);
     atomic_init(&d->failed_waits, 0);
     atomic_init(&d->probing, 0);
+    atomic_init(&d->kernel_group, SIZE_MAX);
     pthread_mutex_init(&d->lock, NULL);
     pthread_mutex_init(&d->admission, NULL);
     read_device(d, &device->info);

@@ -29,12 +29,15 @@ static heed_status check_group(struct cl_device *device, const struct kernel_row
     size_t limit = 0;
     cl_ulong bytes = 0;
     heed_status status = CL(device, clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof limit, &limit, NULL));
+    if (MUTANT(cl_group_unchecked)) return status;
     if (status == HEED_OK)
         status = CL(device, clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof bytes, &bytes, NULL));
     if (status != HEED_OK) return status;
-    if (local[0] * local[1] > limit)
+    if (local[0] * local[1] > limit) {
+        if (row->cl->shrinks && limit > 0) atomic_store(&device->kernel_group, limit);
         return fail(HEED_UNSUPPORTED, "kernel %s of %s takes groups of %zu work-items, %zu are needed", name, row->name, limit,
                     local[0] * local[1]);
+    }
     if (bytes > device->local_bytes)
         return fail(HEED_UNSUPPORTED, "kernel %s of %s needs %llu bytes of local memory, the device has %llu", name, row->name,
                     (unsigned long long)bytes, (unsigned long long)device->local_bytes);
@@ -51,7 +54,7 @@ static heed_status kernel_make(struct cl_device *device, const struct cl_step *s
     return cl_failed(device, "clCreateKernel", code);
 }
 
-heed_status cl_step_prepare(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, struct cl_step *step)
+static heed_status prepare(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, struct cl_step *step)
 {
     const char *const names[] = {row->cl->kernel, row->kv_chunk > 0 ? row->cl->merge : NULL};
     step->row = row;
@@ -66,6 +69,17 @@ heed_status cl_step_prepare(struct cl_device *device, const struct problem *prob
         }
     }
     return status;
+}
+
+heed_status cl_step_prepare(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, struct cl_step *step)
+{
+    size_t local[2];
+    heed_status status = prepare(device, problem, row, step);
+    cl_local(device, row, problem, local);
+    if (status != HEED_UNSUPPORTED || local[0] * local[1] >= step->local[0] * step->local[1]) return status;
+    cl_program_drop(device, step->program); /* its kernel takes smaller groups, and the row can do with them */
+    step->program = NULL;
+    return prepare(device, problem, row, step);
 }
 
 /* ---- batches -------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
  */
 #include "cl.h"
 #include "probe_case.h"
+#include "../mutant.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,7 +141,7 @@ static void *probe_thread(void *argument)
     const heed_status status = probe_case(device, &probe->problem, probe->row, probe->kind, &work_seconds, &wrong);
     pthread_mutex_lock(&probe->lock);
     probe->status = status;
-    probe->lasting = status == HEED_OK || status == HEED_BUILD_FAILED || wrong;
+    probe->lasting = status == HEED_OK || status == HEED_BUILD_FAILED || status == HEED_UNSUPPORTED || wrong; /* UNSUPPORTED: by a limit */
     probe->work_seconds = work_seconds;
     if (status != HEED_OK) snprintf(probe->message, sizeof probe->message, "%s", heed_error_message());
     probe->ended = true;
@@ -194,7 +195,7 @@ static heed_status probe_wait(struct probe *probe, bool *lasting, float *work_se
     struct timespec end;
     int error = 0;
     clock_gettime(CLOCK_MONOTONIC, &end);
-    const int limit = limit_seconds(probe->device);
+    const int limit = MUTANT(cl_probe_patient) ? 3600 : limit_seconds(probe->device);
     end.tv_sec += limit;
     pthread_mutex_lock(&probe->lock);
     while (!probe->ended && error == 0) error = pthread_cond_timedwait(&probe->ended_signal, &probe->lock, &end);
@@ -220,7 +221,7 @@ static heed_status check_needs(const struct cl_device *device, const struct kern
     static const struct { uint32_t bit; const char *text; } needs[] = {
         {CL_NEEDS_CPU, "a device of type CPU"}, {CL_NEEDS_GPU, "a device that is no CPU"}, {CL_NEEDS_HALF, "cl_khr_fp16"},
         {CL_NEEDS_SUBGROUPS, "cl_khr_subgroups"}, {CL_NEEDS_FP64, "cl_khr_fp64"}, {CL_NEEDS_LOCAL, "local memory of its own"},
-        {CL_NEEDS_NV, "an NVIDIA driver"}};
+        {CL_NEEDS_NV, "an NVIDIA driver"}, {CL_NEEDS_MATRIX, "a matrix unit"}};
     const uint32_t missing = row->needs & ~device->provides;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
         if (missing & needs[i].bit) return fail(HEED_UNSUPPORTED, "needs %s", needs[i].text);

@@ -110,11 +110,12 @@ static const struct kernel_text *part_named(const char *name)
 
 static void hash_text(XXH3_state_t *state, const char *text) { XXH3_128bits_update(state, text, strlen(text) + 1); }
 
-void cl_identity(struct cl_device *device, const heed_device_info *info)
+/* Some drivers name their compiler in the platform's version alone. */
+void cl_identity(struct cl_device *device, const heed_device_info *info, const char *platform_version)
 {
-    char text[1024];
-    const size_t n = text_append(text, sizeof text, 0, "%u|%s|%s|%s|%s|%s", (unsigned)heed_version(), info->platform, info->name,
-                                 info->vendor, device->driver, device->version_text);
+    char text[2048];
+    const size_t n = text_append(text, sizeof text, 0, "%u|%s|%s|%s|%s|%s|%s", (unsigned)heed_version(), info->platform, platform_version,
+                                 info->name, info->vendor, MUTANT(cl_identity_driver) ? "" : device->driver, device->version_text);
     const XXH128_hash_t sum = XXH3_128bits(text, n < sizeof text ? n : sizeof text - 1);
     device->identity[0] = sum.low64;
     device->identity[1] = sum.high64;

@@ -13,6 +13,12 @@ enum {
 /* exp_1 of common.cl: one rounding of the argument, 1.1 ulp; tanh and log of our own; full-profile division (2.5 ulp and a product). */
 #define OWN_MATHS .exp_ulp = 1.1f, .exp_roundings = 1, .tanh_ulp = 5, .log_ulp = 3, .div_roundings = 6
 
+/* prefill_matrix.cl: a unit adds a group of products at once, each cut to the largest one's last place; NVIDIA's ex2 is off by 2^-22, its argument rounded
+ * when scale and log2 e are multiplied, and once itself; a reciprocal and two products. */
+#define MATRIX_MATHS                                                                                                             \
+    .dot_lanes = 1, .sum_extra = 1, .rescale_block = 16, .add_roundings = 2.5f, .exp_ulp = 2, .exp_roundings = 3, .tanh_ulp = 5, .log_ulp = 3,  \
+    .div_roundings = 8
+
 /* ---- options and groups ------------------------------------------------------- */
 
 /* The register tile of prefill_cpu.cl: 6 keys x 4 vectors where there are 32 vector registers, else 6 x 1. */
@@ -74,6 +80,55 @@ static size_t prefill_tile_bytes(const struct cl_device *device, const struct pr
     return tile_bytes(&tile, problem);
 }
 
+/* ---- the matrix unit's tile ----------------------------------------------------- */
+
+/* prefill_matrix.cl. By the wider of the two dimensions, so that registers hold the accumulators and 48 KiB the ring; the emulated unit, which has a barrier in
+ * each word, gets the smallest. */
+struct matrix_tile {
+    int32_t rows, keys, warps, slots;
+    bool query_registers;
+};
+
+static int32_t padded(int32_t dim) { return (dim + 31) / 32 * 32; }
+
+static struct matrix_tile matrix_tile_of(const struct cl_device *device, const struct problem *p)
+{
+    static const struct { int32_t dim; struct matrix_tile tile;
+    } by_dim[] = {{64, {64, 64, 4, 4, true}}, {128, {64, 64, 4, 3, true}}, {192, {64, 32, 4, 3, true}}, {256, {64, 16, 4, 4, true}}};
+    const struct cl_tuning *t = device->tuning;
+    const int32_t dim = p->head_dim > p->v_head_dim ? p->head_dim : p->v_head_dim;
+    int n = 0;
+    while (n < 3 && dim > by_dim[n].dim) n++;
+    struct matrix_tile tile = by_dim[n].tile;
+    if (device->matrix == MATRIX_EMULATED) tile = (struct matrix_tile){16, 16, 1, 3, true};
+    if (t->matrix_rows) tile.rows = t->matrix_rows;
+    if (t->matrix_keys) tile.keys = t->matrix_keys;
+    if (t->matrix_warps) tile.warps = t->matrix_warps;
+    if (t->matrix_slots) tile.slots = t->matrix_slots;
+    if (t->matrix_local) tile.query_registers = t->matrix_local == 1;
+    return tile;
+}
+
+static size_t prefill_matrix_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    const struct matrix_tile tile = matrix_tile_of(device, problem);
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DTILE_ROWS=%d -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d -DQUERY_REGISTERS=%d",
+                       (int)device->matrix, tile.rows, tile.keys, tile.warps, tile.slots, tile.query_registers);
+}
+
+static void prefill_matrix_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    local[0] = 32 * (size_t)matrix_tile_of(device, problem).warps;
+}
+
+static size_t prefill_matrix_bytes(const struct cl_device *device, const struct problem *problem)
+{
+    const struct matrix_tile tile = matrix_tile_of(device, problem);
+    const int32_t k = padded(problem->head_dim), v = padded(problem->v_head_dim), ring = tile.slots * tile.keys * 2 * (k > v ? k : v);
+    const int32_t query = tile.query_registers ? 0 : tile.rows * 2 * k, boxes = device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0;
+    return (size_t)ring + (size_t)query + (size_t)boxes;
+}
+
 /* decode_lanes.cl: a few lanes also where the device is a CPU: that is what a CPU runs when its driver fails with decode.cl. */
 static void decode_lanes_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
 {
@@ -107,7 +162,7 @@ static void naive_local(const struct cl_device *device, const struct problem *pr
 {
     (void)problem;
     local[0] = NAIVE_TILE;
-    while (local[0] > device->max_group || local[0] > device->max_sizes[0]) local[0] /= 2;
+    while (local[0] > device->max_group || local[0] > device->max_sizes[0] || local[0] > atomic_load(&device->kernel_group)) local[0] /= 2;
 }
 
 /* ---- specs --------------------------------------------------------------------- */
@@ -120,8 +175,10 @@ static const struct cl_kernel_spec decode_lanes = {.parts = {"common.cl", "decod
     .merge = "merge_parts", .options = decode_lanes_options, .local = decode_lanes_local, .local_bytes = decode_lanes_bytes};
 static const struct cl_kernel_spec prefill_tile = {.parts = {"common.cl", "prefill_tile.cl"}, .kernel = "prefill_tile",
     .options = prefill_tile_options, .local = prefill_tile_local, .local_bytes = prefill_tile_bytes};
+static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", "matrix_emulated.cl", "matrix_nvidia.cl", "prefill_matrix.cl"},
+    .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
 static const struct cl_kernel_spec naive = {
-    .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .run_time = true, .options = naive_options, .local = naive_local};
+    .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .shrinks = true, .run_time = true, .options = naive_options, .local = naive_local};
 /* One program for the three: what differs is the kernel. */
 #define BESIDE .parts = {"common.cl", "append.cl", "merge_two.cl"}, .run_time = true
 static const struct cl_kernel_spec append = {BESIDE, .kernel = "append"};
@@ -140,6 +197,12 @@ const struct kernel_row cl_rows[] = {
      .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
      .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_lanes},
+    {.name = "opencl.prefill_matrix_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
+     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_matrix},
+    {.name = "opencl.prefill_matrix_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
+     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_F16}, .cl = &prefill_matrix},
     {.name = "opencl.prefill_cpu", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU,
      .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 128,

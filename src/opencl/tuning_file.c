@@ -4,6 +4,7 @@
  *
  *     # a family or a device's name in quotes, then what differs from the built-in line
  *     "pocl-cpu" rows=6 vectors=4 wgx=2 wgy=16 lanerows=4 lanecolumns=1 lanevector=16 lanes=1 guard=1 limit=20
+ *     "nvidia" matrix=2 mrows=64 mkeys=64 mwarps=4 mslots=3 mlocal=1
  */
 #include "cl.h"
 #include <stdio.h>
@@ -39,7 +40,13 @@ static bool apply(struct cl_tuning *tuning, const char *name, int32_t value)
                   {"lanecolumns", &tuning->lane_columns},
                   {"lanevector", &tuning->lane_vector},
                   {"lanes", &tuning->lanes},
-                  {"limit", &tuning->limit}};
+                  {"limit", &tuning->limit},
+                  {"matrix", &tuning->matrix},
+                  {"mrows", &tuning->matrix_rows},
+                  {"mkeys", &tuning->matrix_keys},
+                  {"mwarps", &tuning->matrix_warps},
+                  {"mslots", &tuning->matrix_slots},
+                  {"mlocal", &tuning->matrix_local}};
     if (!strcmp(name, "guard")) {
         tuning->loop_guard = value != 0;
         return true;
