@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# The one-file release: made, compiled as C99 without a warning, no name outside that does not begin with heed_, and a small program over it gives the
+# bits that it gives over the library, for every instruction set. HEED_ONE_FILE=full: also gcc and clang at -O2, and -march=native.
+#   HEED_BUILD names the build folder.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+build=${HEED_BUILD:-build/release}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0 skipped=0
+
+good() { # STATUS NAME
+  if [ "$1" = 0 ]; then passed=$((passed + 1)); else
+    failed=$((failed + 1))
+    echo "FAIL $2"
+    head -20 "$work/log"
+  fi
+}
+
+skip() {
+  echo "skipped: one file: $*"
+  skipped=$((skipped + 1))
+}
+
+silent() { "$@" >"$work/log" 2>&1 && [ ! -s "$work/log" ]; }
+
+silent cmake "-DOUT=$work" -P script/one_file.cmake
+good $? "script/one_file.cmake"
+cmp -s include/heed.h "$work/heed.h"
+good $? "heed.h is the header"
+if [ "${HEED_ONE_FILE:-}" = full ]; then
+  cmake "-DOUT=$work/again" -P script/one_file.cmake && cmp -s "$work/heed.c" "$work/again/heed.c"
+  good $? "the same sources give the same file"
+fi
+[ -z "${HEED_ONE_FILE_SPOIL:-}" ] || sed -i "$HEED_ONE_FILE_SPOIL" "$work/heed.c" # to see the tests fail
+
+library=$(ls "$build"/libheed.so "$build"/libheed.a 2>/dev/null | head -1)
+libraries="-lm -lpthread"
+if [ -z "$library" ]; then skip "no library in $build"
+else
+  case $library in *.a) nm "$library" | grep -q clGetPlatformIDs && libraries="$libraries -lOpenCL -lxxhash" ;; esac
+  # shellcheck disable=SC2086
+  silent gcc -std=c99 -O1 -Iinclude tests/one_file/use.c -o "$work/library" "$library" $libraries "-Wl,-rpath,$(realpath "$build")"
+  good $? "the program over the library"
+  "$work/library" >"$work/library.txt" 2>"$work/log"
+  good $? "the program over the library runs"
+  grep -c yes "$work/library.txt" | grep -qE '^[0-9]{3}'
+  good $? "it says which rows it used"
+fi
+
+# What the rows named `vector` do depends on whether the compiler may use an fma: left out where the library was compiled for another machine.
+without_vector() { awk '/^[a-z0-9]+$/ {skip = $0 == "vector" || ($0 == "neon" && !/neon\.decode/)} !skip' "$1"; }
+
+try() { # COMPILER FLAGS...
+  local here=$work/here.txt there=$work/library.txt
+  if ! command -v "$1" >/dev/null; then
+    skip "$1 is not installed"
+    return
+  fi
+  silent "$@" -Wall -Wextra -Wpedantic -I"$work" -c "$work/heed.c" -o "$work/heed.o"
+  good $? "$*: compiled without a warning"
+  [ -z "$(nm -g --defined-only "$work/heed.o" | awk '{print $3}' | grep -v '^heed_')" ]
+  good $? "$*: a name outside that does not begin with heed_"
+  [ -n "$library" ] || return
+  silent "$1" -std=c99 -Wall -Wextra -Wpedantic -I"$work" tests/one_file/use.c "$work/heed.o" -o "$work/use" -lm -lpthread
+  good $? "$*: linked with the program"
+  "$work/use" >"$here" 2>"$work/log"
+  good $? "$*: the program runs"
+  case "$*" in *march=*)
+    without_vector "$here" >"$work/a" && without_vector "$there" >"$work/b"
+    here=$work/a there=$work/b ;;
+  esac
+  diff "$there" "$here" >"$work/log"
+  good $? "$*: the library's bits"
+}
+
+syntax() { # COMPILER
+  if ! command -v "$1" >/dev/null; then
+    skip "$1 is not installed"
+    return
+  fi
+  silent "$1" -std=c99 -Wall -Wextra -Wpedantic -I"$work" -fsyntax-only "$work/heed.c"
+  good $? "$1 -std=c99: without a warning"
+}
+
+if [ "${HEED_ONE_FILE:-}" = full ]; then
+  try gcc -std=c99 -O2
+  try clang -std=c99 -O2
+  try gcc -std=gnu11 -O3 -march=native
+else
+  try gcc -std=c99 -O0
+  syntax clang
+fi
+
+[ -n "${HEED_TEST_COUNTS:-}" ] && echo "$passed $failed $skipped" >>"$HEED_TEST_COUNTS"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
