@@ -61,9 +61,11 @@ static struct terms terms_of(const struct problem *p, const struct arithmetic *a
     double n = row->visible, span = (double)row->end - row->begin;
     double lanes = a->dot_lanes > 0 ? a->dot_lanes : 1;
     double h_d = ceil(p->head_dim / lanes) + a->dot_extra + (is_float(p->k_type) ? 0 : 1);
+    double steps = a->add_roundings > 0 ? (double)a->add_roundings : 1;
+    h_d *= steps;
     double h_n = n;
     if (a->key_block > 0) h_n = min_of(n, a->key_block + ceil(span / a->key_block) + 1);
-    h_n += a->sum_extra + (is_float(p->v_type) ? 0 : 1);
+    h_n = h_n * steps + a->sum_extra + (is_float(p->v_type) ? 0 : 1);
     if (MUTANT(bound_chain_forgotten)) h_n = 0;
     double block = a->rescale_block > 0 ? a->rescale_block : 1;
     double rescales = min_of(ceil(span / block) + 2, n + 1);

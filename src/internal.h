@@ -185,6 +185,7 @@ struct arithmetic {
     float exp_ulp, exp_roundings; /* a, r */
     float tanh_ulp, log_ulp;
     float div_roundings;          /* e_div */
+    float add_roundings;          /* roundings of one addition in h_d and h_n: 0 = 1; a matrix unit cuts digits off, 2.5 */
     heed_type weight_type;        /* type in which weights meet v: HEED_F32 (or 0), HEED_F16, HEED_BF16 */
     bool flushes;                 /* denormals become 0 */
     bool exact_double;            /* the reference: its error is rounding of the output only */
