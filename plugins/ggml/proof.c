@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * proof.c - the plug-in against ggml's CPU backend and against the formula in double precision, through ggml's public interface: what it claims,
- * what it refuses, who gets the operation in a scheduler. Run with GGML_BACKEND_PATH=libggml-heed.so; with HEED_GGML=off it wants to find nothing.
- * The last line is `N passed, N failed, N skipped`.
+ * what it refuses, who gets the operation in a scheduler. The last line is `N passed, N failed, N skipped`.
+ *   GGML_BACKEND_PATH=libggml-heed.so ggml_proof [absent]     absent: the device must not be there, and ggml works
  */
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
@@ -421,19 +421,19 @@ static int finish(void)
     return failed ? 1 : 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    const char *wish = getenv("HEED_GGML");
+    (void)argv;
     ggml_backend_load_all();
     ggml_backend_dev_t device = ggml_backend_dev_by_name("HEED");
-    if (wish && !strcmp(wish, "off")) {
-        expect(!device, "off", "the device is there");
+    ggml_backend_t heed, cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, NULL);
+    if (argc > 1) {
+        expect(!device && cpu, "absent", "the device is there, or the CPU is not");
         return finish();
     }
-    expect(device != NULL, "start", "no device HEED: is GGML_BACKEND_PATH set?");
+    expect(device && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_ACCEL, "start", "no device HEED of type ACCEL: is GGML_BACKEND_PATH set?");
     if (!device) return finish();
-    expect(ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_ACCEL, "start", "not of type ACCEL");
-    ggml_backend_t heed = ggml_backend_dev_init(device, NULL), cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, NULL);
+    heed = ggml_backend_dev_init(device, NULL);
     for (size_t n = 0; n < sizeof problems / sizeof *problems; n++) check_problem(&problems[n], heed, cpu);
     check_refusals(heed);
     check_scheduler(heed, cpu);
