@@ -165,6 +165,7 @@ STATUS(clEnqueueMarkerWithWaitList, (cl_command_queue q, WAIT, cl_event *e), (q,
 STATUS(clFlush, (cl_command_queue q), (q), 0)
 STATUS(clFinish, (cl_command_queue q), (q), 0)
 STATUS(clWaitForEvents, (cl_uint n, const cl_event *e), (n, e), 0)
+STATUS(clSetEventCallback, (cl_event e, cl_int t, void(CL_CALLBACK *f)(cl_event, cl_int, void *), void *u), (e, t, f, u), 0)
 
 #define COUNT(name, type, kind, step)                                                                                            \
     static cl_int CL_API_CALL my_##name(type object)                                                                             \
@@ -207,7 +208,7 @@ CL_API_ENTRY __attribute__((visibility("default"))) cl_int CL_API_CALL clInitLay
     PUT(clGetContextInfo), PUT(clGetCommandQueueInfo), PUT(clGetMemObjectInfo), PUT(clGetProgramInfo), PUT(clGetProgramBuildInfo);
     PUT(clGetKernelWorkGroupInfo), PUT(clGetEventInfo), PUT(clBuildProgram), PUT(clSetKernelArg), PUT(clEnqueueNDRangeKernel);
     PUT(clEnqueueReadBuffer), PUT(clEnqueueWriteBuffer), PUT(clEnqueueUnmapMemObject), PUT(clEnqueueMarkerWithWaitList);
-    PUT(clFlush), PUT(clFinish), PUT(clWaitForEvents);
+    PUT(clFlush), PUT(clFinish), PUT(clWaitForEvents), PUT(clSetEventCallback);
 #define PUT_BOTH(name, type, kind) PUT(clRetain##name), PUT(clRelease##name);
     EVERY_OBJECT(PUT_BOTH)
     *entries_ret = entries < sizeof table / sizeof(void *) ? entries : (cl_uint)(sizeof table / sizeof(void *));

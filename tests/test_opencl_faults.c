@@ -50,6 +50,7 @@ Test(opencl_faults, every_entry_point_may_fail, .timeout = 600)
                                           "clFlush",
                                           "clFinish",
                                           "clWaitForEvents",
+                                          "clSetEventCallback",
                                           "clGetEventInfo"};
     struct fault_state *f = layer();
     struct rig *r = rig_new(5, 21, 30);

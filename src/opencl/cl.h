@@ -100,6 +100,14 @@ struct cl_kernel_spec {
 
 /* ---- device ---------------------------------------------------------------- */
 
+/* Rung by the driver at the end of a command (wait.c). */
+struct cl_bell {
+    pthread_mutex_t lock;
+    pthread_cond_t rung;
+    uint32_t count;               /* how often it rang */
+    int pending;                  /* callbacks still to come: they touch the bell */
+};
+
 struct cl_program;   /* program.c */
 struct cl_verdict;   /* probe.c */
 
@@ -137,6 +145,7 @@ struct cl_device {
     atomic_int probing;           /* probe threads that have not ended */
     pthread_mutex_t lock;         /* context, programs, verdicts, warm */
     pthread_mutex_t admission;    /* one probe at a time */
+    struct cl_bell bell;
     struct cl_program *programs;
     struct cl_verdict *verdicts;
 };
@@ -155,6 +164,18 @@ void cl_tuning_read(const struct services *services, const char *device,
 /* Filled in sizes, tuning zeros replaced by what the device says: for options() of rows.c. */
 int32_t cl_vector_width(const struct cl_device *device); /* 4, 8 or 16 */
 int32_t cl_lanes(const struct cl_device *device);        /* tuning->lanes, at most the device's largest group */
+
+/* ---- waiting (wait.c) ------------------------------------------------------- */
+
+enum { CL_WAIT_OVERRUN = 1 };
+double cl_seconds(void);
+void cl_rest(double duration);
+cl_int cl_event_state(cl_event event); /* CL_COMPLETE, a negative error, or a positive state of a command under way */
+/* The state in which the command ended, or CL_WAIT_OVERRUN after `limit` seconds. The queue has been flushed. */
+cl_int cl_wait_limited(struct cl_device *device, cl_event event, double limit);
+void cl_bell_init(struct cl_bell *bell);
+void cl_bell_destroy(struct cl_bell *bell);
+bool cl_bell_silent(struct cl_bell *bell, double duration); /* no callback is to come any more; waits for that so long */
 
 /* ---- programs (program.c) -------------------------------------------------- */
 

@@ -264,6 +264,7 @@ static void state_free(struct cl_device *d)
 {
     pthread_mutex_destroy(&d->lock);
     pthread_mutex_destroy(&d->admission);
+    cl_bell_destroy(&d->bell);
     free(d->services.cache_dir);
     free(d);
 }
@@ -288,6 +289,7 @@ static struct device *device_make(struct heed_context *context, cl_platform_id p
     atomic_init(&d->kernel_group, SIZE_MAX);
     pthread_mutex_init(&d->lock, NULL);
     pthread_mutex_init(&d->admission, NULL);
+    cl_bell_init(&d->bell);
     read_device(d, &device->info);
     if (!make_shadow(d, services)) {
         state_free(d);
@@ -316,11 +318,13 @@ void opencl_device_release(struct device *device)
     if (cl_device_forked(d)) return; /* the parent's objects: a call might wait for threads that this process does not have */
     if (!probes_ended(d)) return;
     if (d->queue && !atomic_load(&d->lost)) clFinish(d->queue);
+    if (!cl_bell_silent(&d->bell, atomic_load(&d->lost) ? 0.1 : 2)) return; /* a command that hangs may yet call back */
     cl_verdicts_release(d);
     cl_programs_release(d);
     if (d->dummy) clReleaseMemObject(d->dummy);
     if (d->no_items) clReleaseMemObject(d->no_items);
     if (d->queue) clReleaseCommandQueue(d->queue);
+    if (d->context && MUTANT(cl_release_twice)) clReleaseContext(d->context);
     if (d->context) clReleaseContext(d->context);
     if (d->borrowed) clReleaseDevice(d->id);
     state_free(d);

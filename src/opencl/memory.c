@@ -89,7 +89,8 @@ static heed_status bind_span(struct cl_memory *m, const struct span *span)
     const cl_mem_flags flags =
         (span->written ? CL_MEM_READ_WRITE : CL_MEM_READ_ONLY) | (in_place ? CL_MEM_USE_HOST_PTR : CL_MEM_COPY_HOST_PTR);
     cl_mem mem = NULL;
-    heed_status status = own(m, flags, bytes, (void *)span->begin, in_place && span->written, &mem);
+    const bool results = span->written && span->slots != 1u << CL_SLOT_WORKSPACE; /* nobody reads the workspace afterwards */
+    heed_status status = own(m, flags, bytes, (void *)span->begin, in_place && results, &mem);
     if (status != HEED_OK) return status;
     m->on_host = m->on_host || in_place;
     for (int slot = 0; slot < CL_SLOTS; slot++)

@@ -3,20 +3,6 @@
  */
 #include "cl.h"
 #include "../mutant.h"
-#include <time.h>
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static void rest(double duration)
-{
-    const struct timespec pause = {(time_t)duration, (long)((duration - (double)(time_t)duration) * 1e9)};
-    nanosleep(&pause, NULL);
-}
 
 /* ---- beginning -------------------------------------------------------------- */
 
@@ -114,8 +100,8 @@ heed_status cl_stream_coherent(struct cl_stream *s, const struct cl_memory *memo
         cl_event event = NULL;
         cl_int code = CL_SUCCESS;
         void *at =
-            clEnqueueMapBuffer(s->queue, memory->owned[i], s->blocking, CL_MAP_READ, 0, memory->owned_bytes[i], count, list, &event, &code);
-        if (!at) return s->blocking ? cl_wait_failed(s->device, "clEnqueueMapBuffer", code) : refused(s, "clEnqueueMapBuffer", code);
+            clEnqueueMapBuffer(s->queue, memory->owned[i], CL_FALSE, CL_MAP_READ, 0, memory->owned_bytes[i], count, list, &event, &code);
+        if (!at) return refused(s, "clEnqueueMapBuffer", code);
         advance(s, event);
         count = waits(s, &list);
         event = NULL;
@@ -128,37 +114,17 @@ heed_status cl_stream_coherent(struct cl_stream *s, const struct cl_memory *memo
 
 /* ---- ending -------------------------------------------------------------------- */
 
-/* CL_COMPLETE, a negative error, or a positive state of a command under way. */
-static cl_int event_state(cl_event event)
-{
-    cl_int state = CL_QUEUED;
-    const cl_int code = clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state, NULL);
-    return code == CL_SUCCESS ? state : code;
-}
-
 /* After a failed wait the device may still be at work on the caller's memory. Look until the command has ended; where even looking fails,
  * give it a moment: there is nothing else to hold on to. */
 static void settle(struct cl_stream *s)
 {
     clFinish(s->queue);
-    const double limit = seconds() + 0.05 + 4 * (s->estimate < 10 ? s->estimate : 10);
-    while (event_state(s->last) != CL_COMPLETE && seconds() < limit) rest(1e-3);
+    const double limit = cl_seconds() + 0.05 + 4 * (s->estimate < 10 ? s->estimate : 10);
+    while (cl_event_state(s->last) != CL_COMPLETE && cl_seconds() < limit) cl_rest(1e-3);
 }
 
-/* With a limit, for a device that works on copies: 50 times the estimate, at least 30 s. Waiting is looking now and then. */
-static cl_int wait_limited(struct cl_stream *s)
-{
-    const double begin = seconds(), limit = 50 * s->estimate > 30 ? 50 * s->estimate : 30;
-    double pause = 20e-6;
-    cl_int state;
-    while ((state = event_state(s->last)) > CL_COMPLETE) {
-        const double spent = seconds() - begin;
-        if (spent > limit) return 1;
-        rest(pause);
-        if (pause < 1e-3 && pause < spent / 16) pause *= 2;
-    }
-    return state;
-}
+/* For a device that works on copies: 50 times the estimate, at least 30 s. */
+static cl_int wait_limited(struct cl_stream *s) { return cl_wait_limited(s->device, s->last, 50 * s->estimate > 30 ? 50 * s->estimate : 30); }
 
 static heed_status wait_end(struct cl_stream *s, bool limited)
 {
@@ -167,7 +133,7 @@ static heed_status wait_end(struct cl_stream *s, bool limited)
     if (code == CL_SUCCESS && limited) {
         call = "wait for event";
         code = wait_limited(s);
-        if (code == 1) {
+        if (code == CL_WAIT_OVERRUN) {
             atomic_store(&s->device->lost, CL_DEVICE_NOT_AVAILABLE);
             return fail(HEED_DEVICE_FAILED, "%s did not end its work within the limit (estimate %d ms); it is not used again",
                         s->device->name, (int)(s->estimate * 1e3));
@@ -175,7 +141,7 @@ static heed_status wait_end(struct cl_stream *s, bool limited)
     } else if (code == CL_SUCCESS) {
         call = "clWaitForEvents";
         code = clWaitForEvents(1, &s->last);
-        if (code == CL_SUCCESS && (code = event_state(s->last)) > 0) code = CL_SUCCESS;
+        if (code == CL_SUCCESS && (code = cl_event_state(s->last)) > 0) code = CL_SUCCESS;
     }
     if (code == CL_SUCCESS) {
         atomic_store(&s->device->failed_waits, 0);
