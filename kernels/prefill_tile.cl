@@ -222,6 +222,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                     FENCE;
                     if (odd) {
                         NO_UNROLL for (int c = 0; c < SLICE; c++)
+#pragma unroll /* o_tile[r] with r known, or the whole tile moves from registers to memory */
                             for (int r = 0; r < TR; r++) {
                                 const float w = p[(ty * TR + r) * P_STEP + c0 + c];
 #ifndef MUTANT_cl_tile_zero_times_nan
