@@ -176,7 +176,8 @@ void cl_cache_store(const struct services *services, const uint64_t key[2], cons
     if (file >= 0) {
         bool good = write_all(file, &header, sizeof header) && write_all(file, payload, length) && fsync(file) == 0;
         good = close(file) == 0 && good;
-        if (!good || renameat(folder, part, folder, name) != 0) unlinkat(folder, part, 0);
+        if (MUTANT(cl_cache_left)) good = true;
+        else if (!good || renameat(folder, part, folder, name) != 0) unlinkat(folder, part, 0);
     }
     close(folder);
 }
