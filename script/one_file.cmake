@@ -153,9 +153,8 @@ endfunction()
 # ---- gather ------------------------------------------------------------------------------------------------------------
 file(GLOB headers ${src}/*.h ${src}/cpu/*.h)
 list(FILTER headers EXCLUDE REGEX "/(simd_.*|avx512_emulated|.*\\.inc)\\.h$")
-file(GLOB plain ${src}/*.c)
-list(FILTER plain EXCLUDE REGEX "/opencl_api\\.c$")
-list(APPEND plain ${src}/cpu/features.c ${src}/cpu/threads.c ${src}/cpu/reference_rows.c ${src}/cpu/cpu.c)
+file(GLOB plain ${src}/*.c ${src}/cpu/*.c)
+list(FILTER plain EXCLUDE REGEX "/(opencl_api|isa_[a-z0-9]+)\\.c$")
 file(GLOB isa_files ${src}/cpu/isa_*.c)
 
 set(seen "")
