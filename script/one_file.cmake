@@ -19,9 +19,9 @@ set(machine_avx512 __x86_64__)
 set(machine_avx512bf16 __x86_64__)
 set(machine_neon __aarch64__)
 
-# System headers, once, before any name is changed.
-set(system arm_neon.h ctype.h emmintrin.h errno.h fenv.h float.h immintrin.h math.h pthread.h sched.h signal.h stdarg.h stdatomic.h stdbool.h
-    stddef.h stdint.h stdio.h stdlib.h string.h sys/auxv.h sys/mman.h sys/stat.h time.h unistd.h xmmintrin.h)
+# System headers stand once at the head, before any name is changed: those of one sort of machine in one_file_head.c, these, and what else is asked for.
+set(machine arm_neon.h cpuid.h emmintrin.h immintrin.h xmmintrin.h)
+set_property(GLOBAL PROPERTY system_headers "")
 
 # text: a file with its own headers in it; `seen` (of the caller) keeps those that were there before.
 function(expand file result)
@@ -39,8 +39,8 @@ function(expand file result)
     string(SUBSTRING "${rest}" ${at} -1 rest)
     string(APPEND text "${before}${lead}")
     if(line MATCHES "include <")
-      if(NOT name IN_LIST system)
-        message(FATAL_ERROR "${file} includes <${name}>, which one_file.cmake does not put at the head")
+      if(NOT name IN_LIST machine)
+        set_property(GLOBAL APPEND PROPERTY system_headers ${name})
       endif()
       continue()
     endif()
@@ -277,6 +277,12 @@ string(REGEX REPLACE "#define HEED_VERSION_[A-Z]+ +([0-9]+)" "\\1" version "${ve
 string(REPLACE ";" "." version "${version}")
 file(READ ${CMAKE_CURRENT_LIST_DIR}/one_file_head.c head)
 string(REPLACE "@VERSION@" "${version}" head "${head}")
+get_property(system GLOBAL PROPERTY system_headers)
+list(REMOVE_DUPLICATES system)
+list(SORT system)
+list(TRANSFORM system REPLACE "(.+)" "#include <\\1>")
+list(JOIN system "\n" system)
+string(REPLACE "@HEADERS@" "${system}" head "${head}")
 file(READ ${SRC}/LICENSE license)
 file(WRITE ${OUT}/heed.c "${head}\n${prefix}\n${common}${body}\n/*\n${license}*/\n")
 file(READ ${SRC}/include/heed.h text)
