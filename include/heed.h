@@ -96,7 +96,7 @@ typedef void (*heed_log_fn)(void *user, int32_t level, const char *line);
 
 typedef struct heed_context_options {
     size_t struct_size;
-    int32_t num_threads;             /* built-in pool; 0 = one per physical core this process may use; 1 = no thread is made */
+    int32_t num_threads;             /* built-in pool; 0 = one per physical core this process may use, at most its CPU quota; 1 = no thread is made */
     uint32_t flags;
     const heed_threads *threads;     /* NULL = built-in pool */
     const heed_allocator *allocator; /* NULL = malloc */

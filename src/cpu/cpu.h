@@ -16,9 +16,20 @@ size_t cpu_workspace_bytes(const struct heed_batch *batch);
 uint32_t cpu_isa_present(void);
 bool cpu_isa_cap(const char *name, uint32_t present, uint32_t *isa);
 const char *cpu_isa_name(uint32_t isa); /* of the highest bit */
+/* What an x86 processor and its system say of themselves, and the sets that both allow. */
+struct cpu_words {
+    uint32_t max_leaf, leaf_1_ecx, leaf_7_ebx, leaf_7_1_eax; /* of CPUID */
+    uint64_t xcr0;                                           /* 0 where the system saves nothing by XSAVE */
+};
+uint32_t cpu_isa_of(const struct cpu_words *words);
 int32_t cpu_physical_cores(void);       /* that this process may use */
 
-/* The built-in pool behind heed_threads: num_threads 0 = physical cores; restarted in a forked child. */
+/* Whole CPUs that a container's quota grants, one at least; INT32_MAX without one (quota.c). Threads that num_threads 0 means: one per physical
+ * core, no more than the quota. root: "", or a folder with proc and sys of a test. */
+int32_t cpu_quota(const char *root);
+int32_t cpu_workers(const char *root);
+
+/* The built-in pool behind heed_threads: num_threads 0 = cpu_workers(); restarted in a forked child. */
 heed_status cpu_threads_create(struct services *services, int32_t num_threads);
 void cpu_threads_destroy(struct services *services);
 

@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#if defined(__aarch64__) || defined(__riscv)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) || defined(__riscv)
 #include <sys/auxv.h>
 #endif
 
@@ -30,17 +32,54 @@ static const struct {
 };
 enum { NAMES = sizeof names / sizeof *names };
 
-/* __builtin_cpu_supports also asks the operating system whether it saves the registers. */
+static bool all_set(uint64_t word, uint64_t bits) { return (word & bits) == bits; }
+#define BIT(n) (UINT64_C(1) << (n))
+
+/* The processor has the instructions, and the system saves the registers they work in: both, or an AVX-512 instruction is SIGILL, or worse, loses its
+ * registers at the next switch. */
+uint32_t cpu_isa_of(const struct cpu_words *w)
+{
+    enum { FMA = 12, OSXSAVE = 27, AVX = 28, F16C = 29, AVX2 = 5, F = 16, DQ = 17, CD = 28, BW = 30, VL = 31, BF16 = 5 };
+    const uint64_t ymm = BIT(1) | BIT(2), zmm = ymm | BIT(5) | BIT(6) | BIT(7); /* of XCR0: SSE, AVX; masks, upper halves, registers 16 to 31 */
+    uint32_t isa = ISA_SCALAR | ISA_VECTOR;
+    if (w->max_leaf < 7 || !all_set(w->leaf_1_ecx, BIT(FMA) | BIT(OSXSAVE) | BIT(AVX) | BIT(F16C))) return isa;
+    if (!all_set(w->leaf_7_ebx, BIT(AVX2)) || !all_set(w->xcr0, ymm)) return isa;
+    isa |= ISA_AVX2;
+    if (!all_set(w->leaf_7_ebx, BIT(F) | BIT(DQ) | BIT(CD) | BIT(BW) | BIT(VL))) return isa;
+    if (!all_set(w->xcr0, zmm) && !MUTANT(cpu_zmm_unsaved)) return isa;
+    isa |= ISA_AVX512;
+    if (all_set(w->leaf_7_1_eax, BIT(BF16))) isa |= ISA_AVX512BF16;
+    return isa;
+}
+
+#if defined(__x86_64__)
+static struct cpu_words words_here(void)
+{
+    struct cpu_words w = {.max_leaf = __get_cpuid_max(0, NULL)};
+    uint32_t eax, ebx, ecx, edx;
+    if (w.max_leaf < 7) return w;
+    __cpuid(1, eax, ebx, ecx, edx);
+    w.leaf_1_ecx = ecx;
+    __cpuid_count(7, 0, eax, ebx, ecx, edx);
+    w.leaf_7_ebx = ebx;
+    if (eax >= 1) {
+        __cpuid_count(7, 1, eax, ebx, ecx, edx);
+        w.leaf_7_1_eax = eax;
+    }
+    if (w.leaf_1_ecx & 1u << 27) { /* OSXSAVE: without it xgetbv is no instruction */
+        __asm__ volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+        w.xcr0 = (uint64_t)edx << 32 | eax;
+    }
+    return w;
+}
+#endif
+
 uint32_t cpu_isa_present(void)
 {
     uint32_t isa = ISA_SCALAR | ISA_VECTOR;
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isa |= ISA_AVX2; /* every AVX2 machine has F16C */
-    if ((isa & ISA_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
-        isa |= ISA_AVX512;
-    if ((isa & ISA_AVX512) && __builtin_cpu_supports("avx512bf16")) isa |= ISA_AVX512BF16;
+    const struct cpu_words words = words_here();
+    isa = cpu_isa_of(&words);
 #if defined(HEED_EMULATE_AVX512)
     if (isa & ISA_AVX2) isa = (isa | ISA_AVX512) & ~(uint32_t)ISA_AVX512BF16; /* a test build: isa_avx512.c holds AVX2 instructions alone */
 #endif

@@ -258,7 +258,7 @@ static void pool_parallel_for(void *user, int32_t count, void (*task)(void *arg,
 
 heed_status cpu_threads_create(struct services *services, int32_t num_threads)
 {
-    const int32_t workers = num_threads > 0 ? num_threads : cpu_physical_cores();
+    const int32_t workers = num_threads > 0 ? num_threads : cpu_workers("");
     struct pool *pool = memory_new(services, 1, sizeof *pool);
     if (!pool) return out_of_memory(sizeof *pool);
     pool->workers = workers < MAX_WORKERS ? workers : MAX_WORKERS;
