@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 # Small language models with random weights as GGUF files, one for each sort of attention that llama.cpp asks of a backend. They say nothing that
 # makes sense; what counts is that the same tokens give the same logits.
-#   model.py KIND FILE      KIND: gqa64 gqa80 heads128 window sinks alibi, or big (32 heads on 8, D 128: for times)
+#   model.py KIND FILE      KIND: gqa64 gqa80 heads128 window sinks alibi, or big: two layers of
+#                           Llama 3.2 1B's shape with q8_0 weights, for times
 import sys
 
 import gguf
 import numpy as np
 
-VOCAB, LAYERS, EMBED = 320, 4, 192
+VOCAB, EMBED = 320, 192
 # name: architecture, query heads, KV heads, head size
 KINDS = {
     "gqa64": ("llama", 8, 2, 64),
@@ -16,7 +17,7 @@ KINDS = {
     "window": ("gemma2", 4, 2, 256),  # softcap 50, every other layer sees 24 tokens
     "sinks": ("gpt-oss", 8, 2, 64),   # sinks and a window of 32
     "alibi": ("mpt", 6, 6, 32),       # slopes of a number of heads that is no power of two
-    "big": ("llama", 32, 8, 128),
+    "big": ("llama", 32, 8, 64),
 }
 
 
@@ -24,14 +25,19 @@ class Model:
     def __init__(self, kind, path):
         self.arch, self.heads, self.kv_heads, self.dim = KINDS[kind]
         self.big = kind == "big"
-        self.embed = 1024 if self.big else EMBED
-        self.inner = 2 * self.embed
+        self.layers = 2 if self.big else 4
+        self.embed = 2048 if self.big else EMBED
+        self.inner = (4 if self.big else 2) * self.embed
         self.random = np.random.default_rng(7)
         self.out = gguf.GGUFWriter(path, self.arch)
 
     def weight(self, name, *shape, gain=1.0):
         x = self.random.standard_normal(shape, dtype=np.float32) * np.float32(gain / np.sqrt(shape[-1]))
-        self.out.add_tensor(name + ".weight", x.astype(np.float16) if self.big and len(shape) > 1 else x)
+        if self.big:
+            q8_0 = gguf.GGMLQuantizationType.Q8_0
+            self.out.add_tensor(name + ".weight", gguf.quants.quantize(x, q8_0), raw_dtype=q8_0)
+        else:
+            self.out.add_tensor(name + ".weight", x)
 
     def ones(self, name):
         self.out.add_tensor(name + ".weight", np.ones(self.embed, dtype=np.float32))
@@ -43,9 +49,9 @@ class Model:
         out = self.out
         out.add_vocab_size(VOCAB)
         out.add_tokenizer_model("no_vocab")
-        out.add_context_length(32768 if self.big else 1024)
+        out.add_context_length(40960 if self.big else 1024)
         out.add_embedding_length(self.embed)
-        out.add_block_count(LAYERS)
+        out.add_block_count(self.layers)
         out.add_feed_forward_length(self.inner)
         out.add_head_count(self.heads)
         out.add_head_count_kv(self.kv_heads)
@@ -97,7 +103,7 @@ class Model:
     def write(self):
         self.fields()
         self.weight("token_embd", VOCAB, self.embed, gain=np.sqrt(self.embed) / (8 if self.arch == "gemma2" else 1))
-        for n in range(LAYERS):
+        for n in range(self.layers):
             block = f"blk.{n}."
             self.ones(block + "attn_norm")
             self.attention(block)
