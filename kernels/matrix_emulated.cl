@@ -7,7 +7,7 @@
  * What each word means: matrix_nvidia.cl.
  */
 #if MATRIX == 1
-#define MU_UNROLL
+#define MU_UNROLL _Pragma("unroll 1") /* unrolled, the barriers alone cost a driver ten seconds of compiling */
 #define MU_ID ((int)get_local_id(0))
 #define MU_LANE (MU_ID & 31)
 #define MU_WARP (MU_ID & ~31)
@@ -101,8 +101,8 @@ static inline float mu_b(local uint (*box)[6], int row, int column)
         mu_box[MU_ID][4] = b0;                                                                                                   \
         mu_box[MU_ID][5] = b1;                                                                                                   \
         MU_BARRIER;                                                                                                              \
-        for (int e_ = 0; e_ < 4; e_++)                                                                                           \
-            for (int k_ = 0; k_ < 16; k_++)                                                                                      \
+        MU_UNROLL for (int e_ = 0; e_ < 4; e_++)                                                                                           \
+            MU_UNROLL for (int k_ = 0; k_ < 16; k_++)                                                                                      \
                 (acc)[e_] = fma(mu_a(mu_box, (MU_LANE >> 2) + 8 * (e_ >> 1), k_),                                                \
                                 mu_b(mu_box, k_, 2 * (MU_LANE & 3) + (e_ & 1)), (acc)[e_]);                                      \
     } while (0)

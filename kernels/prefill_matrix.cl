@@ -280,8 +280,8 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                         mu_load4(b0, b1, b2, b3, place(k_tile, n * 16 + (lane & 7) + (lane >> 4) * 8, c * 2 + (lane >> 3 & 1), K_CHUNKS));
                         MU_UNROLL for (int t = 0; t < ROW_TILES; t++)
                         {
-                            mu_mma(score[t][2 * n], QUERY(t, c, 0), QUERY(t, c, 1), QUERY(t, c, 2), QUERY(t, c, 3), b0, b1);
-                            mu_mma(score[t][2 * n + 1], QUERY(t, c, 0), QUERY(t, c, 1), QUERY(t, c, 2), QUERY(t, c, 3), b2, b3);
+                            MU_UNROLL for (int x = 0; x < 2; x++)
+                                mu_mma(score[t][2 * n + x], QUERY(t, c, 0), QUERY(t, c, 1), QUERY(t, c, 2), QUERY(t, c, 3), x ? b2 : b0, x ? b3 : b1);
                         }
                     }
                 }
@@ -325,10 +325,11 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                             top_score = fmax(top_score, score[t][c][2 * side]); /* a NaN is dropped here: e^(NaN - m) brings it back */
                             top_score = fmax(top_score, score[t][c][2 * side + 1]);
                         }
-                        const float beside = mu_xor(top_score, 1);
-                        top_score = fmax(top_score, beside);
-                        const float across = mu_xor(top_score, 2);
-                        top_score = fmax(top_score, across);
+                        MU_UNROLL for (int x = 1; x <= 2; x++)
+                        {
+                            const float beside = mu_xor(top_score, x);
+                            top_score = fmax(top_score, beside);
+                        }
                         m[t][side] = top_score;
                         /* RAW: base and exponents are scaled; no key yet: a base of 0 */
                         const float base = RAW ? (top_score == -INFINITY ? 0 : top_score * EXPONENT) : LARGER(-FLT_MAX, top_score);
@@ -375,8 +376,8 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                         mu_load4_transposed(b0, b1, b2, b3, place(v_tile, c * 16 + (lane & 15), n * 2 + (lane >> 4), V_CHUNKS));
                         MU_UNROLL for (int t = 0; t < ROW_TILES; t++)
                         {
-                            mu_mma(acc[t][2 * n], p[t][0], p[t][1], p[t][2], p[t][3], b0, b1);
-                            mu_mma(acc[t][2 * n + 1], p[t][0], p[t][1], p[t][2], p[t][3], b2, b3);
+                            MU_UNROLL for (int x = 0; x < 2; x++)
+                                mu_mma(acc[t][2 * n + x], p[t][0], p[t][1], p[t][2], p[t][3], x ? b2 : b0, x ? b3 : b1);
                         }
                     }
                 }
@@ -410,9 +411,10 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
             MU_UNROLL for (int side = 0; side < 2; side++)
             {
                 float sum = l[t][side];
+#ifdef MUTANT_cl_matrix_half_sum
                 sum += mu_xor(sum, 1);
-#ifndef MUTANT_cl_matrix_half_sum
-                sum += mu_xor(sum, 2);
+#else
+                MU_UNROLL for (int x = 1; x <= 2; x++) sum += mu_xor(sum, x);
 #endif
                 const int r = OWN_ROW(t, side);
                 const float top_score = RAW && m[t][side] > -INFINITY ? m[t][side] * EXPONENT * MU_EXP_INVERSE : m[t][side];

@@ -259,6 +259,14 @@ static void note_refusal(struct device *device, const struct kernel_row *row, co
     log_line(&context->services, 1, "%s: %s refused: %s", info->name, row->name, reason);
 }
 
+/* heed info names a matrix unit after a row has worked with it. */
+static void note_unit(struct device *device)
+{
+    pthread_mutex_lock(&device->context->lock);
+    snprintf(device->info.matrix_unit, sizeof device->info.matrix_unit, "%s", cl_matrix_name(cl_device_of(device)->matrix));
+    pthread_mutex_unlock(&device->context->lock);
+}
+
 /* Probes the row in a thread and writes down the verdict. */
 static heed_status judge(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
                          struct known *known)
@@ -308,6 +316,7 @@ heed_status cl_admit(struct device *device, const struct problem *problem, const
             status = fail((heed_status)known.status, "%s", known.reason);
         pthread_mutex_unlock(&d->admission);
     }
+    if (status == HEED_OK && (row->needs & CL_NEEDS_MATRIX)) note_unit(device);
     if (status != HEED_OK) first_line(heed_error_message(), reason, capacity);
     return status;
 }
