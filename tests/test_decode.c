@@ -3,33 +3,12 @@
  * every instruction set; chunks and their merge are no different from one piece; a hidden NaN stays hidden beside a visible one.
  */
 #include "bound.h"
-#include "counting.h"
 #include "dtype.h"
 #include "internal.h"
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
-static const char *const isas[] = {"scalar", "avx2", "avx512"};
-enum { ISAS = 3 };
-
-/* NULL: this machine lacks the instruction set (the plan would take a weaker row). */
-static heed_context *context_of(const char *isa, char *kernel, size_t capacity)
-{
-    heed_context *context = NULL;
-    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT,
-                                          .cpu_features = isa};
-    snprintf(kernel, capacity, "cpu.%s.decode", isa);
-    if (heed_context_create(&options, &context) != HEED_OK) return NULL;
-    heed_desc desc = {.struct_size = sizeof desc, .q_heads = 1, .head_dim = 1};
-    heed_plan *plan = NULL;
-    if (heed_plan_create(context, 0, &desc, kernel, &plan) != HEED_OK) {
-        heed_context_destroy(context);
-        return NULL;
-    }
-    heed_plan_destroy(plan);
-    return context;
-}
+enum { HEADS = 8, DIM = 72, V_DIM = 56, KEYS = 1100, QUERIES = 8 };
+#include "row_rig.h"
 
 /* ---- the same bits on every instruction set ---------------------------------- */
 
@@ -57,7 +36,7 @@ Test(decode, same_bits_on_every_instruction_set)
             struct problem_line line;
             struct outcome outcome;
             char why[256];
-            heed_context *context = context_of(isas[isa], kernel, sizeof kernel);
+            heed_context *context = context_of(isas[isa], "decode", kernel, sizeof kernel);
             if (!context) {
                 counts.skipped++;
                 continue;
@@ -78,94 +57,6 @@ Test(decode, same_bits_on_every_instruction_set)
 
 /* ---- a row's bits are its own --------------------------------------------------- */
 
-enum { HEADS = 8, DIM = 72, V_DIM = 56, KEYS = 1100, QUERIES = 8 };
-
-/* Data of one KV head and 8 query heads: q[head][query], k[key], v[key], all f32; mask[query][key]. */
-struct data {
-    float q[HEADS][QUERIES][DIM], k[KEYS][DIM], v[KEYS][V_DIM];
-    unsigned char mask[QUERIES][KEYS];
-};
-
-static void data_fill(struct data *x, uint64_t seed)
-{
-    struct random random = {seed};
-    for (size_t n = 0; n < sizeof x->q / sizeof(float); n++) (&x->q[0][0][0])[n] = (float)random_normal(&random);
-    for (size_t n = 0; n < sizeof x->k / sizeof(float); n++) (&x->k[0][0])[n] = (float)random_normal(&random);
-    for (size_t n = 0; n < sizeof x->v / sizeof(float); n++) (&x->v[0][0])[n] = (float)random_normal(&random);
-    memset(x->mask, 1, sizeof x->mask);
-}
-
-static heed_tensor tensor_of(const void *data, size_t bytes, int64_t head, int64_t token)
-{
-    return (heed_tensor){.data = (void *)data, .bytes = bytes, .head_stride = head, .token_stride = token};
-}
-
-/* How much of the data one call sees. */
-struct ask {
-    int32_t head, heads, query, queries, keys; /* heads [head, head + heads) as one group, ... */
-    int32_t page;                              /* > 0: pages in reverse order */
-    int32_t position;                          /* of the first query, causal; -1: not causal */
-    bool masked;
-};
-
-struct answer {
-    float o[HEADS][QUERIES][V_DIM], lse[HEADS][QUERIES];
-};
-
-static void ask(heed_context *context, const char *kernel, const struct data *x, const struct ask *a, struct answer *out)
-{
-    heed_desc desc = {.struct_size = sizeof desc, .q_heads = a->heads, .kv_heads = 1, .head_dim = DIM, .v_head_dim = V_DIM, .page_size = a->page,
-                      .flags = HEED_WRITE_LSE | (a->position >= 0 ? HEED_CAUSAL : 0) | (a->masked ? HEED_MASK_BOOL : 0)};
-    heed_lengths lengths = {.struct_size = sizeof lengths, .batch = 1, .q_len = a->queries, .kv_len = a->keys,
-                            .q_position = a->position >= 0 ? &a->position : NULL};
-    heed_tensors t = {.struct_size = sizeof t};
-    const int32_t pages = a->page ? (a->keys + a->page - 1) / a->page : 1, rows = a->page ? a->page : a->keys;
-    int32_t *table = calloc((size_t)pages, sizeof *table);
-    float *k = malloc((size_t)(pages * rows) * DIM * sizeof *k), *v = malloc((size_t)(pages * rows) * V_DIM * sizeof *v);
-    for (int32_t n = 0; n < pages; n++) table[n] = pages - 1 - n;
-    for (int32_t j = 0; j < a->keys; j++) {
-        const size_t row = (size_t)(table[j / rows] * rows + j % rows);
-        memcpy(k + row * DIM, x->k[j], sizeof x->k[j]);
-        memcpy(v + row * V_DIM, x->v[j], sizeof x->v[j]);
-    }
-    lengths.page_table = a->page ? table : NULL;
-    lengths.page_table_stride = pages;
-    t.q = tensor_of(x->q[a->head][a->query], sizeof(float) * (size_t)((a->heads - 1) * QUERIES + a->queries) * DIM, QUERIES * DIM, DIM);
-    t.k = tensor_of(k, (size_t)(pages * rows) * DIM * sizeof *k, DIM, DIM);
-    t.v = tensor_of(v, (size_t)(pages * rows) * V_DIM * sizeof *v, V_DIM, V_DIM);
-    t.k.batch_stride = (int64_t)rows * DIM;
-    t.v.batch_stride = (int64_t)rows * V_DIM;
-    t.o = tensor_of(out->o, sizeof out->o, QUERIES * V_DIM, V_DIM);
-    t.lse = tensor_of(out->lse, sizeof out->lse, QUERIES, 1);
-    t.mask = tensor_of(x->mask[a->query], (size_t)(a->queries * KEYS), 0, KEYS);
-    heed_plan *plan = NULL;
-    heed_batch *batch = NULL;
-    cr_assert(heed_plan_create(context, 0, &desc, kernel, &plan) == HEED_OK && heed_batch_create(plan, &lengths, &batch) == HEED_OK, "%s",
-              heed_error_message());
-    const size_t bytes = heed_batch_workspace_size(batch);
-    void *memory = aligned_alloc(64, bytes + 64);
-    memset(memory, 0xff, bytes);
-    const heed_tensor workspace = {.data = memory, .bytes = bytes};
-    memset(out, 0xa5, sizeof *out);
-    cr_assert(heed_run(plan, batch, &t, bytes ? &workspace : NULL) == HEED_OK, "%s", heed_error_message());
-    free(memory);
-    heed_batch_destroy(batch);
-    heed_plan_destroy(plan);
-    free(table);
-    free(k);
-    free(v);
-}
-
-/* Row (head, query) of the whole against the same row asked for in another way: place (h, i) of that answer. */
-static bool same_row(const struct answer *whole, int head, int query, const struct answer *other, int h, int i)
-{
-    return !memcmp(whole->o[head][query], other->o[h][i], sizeof whole->o[head][query]) &&
-           !memcmp(&whole->lse[head][query], &other->lse[h][i], sizeof(float));
-}
-
-static struct data data;
-static struct answer whole, other;
-
 static void check_row_bits(heed_context *context, const char *kernel, struct counts *counts)
 {
     static const int32_t lengths[] = {1, 15, 16, 17, 511, 512, 513, 1024, 1025, KEYS}, page_sizes[] = {1, 7, 16, 512, 640};
@@ -180,7 +71,7 @@ static void check_row_bits(heed_context *context, const char *kernel, struct cou
                 ask(context, kernel, &data, &part, &other);
                 for (int32_t h = 0; h < heads; h++) {
                     snprintf(what, sizeof what, "%s: head %d alone or in a group of %d, %d keys", kernel, head + h, heads, lengths[n]);
-                    count_check(counts, same_row(&whole, head + h, 0, &other, h, 0), what);
+                    count_check(counts, same_row(head + h, 0, h, 0), what);
                 }
             }
         for (size_t p = 0; p < sizeof page_sizes / sizeof *page_sizes; p++) {
@@ -218,7 +109,7 @@ static void check_query_bits(heed_context *context, const char *kernel, struct c
             char what[160];
             ask(context, kernel, &data, &one, &other);
             snprintf(what, sizeof what, "%s: query %d of %d alone, %d keys", kernel, i, QUERIES, lengths[n]);
-            count_check(counts, same_row(&whole, 0, i, &other, 0, 0), what);
+            count_check(counts, same_row(0, i, 0, 0), what);
         }
     }
 }
@@ -228,7 +119,7 @@ Test(decode, bits_of_a_row_are_its_own)
     struct counts counts = {0};
     char kernel[64];
     for (int isa = 0; isa < ISAS; isa++) {
-        heed_context *context = context_of(isas[isa], kernel, sizeof kernel);
+        heed_context *context = context_of(isas[isa], "decode", kernel, sizeof kernel);
         if (!context) {
             counts.skipped++;
             continue;
@@ -251,7 +142,7 @@ Test(decode, a_key_hidden_from_one_row_of_the_tile)
     static struct data dirty;
     static const int32_t keys[] = {40, 600};
     for (int isa = 0; isa < ISAS; isa++) {
-        heed_context *context = context_of(isas[isa], kernel, sizeof kernel);
+        heed_context *context = context_of(isas[isa], "decode", kernel, sizeof kernel);
         if (!context) {
             counts.skipped++;
             continue;
@@ -275,7 +166,7 @@ Test(decode, a_key_hidden_from_one_row_of_the_tile)
                 snprintf(what, sizeof what, "%s: %s %s of key %d, %s, query %d", kernel, poison > 0 ? "infinity in" : "NaN in", in_v ? "v" : "k",
                          spoiled, masked ? "masked" : "causal", i);
                 if (i < 5)
-                    good = same_row(&whole, 0, i, &other, 0, i);
+                    good = same_row(0, i, 0, i);
                 else if (in_v) /* that column alone */
                     good = !isfinite(other.o[0][i][0]) && !isfinite(other.o[0][i][17]) && other.o[0][i][1] == whole.o[0][i][1];
                 else /* q . k is +-infinity or NaN: never a plain number, unless it hides the key */
@@ -294,7 +185,7 @@ Test(decode, the_lowest_finite_bias_hides_nothing)
     struct counts counts = {0};
     char kernel[64];
     for (int isa = 0; isa < ISAS; isa++) {
-        heed_context *context = context_of(isas[isa], kernel, sizeof kernel);
+        heed_context *context = context_of(isas[isa], "decode", kernel, sizeof kernel);
         if (!context) {
             counts.skipped++;
             continue;

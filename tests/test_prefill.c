@@ -2,31 +2,13 @@
  * test_prefill.c - what test_agree cannot see of the CPU's prefill rows: the same bits on every instruction set; a row's bits are its own,
  * whatever tile, panel or group it stands in; a key hidden from one row of a panel and seen by another; o over q; far ALiBi distances.
  */
-#include "counting.h"
 #include "harness_parts.h"
 #include <math.h>
 
-static const char *const isas[] = {"scalar", "avx2", "avx512"};
-enum { ISAS = 3 };
+enum { HEADS = 6, DIM = 40, V_DIM = 24, KEYS = 330, QUERIES = 150 };
+#include "row_rig.h"
 
-/* NULL: this machine lacks the instruction set. kernel: the name of its general prefill row. */
-static heed_context *context_of(const char *isa, char *kernel, size_t capacity)
-{
-    heed_context *context = NULL;
-    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT,
-                                          .cpu_features = isa};
-    const heed_desc desc = {.struct_size = sizeof desc, .q_heads = 1, .head_dim = 1};
-    heed_plan *plan = NULL;
-    snprintf(kernel, capacity, "cpu.%s.prefill", isa);
-    if (heed_context_create(&options, &context) != HEED_OK) return NULL;
-    if (heed_plan_create(context, 0, &desc, kernel, &plan) != HEED_OK) {
-        fprintf(stderr, "skipped: %s: %s\n", kernel, heed_error_message());
-        heed_context_destroy(context);
-        return NULL;
-    }
-    heed_plan_destroy(plan);
-    return context;
-}
+static struct data dirty;
 
 /* ---- the same bits on every instruction set ---------------------------------- */
 
@@ -52,7 +34,7 @@ Test(prefill, same_bits_on_every_instruction_set)
             struct problem_line line;
             struct outcome outcome;
             char kernel[64], why[256], what[300];
-            heed_context *context = context_of(isas[isa % ISAS], kernel, sizeof kernel - 16);
+            heed_context *context = context_of(isas[isa % ISAS], "prefill", kernel, sizeof kernel - 16);
             if (!context) {
                 counts.skipped++;
                 continue;
@@ -70,82 +52,7 @@ Test(prefill, same_bits_on_every_instruction_set)
     count_end(&counts);
 }
 
-/* ---- plain data, asked for in parts -------------------------------------------- */
-
-enum { HEADS = 6, DIM = 40, V_DIM = 24, KEYS = 330, QUERIES = 150 };
-
-struct data {
-    float q[HEADS][QUERIES][DIM], k[KEYS][DIM], v[KEYS][V_DIM];
-    unsigned char mask[QUERIES][KEYS];
-};
-
-struct ask {
-    int32_t head, heads, query, queries, keys;
-    int32_t position; /* of the first query, causal; -1: not causal */
-    bool masked;
-};
-
-struct answer {
-    float o[HEADS][QUERIES][V_DIM], lse[HEADS][QUERIES];
-};
-
-static struct data data, dirty;
-static struct answer whole, other;
-
-static void data_fill(struct data *x, uint64_t seed)
-{
-    struct random random = {seed};
-    for (size_t n = 0; n < sizeof x->q / sizeof(float); n++) (&x->q[0][0][0])[n] = (float)random_normal(&random);
-    for (size_t n = 0; n < sizeof x->k / sizeof(float); n++) (&x->k[0][0])[n] = (float)random_normal(&random);
-    for (size_t n = 0; n < sizeof x->v / sizeof(float); n++) (&x->v[0][0])[n] = (float)random_normal(&random);
-    memset(x->mask, 1, sizeof x->mask);
-}
-
-static heed_tensor tensor_of(const void *memory, size_t bytes, int64_t head, int64_t token)
-{
-    return (heed_tensor){.data = (void *)memory, .bytes = bytes, .head_stride = head, .token_stride = token};
-}
-
-/* heed_run() with the row `kernel` for both kinds of step. */
-static void run(heed_context *context, const char *kernel, heed_desc *desc, const heed_lengths *lengths, const heed_tensors *t)
-{
-    heed_plan *plan = NULL;
-    heed_batch *batch = NULL;
-    desc->struct_size = sizeof *desc;
-    cr_assert(heed_plan_create(context, 0, desc, kernel, &plan) == HEED_OK && heed_batch_create(plan, lengths, &batch) == HEED_OK, "%s",
-              heed_error_message());
-    const size_t bytes = heed_batch_workspace_size(batch);
-    void *memory = aligned_alloc(64, (bytes + 127) / 64 * 64);
-    memset(memory, 0xff, bytes); /* NaN */
-    const heed_tensor workspace = {.data = memory, .bytes = bytes};
-    cr_assert(heed_run(plan, batch, t, bytes ? &workspace : NULL) == HEED_OK, "%s", heed_error_message());
-    free(memory);
-    heed_batch_destroy(batch);
-    heed_plan_destroy(plan);
-}
-
-static void ask(heed_context *context, const char *kernel, const struct data *x, const struct ask *a, struct answer *out)
-{
-    heed_desc desc = {.q_heads = a->heads, .kv_heads = 1, .head_dim = DIM, .v_head_dim = V_DIM,
-                      .flags = HEED_WRITE_LSE | (a->position >= 0 ? HEED_CAUSAL : 0) | (a->masked ? HEED_MASK_BOOL : 0)};
-    const heed_lengths lengths = {.struct_size = sizeof lengths, .batch = 1, .q_len = a->queries, .kv_len = a->keys,
-                                  .q_position = a->position >= 0 ? &a->position : NULL};
-    heed_tensors t = {.struct_size = sizeof t};
-    t.q = tensor_of(x->q[a->head][a->query], sizeof(float) * (size_t)((a->heads - 1) * QUERIES + a->queries) * DIM, QUERIES * DIM, DIM);
-    t.k = tensor_of(x->k, sizeof x->k, 0, DIM);
-    t.v = tensor_of(x->v, sizeof x->v, 0, V_DIM);
-    t.o = tensor_of(out->o, sizeof out->o, QUERIES * V_DIM, V_DIM);
-    t.lse = tensor_of(out->lse, sizeof out->lse, QUERIES, 1);
-    t.mask = tensor_of(x->mask[a->query], (size_t)((a->queries - 1) * KEYS + a->keys), 0, KEYS);
-    memset(out, 0xa5, sizeof *out);
-    run(context, kernel, &desc, &lengths, &t);
-}
-
-static bool same_row(int head, int query, int h, int i)
-{
-    return !memcmp(whole.o[head][query], other.o[h][i], sizeof whole.o[head][query]) &&
-           !memcmp(&whole.lse[head][query], &other.lse[h][i], sizeof(float));
-}
+/* ---- a row's bits are its own --------------------------------------------------- */
 
 /* Any heads and queries, asked for together or in parts, down to one row: as HEED_INVARIANT wants it. */
 Test(prefill, bits_of_a_row_are_its_own)
@@ -154,7 +61,7 @@ Test(prefill, bits_of_a_row_are_its_own)
     static const int32_t sizes[] = {1, 2, 5, 16, 17, 33, 63, 64, 65, 100};
     char kernel[64], what[200];
     for (int isa = 0; isa < ISAS; isa++) {
-        heed_context *context = context_of(isas[isa], kernel, sizeof kernel);
+        heed_context *context = context_of(isas[isa], "prefill", kernel, sizeof kernel);
         if (!context) continue;
         data_fill(&data, 5);
         for (int causal = 0; causal < 2; causal++) {
@@ -163,7 +70,8 @@ Test(prefill, bits_of_a_row_are_its_own)
             for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++)
                 for (int32_t query = 3; query + sizes[n] <= QUERIES; query += 37 + sizes[n]) {
                     const int32_t head = query % HEADS, heads = 1 + (int32_t)n % (HEADS - head);
-                    struct ask part = {head, heads, query, sizes[n], KEYS, causal ? KEYS - QUERIES + query : -1, false};
+                    struct ask part = {.head = head, .heads = heads, .query = query, .queries = sizes[n], .keys = KEYS,
+                                       .position = causal ? KEYS - QUERIES + query : -1};
                     if (causal) part.keys = part.position + sizes[n]; /* and no key behind the last visible one */
                     ask(context, kernel, &data, &part, &other);
                     snprintf(what, sizeof what, "%s: heads %d+%d, queries %d+%d, causal %d", kernel, head, heads, query, sizes[n], causal);
@@ -187,7 +95,7 @@ Test(prefill, a_key_hidden_from_one_row_of_the_panel)
     static const int32_t spoiled_keys[] = {0, 95, 96, 200, 300};
     char kernel[64], what[200];
     for (int isa = 0; isa < ISAS; isa++) {
-        heed_context *context = context_of(isas[isa], kernel, sizeof kernel);
+        heed_context *context = context_of(isas[isa], "prefill", kernel, sizeof kernel);
         if (!context) continue;
         for (int variant = 0; variant < 8 * 5; variant++) {
             const int32_t spoiled = spoiled_keys[variant / 8];
@@ -227,7 +135,7 @@ Test(prefill, a_key_hidden_by_overflow)
     struct counts counts = {0};
     char kernel[64];
     for (int isa = 0; isa < ISAS; isa++) {
-        heed_context *context = context_of(isas[isa], kernel, sizeof kernel);
+        heed_context *context = context_of(isas[isa], "prefill", kernel, sizeof kernel);
         if (!context) continue;
         data_fill(&data, 7);
         for (int32_t i = 0; i < QUERIES; i++) data.q[0][i][0] = 1e20f;
@@ -255,7 +163,7 @@ Test(prefill, output_over_the_query)
     static float q[QUERIES][HEADS][DIM], o[QUERIES][HEADS][DIM], k[KEYS][2][DIM], v[KEYS][2][DIM];
     char kernel[64];
     for (int isa = 0; isa < ISAS; isa++) {
-        heed_context *context = context_of(isas[isa], kernel, sizeof kernel);
+        heed_context *context = context_of(isas[isa], "prefill", kernel, sizeof kernel);
         if (!context) continue;
         struct random random = {8};
         for (size_t n = 0; n < sizeof q / sizeof(float); n++) (&q[0][0][0])[n] = (float)random_normal(&random);
@@ -282,7 +190,7 @@ Test(prefill, alibi_far_away)
     static const float slopes[2] = {1e-7f, 0.5f};
     char kernel[64], what[200];
     for (int isa = 0; isa < ISAS; isa++) {
-        heed_context *context = context_of(isas[isa], kernel, sizeof kernel);
+        heed_context *context = context_of(isas[isa], "prefill", kernel, sizeof kernel);
         if (!context) continue;
         data_fill(&data, 9);
         for (int n = 0; n < 6; n++) {
@@ -313,7 +221,7 @@ Test(prefill, the_lowest_finite_bias_hides_nothing)
     static float bias[KEYS], k[KEYS][2], v[KEYS][2];
     char kernel[64];
     for (int isa = 0; isa < ISAS; isa++) {
-        heed_context *context = context_of(isas[isa], kernel, sizeof kernel);
+        heed_context *context = context_of(isas[isa], "prefill", kernel, sizeof kernel);
         if (!context) continue;
         float o[20][2], lse[20], q[20][2];
         for (int32_t i = 0; i < 20; i++) q[i][0] = 1, q[i][1] = 2;
