@@ -228,13 +228,24 @@ static inline float load1_6(global const uchar *row, int d, float scale)
     return vload_half(0, AT(half, block)) * (float)(code - 8);
 }
 
-/* f16 goes through a copy: PoCL 3.1 takes the pointer of vload_half16 for one aligned to 16 bytes and dies of a row at 8 (head_dim 20). */
+/* f16 goes through a copy: PoCL 3.1 takes the pointer of vload_half16 for one aligned to 16 bytes and dies of a row at 8 (head_dim 20). By
+ * eights, because it reads the upper half of a vload_half16 in two pieces. */
+static inline float4 halves4(global const ushort *from)
+{
+    ushort4 bits = vload4(0, from);
+    return vload_half4(0, (private const half *)&bits);
+}
+static inline float8 halves8(global const ushort *from)
+{
+    ushort8 bits = vload8(0, from);
+    return vload_half8(0, (private const half *)&bits);
+}
+static inline float16 halves16(global const ushort *from) { return (float16)(halves8(from), halves8(from + 8)); }
 #define LOADERS(N)                                                                                                               \
     static inline float##N load##N##_1(global const uchar *row, int d, float scale) { return vload##N(0, AT(float, row) + d); }  \
     static inline float##N load##N##_2(global const uchar *row, int d, float scale)                                              \
     {                                                                                                                            \
-        ushort##N bits = vload##N(0, AT(ushort, row) + d);                                                                       \
-        return vload_half##N(0, (private const half *)&bits);                                                                    \
+        return halves##N(AT(ushort, row) + d);                                                                                   \
     }                                                                                                                            \
     static inline float##N load##N##_3(global const uchar *row, int d, float scale)                                              \
     {                                                                                                                            \

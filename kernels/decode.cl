@@ -23,6 +23,28 @@
 #define DV ((V_HEAD_DIM + 15) / 16 * 16)
 #define V_VECTORS (DV / 16)
 
+/* Rows that lie apart (the heads of a token side by side) are no stream to the hardware: each is fetched before its turn. OpenCL's own
+ * prefetch() does nothing in PoCL, so there clang's: hq32 hk8 kv4096 f32 takes 0.8 ms for 2.2. */
+#if defined(__has_builtin) && !defined(__SPIR__) && !defined(__SPIRV__)
+#if __has_builtin(__builtin_prefetch)
+#define FETCH(p) __builtin_prefetch((private const void *)(size_t)(p), 0, 2)
+#endif
+#endif
+#ifndef FETCH
+#define FETCH(p) prefetch(p, 64)
+#endif
+#define AHEAD 32 /* keys between use and fetch */
+#define ROW_BYTES(type, n)                                                                                                       \
+    (type == TYPE_F32 ? 4 * n : type == TYPE_F16 || type == TYPE_BF16 ? 2 * n : type == TYPE_Q8_0 ? n / 32 * 34 : type == TYPE_Q4_0 ? n / 32 * 18 : n)
+#define K_BYTES ROW_BYTES(K_TYPE, HEAD_DIM)
+#define V_BYTES ROW_BYTES(V_TYPE, V_HEAD_DIM)
+
+static inline void fetch_row(global const uchar *row, int bytes)
+{
+#pragma unroll 8
+    for (int z = 0; z < bytes; z += 64) FETCH(row + z);
+}
+
 #define PUT(x, p) (*(private float16 *)(p) = (x))
 #define GET(p) (*(private const float16 *)(p))
 
@@ -46,7 +68,8 @@ static inline float16 tree16(private const float16 *x)
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         float16 a = x[2 * n], b = x[2 * n + 1];
-        y[n] = (float16)(a.s01, b.s01, a.s45, b.s45, a.s89, b.s89, a.scd, b.scd) + (float16)(a.s23, b.s23, a.s67, b.s67, a.sab, b.sab, a.sef, b.sef);
+        y[n] = (float16)(a.s0, a.s1, b.s0, b.s1, a.s4, a.s5, b.s4, b.s5, a.s8, a.s9, b.s8, b.s9, a.sc, a.sd, b.sc, b.sd) +
+               (float16)(a.s2, a.s3, b.s2, b.s3, a.s6, a.s7, b.s6, b.s7, a.sa, a.sb, b.sa, b.sb, a.se, a.sf, b.se, b.sf);
     }
 #pragma unroll
     for (int n = 0; n < 4; n++) {
@@ -108,6 +131,7 @@ static inline void score_keys(private const float *q, global const uchar *k, pri
         for (int n = lo; n < hi; n++) {                                                                                          \
             uint rows = seen[n];                                                                                                 \
             if (!rows) continue;                                                                                                 \
+            if (n + AHEAD < hi && d == 0) fetch_row(v + at[n + AHEAD], V_BYTES);                                                 \
             float16 x[C];                                                                                                        \
             _Pragma("unroll") for (int c = 0; c < C; c++) x[c] = load_value(v + at[n], d + c * 16);                              \
             if (rows == (1u << RT) - 1) {                                                                                        \
@@ -135,7 +159,7 @@ ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
     int b = item.sequence, g = item.head, rows = (item.q_end - item.q_begin) * GROUP, chunk = item.kv_begin;
     float query[RT * DQ] ALIGNED, p[RT * KV_CHUNK] ALIGNED, acc[RT * DV] ALIGNED, k_factor[KV_CHUNK] ALIGNED, v_factor[KV_CHUNK] ALIGNED;
     long k_at[KV_CHUNK + 16], v_at[KV_CHUNK];
-    uchar seen[KV_CHUNK];
+    uchar seen[KV_CHUNK] ALIGNED;
 
     for (int first = 0; first < rows; first += RT) {
         /* rows behind the last repeat it; nothing of them is stored */
@@ -171,7 +195,12 @@ ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
                 seen[n] = 0;
             }
             for (int n = end; n < end + 16; n++) k_at[n] = k_at[end - 1]; /* TREE_KEYS need not divide 16 */
-            for (int n = begin; n + TREE_KEYS <= KV_CHUNK && n < end; n += TREE_KEYS) score_keys(query, k, k_at, n, p);
+            for (int n = begin; n + TREE_KEYS <= KV_CHUNK && n < end; n += TREE_KEYS) {
+                for (int x = n + AHEAD; x < n + AHEAD + TREE_KEYS; x++)
+                    if (x < end) fetch_row(k + k_at[x], K_BYTES);
+                    else fetch_row(v + v_at[min(begin + x - end, end - 1)], V_BYTES);
+                score_keys(query, k, k_at, n, p);
+            }
 #if 16 % TREE_KEYS
             /* TREE_KEYS does not divide the chunk: its last keys once more, together with their neighbours */
             if (end + TREE_KEYS > KV_CHUNK) score_keys(query, k, k_at, KV_CHUNK - TREE_KEYS, p);
@@ -204,7 +233,7 @@ ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
 #ifdef MUTANT_cl_decode_hidden_values
                     hidden = 0;
 #endif
-                    vstore16(vload16(0, seen + n) | convert_uchar16((hidden + 1) << r), 0, seen + n);
+                    *(private uchar16 *)(seen + n) |= convert_uchar16((hidden + 1) << r);
                 }
                 l[r] = total16(sum);
             }
