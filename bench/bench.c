@@ -16,6 +16,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 static const double check_budget = 2e8, noisy_spread = 0.2;
 static const size_t read_bytes_most = (size_t)256 << 20, read_bytes_least = (size_t)1 << 20;
@@ -39,6 +41,7 @@ struct bench {
     const struct peer *peers[MOST_PEERS + 1];
     struct summary summary;
     bool failed;
+    double load; /* of the machine before we began */
     int noisy; /* rows whose spread says that the machine was not left alone */
 };
 
@@ -118,6 +121,14 @@ static double work_of(const struct instance *instance)
     return 2.0 * (instance->problem.head_dim + instance->problem.v_head_dim) * instance->pairs;
 }
 
+/* What a comparison of two benches needs (script/compare). */
+static json_t *samples_of(const struct times *times)
+{
+    json_t *samples = json_array();
+    for (int n = 0; samples && n < times->pieces; n++) json_array_append_new(samples, json_real(1e3 * times->piece[n]));
+    return samples;
+}
+
 static void report(struct bench *bench, int32_t device, const struct instance *instance, const struct entrant *peer, const struct result *r)
 {
     struct table *table = &bench->table;
@@ -131,6 +142,8 @@ static void report(struct bench *bench, int32_t device, const struct instance *i
     if (device == 0) table_count(table, "threads", bench->tool.context->services.threads.workers);
     else table_text(table, "threads", NULL);
     table_number(table, "ms_median", 1e3 * r->ours.median);
+    table_number(table, "ms_mean", 1e3 * r->ours.mean);
+    table_json(table, "samples_ms", samples_of(&r->ours));
     table_number(table, "ms_min", 1e3 * r->ours.least);
     table_number(table, "ms_max", 1e3 * r->ours.most);
     table_number(table, "spread", r->ours.spread);
@@ -143,6 +156,7 @@ static void report(struct bench *bench, int32_t device, const struct instance *i
     table_number(table, "worst_ratio", r->worst);
     table_count(table, "checked_rows", (long long)r->checked);
     table_count(table, "rows", (long long)r->rows);
+    table_number(table, "load", bench->load);
     if (bench->tool.options->peers) report_peer(bench, instance, peer, r);
     table_row(table);
 }
@@ -247,6 +261,33 @@ static int bench_suites(struct bench *bench, const char *list)
     return EXIT_OK;
 }
 
+/* Others that run now; the least of a few looks, so that a short visitor does not count. -1: it cannot be asked. */
+static int others_running(void)
+{
+    int least = -1;
+    for (int look = 0; look < 5; look++) {
+        int running = 0;
+        FILE *file = fopen("/proc/loadavg", "r");
+        const bool read = file && fscanf(file, "%*s %*s %*s %d/", &running) == 1;
+        if (file) fclose(file);
+        if (!read) return -1;
+        if (least < 0 || running - 1 < least) least = running - 1; /* we are one of them */
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+    return least;
+}
+
+/* Where others work, times are theirs as much as ours. */
+static void look_at_load(struct bench *bench)
+{
+    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    const int others = others_running();
+    if (getloadavg(&bench->load, 1) != 1) bench->load = NAN;
+    if (!(bench->load > 0.5 * (double)cpus) && others < (cpus + 1) / 2) return;
+    fprintf(stderr, "heed bench: the machine is busy: load %.1f, %d other%s running now on %ld CPUs: times will be noise\n", bench->load,
+            others, others == 1 ? "" : "s", cpus);
+}
+
 /* Said once, not for every problem: what is asked for but cannot be timed. */
 static void name_unusable(struct bench *bench)
 {
@@ -285,6 +326,8 @@ int run_bench(const struct options *options)
 {
     struct bench bench = {0};
     if (options->kernel && !kernel_known(options->kernel)) return EXIT_USAGE;
+    if (options->plot && !plot_name_good(options->plot)) return EXIT_USAGE;
+    look_at_load(&bench);
     int code = tool_open(&bench.tool, options, "all");
     if (code) return code;
     FILE *words = options->json ? stderr : stdout; /* --json: standard output is the array alone */
@@ -300,7 +343,7 @@ int run_bench(const struct options *options)
         fprintf(stderr, "heed bench: %s cannot be written\n", options->save);
         code = EXIT_USAGE;
     }
-    if (code == EXIT_OK && options->plot && !plot_svg(bench.table.rows, options->plot)) code = EXIT_USAGE;
+    if (code == EXIT_OK && options->plot && !plot_rows(bench.table.rows, options->plot)) code = EXIT_USAGE;
     if (code == EXIT_OK && bench.summary.count > 1) summary_print(&bench.summary, words);
     if (!table_end(&bench.table) && code == EXIT_OK) code = out_of_room();
     if (bench.noisy)

@@ -22,11 +22,23 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static void pieces_of(const double *seconds, struct times *t)
+{
+    t->pieces = t->runs < TIME_PIECES ? t->runs : TIME_PIECES;
+    for (int n = 0; n < t->pieces; n++) {
+        const int begin = (int)((int64_t)n * t->runs / t->pieces), end = (int)((int64_t)(n + 1) * t->runs / t->pieces);
+        for (int r = begin; r < end; r++) t->piece[n] += seconds[r] / (end - begin);
+        t->mean += t->piece[n] * (end - begin) / t->runs;
+    }
+}
+
 /* spread: half the distance between the quartiles, over the median. */
 static struct times times_of(double *seconds, int runs)
 {
+    struct times t = {.runs = runs};
+    pieces_of(seconds, &t);
     qsort(seconds, (size_t)runs, sizeof *seconds, by_size);
-    struct times t = {.runs = runs, .least = seconds[0], .most = seconds[runs - 1], .median = seconds[runs / 2]};
+    t.least = seconds[0], t.most = seconds[runs - 1], t.median = seconds[runs / 2];
     if (runs % 2 == 0) t.median = 0.5 * (t.median + seconds[runs / 2 - 1]);
     t.spread = 0.5 * (seconds[runs * 3 / 4] - seconds[runs / 4]) / t.median;
     return t;

@@ -7,7 +7,11 @@
 
 #include "peers/peers.h"
 
-struct times { double median, least, most, spread; int runs; };
+enum { TIME_PIECES = 20 };
+
+/* piece: means of consecutive stretches of the runs, in their order: samples that two benches may be compared by, since single runs that follow each
+ * other resemble each other. */
+struct times { double median, least, most, spread, mean, piece[TIME_PIECES]; int runs, pieces; };
 
 struct entrant {
     const struct peer *peer; /* NULL: heed */

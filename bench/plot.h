@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * plot.h - the rows of a bench as a bar chart.
+ * plot.h - the rows of a bench as curves over the number of keys.
  */
 #ifndef HEED_BENCH_PLOT_H
 #define HEED_BENCH_PLOT_H
@@ -7,7 +7,8 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-/* Percent of the roof, a bar a row. False after a line on standard error. */
-bool plot_svg(const json_t *rows, const char *path);
+/* The picture (.svg, .png, .pdf), and beside it its numbers (.dat) and its gnuplot script (.gp). False after a line on standard error. */
+bool plot_rows(const json_t *rows, const char *path);
+bool plot_name_good(const char *path); /* asked before minutes of timing */
 
 #endif

@@ -46,7 +46,7 @@ const struct option_row option_rows[] = {
     {"against", "LIST", "reference, cpu, opencl: what to compare with (default reference)", 0, TEXT, PLACE(against), CHECK},
     {"suite", "LIST", "prefill, decode, small, models, all", 0, TEXT, PLACE(suite), BENCH},
     {"peers", NULL, "other implementations too, interleaved in the same run", 0, FLAG, PLACE(peers), BENCH},
-    {"plot", "FILE", "a bar chart as .svg", 0, TEXT, PLACE(plot), BENCH},
+    {"plot", "FILE", "curves over the keys, by gnuplot: .svg, .png or .pdf; .dat and .gp beside it", 0, TEXT, PLACE(plot), BENCH},
     {"save", "FILE", "the rows as JSON into FILE too", 0, TEXT, PLACE(save), BENCH},
     {"list", NULL, "what is there (default)", 0, FLAG, PLACE(list), CACHE},
     {"clear", NULL, "remove it", 0, FLAG, PLACE(clear), CACHE},
