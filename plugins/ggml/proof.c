@@ -28,7 +28,7 @@ static void expect(bool good, const char *what, const char *text)
 
 /* ---- problems --------------------------------------------------------------------- */
 
-enum mask_kind { NO_MASK, CAUSAL, WINDOW, HOLES, NUMBERS, PER_HEAD, EMPTY_ROWS, DISTANCES, PER_SEQUENCE };
+enum mask_kind { NO_MASK, CAUSAL, WINDOW, HOLES, NUMBERS, PER_HEAD, EMPTY_ROWS, DISTANCES, PER_SEQUENCE, FIRST_ROW, LAST_KEY };
 enum { TOKEN_MAJOR, HEAD_MAJOR };
 
 struct problem {
@@ -65,6 +65,8 @@ static const struct problem problems[] = {
     {64, 64, 8, 2, 40, 300, 3, GGML_TYPE_F16, GGML_TYPE_F16, PER_SEQUENCE, 0, 0, true, TOKEN_MAJOR, 5},
     {64, 64, 8, 2, 20, 300, 1, GGML_TYPE_F16, GGML_TYPE_F16, NUMBERS, 0, 0, false, TOKEN_MAJOR, 5},
     {64, 64, 8, 2, 1, 300, 2, GGML_TYPE_F16, GGML_TYPE_F16, NUMBERS, 0, 0, false, TOKEN_MAJOR, 5},
+    {64, 64, 8, 2, 20, 300, 1, GGML_TYPE_F16, GGML_TYPE_F16, FIRST_ROW, 0, 0, false, TOKEN_MAJOR, 5},
+    {64, 64, 8, 2, 3, 301, 1, GGML_TYPE_F16, GGML_TYPE_F16, LAST_KEY, 0, 0, false, TOKEN_MAJOR, 5},
     {64, 64, 8, 2, 20, 300, 2, GGML_TYPE_F16, GGML_TYPE_F16, PER_HEAD, 0, 0, false, TOKEN_MAJOR, 5},
     {64, 64, 8, 2, 20, 300, 1, GGML_TYPE_F16, GGML_TYPE_F16, EMPTY_ROWS, 0, 0, false, TOKEN_MAJOR, 5},
     {64, 64, 8, 2, 3, 300, 1, GGML_TYPE_F16, GGML_TYPE_F16, EMPTY_ROWS, 0, 0, true, TOKEN_MAJOR, 5},
@@ -78,7 +80,8 @@ static const struct problem problems[] = {
     {64, 64, 12, 4, 1, 900, 1, GGML_TYPE_F16, GGML_TYPE_F16, DISTANCES, 8, 0, false, TOKEN_MAJOR, 5},
     {64, 64, 12, 4, 20, 300, 2, GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, PER_SEQUENCE, 8, 5, true, TOKEN_MAJOR, 5},
     {64, 64, 12, 4, 7, 300, 2, GGML_TYPE_F16, GGML_TYPE_F16, PER_HEAD, 4, 0, true, TOKEN_MAJOR, 5},
-    {32, 32, 40, 8, 150, 900, 1, GGML_TYPE_F16, GGML_TYPE_F16, DISTANCES, 8, 0, false, TOKEN_MAJOR, 5}, /* ALiBi in several pieces */
+    {32, 32, 40, 8, 150, 900, 1, GGML_TYPE_F16, GGML_TYPE_F16, DISTANCES, 8, 0, true, TOKEN_MAJOR, 5},   /* ALiBi in pieces of heads */
+    {16, 16, 8, 1, 450, 1200, 1, GGML_TYPE_F16, GGML_TYPE_F16, DISTANCES, 8, 0, false, TOKEN_MAJOR, 5}, /* and of queries */
     {64, 64, 8, 2, 20, 300, 1, GGML_TYPE_F16, GGML_TYPE_F16, CAUSAL, 8, 0, false, TOKEN_MAJOR, 5},      /* slopes of zeros */
     {192, 128, 8, 8, 20, 200, 1, GGML_TYPE_F16, GGML_TYPE_F16, CAUSAL, 0, 0, false, TOKEN_MAJOR, 5},
     {64, 72, 4, 1, 2, 256, 1, GGML_TYPE_F16, GGML_TYPE_F16, CAUSAL, 0, 0, false, TOKEN_MAJOR, 5},
@@ -91,7 +94,7 @@ static const struct problem problems[] = {
 
 static void describe(const struct problem *p, char *text, size_t capacity)
 {
-    static const char *const masks[] = {"no mask", "causal", "window", "holes", "numbers", "mask per head", "empty rows", "distances", "mask per sequence"};
+    static const char *const masks[] = {"no mask", "causal", "window", "holes", "numbers", "mask per head", "empty rows", "distances", "mask per sequence", "numbers in row 0", "a number at the end"};
     snprintf(text, capacity, "D %d Dv %d H %d G %d N %d S %d B %d %s %s %s%s%s%s", p->d, p->dv, p->heads, p->kv_heads, p->n, p->s, p->b, ggml_type_name(p->k),
              ggml_type_name(p->v), masks[p->mask], p->max_bias > 0 ? " alibi" : "", p->softcap != 0 ? " softcap" : "", p->sinks ? " sinks" : "");
 }
@@ -124,6 +127,8 @@ static float mask_value(const struct problem *p, int b, int h, int i, int j)
 {
     if (!sees(p, b, h, i, j)) return -INFINITY;
     if (p->mask == NUMBERS) return (float)((i * 31 + j * 17) % 64) / 16.0f - 2.0f;
+    if (p->mask == FIRST_ROW && i == 0) return (float)(j % 5);
+    if (p->mask == LAST_KEY && j == p->s - 1) return 2;
     if (p->mask == DISTANCES) return -(float)abs(p->s - p->n + i - j);
     return 0;
 }
