@@ -64,6 +64,9 @@ static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
                 raw = SCALE * dot;
                 logit = logit1(raw, j, row, mask, bias, &capped, problem);
             }
+#ifdef MUTANT_cl_scores_spill
+            if (SCORES && j + 1 == s.kv_len) score_row[j + 1] = logit;
+#endif
             if (SCORES) score_row[j] = SCORES_STAGE == 0 ? raw : SCORES_STAGE == 1 ? capped : logit;
             if (logit == -INFINITY) continue;
             t[c] = logit;

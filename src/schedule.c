@@ -67,6 +67,9 @@ static void add_tile(struct builder *to, int32_t b, int32_t head, int32_t q_begi
     const struct sequence *s = &to->batch->sequences[b];
     struct work_item item = {.sequence = b, .head = head, .q_begin = q_begin, .q_end = q_end, .part = -1};
     int64_t low, high;
+    if (MUTANT(schedule_sequence_16)) item.sequence &= 0xffff;
+    if (MUTANT(schedule_head_16)) item.head &= 0xffff;
+    if (MUTANT(schedule_query_16) && q_begin > 0xffff) return;
     position_span(to->batch, s, q_begin, q_end, &low, &high);
     visible_span(p, s, low, high, &item.kv_begin, &item.kv_end);
 

@@ -150,7 +150,7 @@ static vf full_scores(const struct decode_pass *pass, float *row, uint64_t *visi
     float slope = 0;
     if (flags & HEED_BIAS) find_bias(pass, r);
     if (flags & HEED_ALIBI) {
-        slope = ((const float *)pass->call->alibi.data)[row_head(pass, r)];
+        slope = ((const float *)pass->call->alibi.data)[MUTANT(cpu_decode_slopes_of_8) ? row_head(pass, r) & 7 : row_head(pass, r)];
         find_distances(pass, r);
     }
     for (int32_t n = begin; n < end; n += VW) {
@@ -203,6 +203,14 @@ static void softmax_row(struct decode_pass *pass, int32_t r)
 
 /* ---- the item --------------------------------------------------------------- */
 
+/* A planted bug: q in the steps of int8 that q8_0 keys would like. */
+INLINE void coarsen(float *q, int32_t count)
+{
+    float most = 0;
+    for (int32_t d = 0; d < count; d++) most = q[d] > most ? q[d] : -q[d] > most ? -q[d] : most;
+    for (int32_t d = 0; d < count; d++) q[d] = most > 0 ? (float)(int32_t)(q[d] * 127 / most) * most / 127 : 0;
+}
+
 /* q of each tile of R rows as [d / 16][R][16], in cells. */
 static void load_queries(struct decode_pass *pass)
 {
@@ -214,6 +222,8 @@ static void load_queries(struct decode_pass *pass)
             float *to = pass->q + (int64_t)first * pass->dim16 + r * 16;
             for (int32_t d = 0; d < pass->dim16; d += 16, to += rows * 16)
                 for (int v = 0; v < 16; v += VW) vstore(to + v, load_key_n(p->q_type, row, d + v, p->head_dim));
+            if (MUTANT(cpu_decode_q_int8))
+                for (int32_t d = 0; d < pass->dim16; d += 16) coarsen(pass->q + (int64_t)first * pass->dim16 + r * 16 + d * rows, 16);
         }
     }
 }
@@ -287,6 +297,7 @@ static void decode_item(const struct call *call, const struct work_item *item, v
                                .plain = !(p->flags & (HEED_BIAS | HEED_ALIBI)) && p->softcap == 0};
     decode_place(&pass, scratch);
     for (pass.first = 0; pass.first < rows; pass.first += DECODE_PASS_ROWS) {
+        if (MUTANT(cpu_decode_rows_16) && pass.first > 0xffff) break;
         pass.rows = rows - pass.first < DECODE_PASS_ROWS ? rows - pass.first : DECODE_PASS_ROWS;
         run_pass(&pass);
         for (int32_t r = 0; r < pass.rows; r++) leave_row(&pass, item, r);

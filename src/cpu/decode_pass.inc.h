@@ -140,6 +140,8 @@ static void see(struct decode_pass *pass)
             if (range[0] > begin) begin = range[0];
             if (range[1] < end) end = range[1];
         }
+        if (MUTANT(cpu_decode_window_own)) begin += p->window_left >= 0 && begin > 0;
+        if (MUTANT(cpu_decode_window_batch)) begin += p->window_left >= 0 ? pass->call->batch->kv_len_max - pass->s->kv_len : 0;
         if (MUTANT(cpu_decode_range_end)) end += end < pass->s->kv_len;
         begin = begin > pass->kv_begin ? begin - pass->kv_begin : 0;
         end = end < pass->kv_begin ? 0 : end - pass->kv_begin < pass->keys ? end - pass->kv_begin : pass->keys;

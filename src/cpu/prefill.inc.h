@@ -72,6 +72,7 @@ static void describe_row(struct prefill_pass *pass, const struct work_item *item
     pass->head[r] = h;
     pass->own[r] = position - pass->s->first;
     visible_by_position(p, pass->s, position, begin, end);
+    if (MUTANT(cpu_prefill_window_own)) *begin += p->window_left >= 0 && *begin > 0;
     if (p->flags & HEED_KEY_RANGE) {
         const int32_t *range = query_row(&call->key_range, pass->s, pass->b, 0, i);
         if (range[0] > *begin) *begin = range[0];

@@ -63,7 +63,7 @@ static void add_bias(const struct prefill_pass *pass, const struct prefill_span 
             const int count = min_int(VW, span->j1 - j);
             float *p = pass->work.p + (size_t)(j - span->j0) * (size_t)a->width + c;
             vf t[VW];
-            load_columns(pass, pass->bias + a->first + c, true, j, count, t);
+            load_columns(pass, pass->bias + a->first + c, true, j, MUTANT(cpu_prefill_bias_padded) ? VW : count, t);
             for (int n = 0; n < count; n++, p += a->width) vstore(p, vadd(vload(p), t[n]));
         }
 }
