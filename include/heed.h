@@ -157,7 +157,8 @@ typedef enum heed_type {
 } heed_type;
 
 typedef enum heed_memory {
-    HEED_MEMORY_HOST = 0, HEED_MEMORY_CL_BUFFER = 1, HEED_MEMORY_CL_SVM = 2
+    HEED_MEMORY_HOST = 0, HEED_MEMORY_CL_BUFFER = 1,
+    HEED_MEMORY_CL_SVM = 2 /* clSVMAlloc() of the device's cl_context (heed_context_add_cl_device); not mapped during the call if coarse-grained */
     /* kept free: 3.. unified shared memory, imported handles */
 } heed_memory;
 
@@ -166,7 +167,7 @@ typedef enum heed_memory {
  * in elements (in bytes for block types). Rows are contiguous. A stride of 0 repeats; inputs may have negative strides.
  * `bytes` is how much may be touched from data on: a call that could reach beyond it fails before touching anything. */
 typedef struct heed_tensor {
-    void *data;             /* host pointer, or cl_mem for HEED_MEMORY_CL_BUFFER */
+    void *data;             /* host or SVM pointer, or cl_mem for HEED_MEMORY_CL_BUFFER */
     uint64_t bytes;
     int64_t offset;
     int64_t batch_stride;   /* of pages, not sequences, when the KV cache is paged; unused when ragged */

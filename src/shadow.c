@@ -5,6 +5,7 @@
 #include "mutant.h"
 #include "schedule.h"
 #include "status.h"
+#include "view.h"
 
 #include <string.h>
 
@@ -50,7 +51,7 @@ static heed_status copy_role(const struct call *call, struct shadow *shadow, enu
         memcpy(copy, view->data + range.begin, bytes);
     } else if (read && bytes) {
         struct device *device = call->plan->device;
-        heed_tensor tensor = {.data = view->mem ? view->mem : (void *)view->data, .bytes = view->bytes, .memory = view->memory};
+        const heed_tensor tensor = view_memory(view);
         status = device->backend->tensor_read(device, &tensor, (uint64_t)(view->offset + range.begin), copy, bytes);
     }
     if (status != HEED_OK) {

@@ -45,11 +45,12 @@ static heed_status check_memory(const struct taking *t, const char *name, const 
     case HEED_MEMORY_HOST:
         return HEED_OK;
     case HEED_MEMORY_CL_BUFFER:
-        if (host_only) return fail(HEED_INVALID_ARGUMENT, "%s.memory is HEED_MEMORY_CL_BUFFER: heed_forward takes host memory", name);
-        if (cpu) return fail(HEED_INVALID_ARGUMENT, "%s.memory is HEED_MEMORY_CL_BUFFER: the CPU takes host memory", name);
+    case HEED_MEMORY_CL_SVM: {
+        const char *kind = tensor->memory == HEED_MEMORY_CL_SVM ? "HEED_MEMORY_CL_SVM" : "HEED_MEMORY_CL_BUFFER";
+        if (host_only) return fail(HEED_INVALID_ARGUMENT, "%s.memory is %s: heed_forward takes host memory", name, kind);
+        if (cpu) return fail(HEED_INVALID_ARGUMENT, "%s.memory is %s: the CPU takes host memory", name, kind);
         return HEED_OK;
-    case HEED_MEMORY_CL_SVM:
-        return fail(HEED_UNSUPPORTED, "%s.memory is HEED_MEMORY_CL_SVM: this version takes host memory and cl_mem", name);
+    }
     default:
         return fail(HEED_INVALID_ARGUMENT, "%s.memory is %d: no such kind of memory", name, (int)tensor->memory);
     }
@@ -72,7 +73,7 @@ static bool take_strides(const heed_tensor *tensor, const struct shape *s, struc
 
 static heed_status check_alignment(const char *name, const heed_tensor *tensor, const struct shape *s, const struct view *v)
 {
-    const int64_t address = (tensor->memory == HEED_MEMORY_HOST ? (int64_t)(intptr_t)tensor->data : 0) + v->offset;
+    const int64_t address = (tensor->memory == HEED_MEMORY_CL_BUFFER ? 0 : (int64_t)(intptr_t)tensor->data) + v->offset;
     if (MUTANT(problem_alignment_unchecked)) return HEED_OK;
     if (address % s->alignment)
         return fail(HEED_INVALID_ARGUMENT, "%s: its first element is not aligned to %d bytes, as %s must be", name, s->alignment,
@@ -95,9 +96,10 @@ static heed_status available(const struct taking *t, const char *name, const hee
 {
     struct device *device = t->call->plan->device;
     *bytes = tensor->bytes;
-    if (tensor->memory != HEED_MEMORY_CL_BUFFER || !device->backend->tensor_bytes) return HEED_OK;
+    if (tensor->memory == HEED_MEMORY_HOST || !device->backend->tensor_bytes) return HEED_OK;
     uint64_t real;
     heed_status status = device->backend->tensor_bytes(device, tensor, &real);
+    if (status == HEED_UNSUPPORTED) return fail(status, "%s.memory is %s", name, heed_error_message());
     if (status) return status;
     if (tensor->bytes > real)
         return fail(HEED_OUT_OF_BOUNDS, "%s.bytes is %llu: its cl_mem has %llu bytes", name, (unsigned long long)tensor->bytes,
@@ -195,7 +197,7 @@ static heed_status take_workspace(struct taking *t, const heed_tensor *w)
     if ((status = check_reserved("workspace", w)) || (status = check_memory(t, "workspace", w, false))) return status;
     if (cpu != (w->memory == HEED_MEMORY_HOST))
         return fail(HEED_INVALID_ARGUMENT, "workspace.memory is host memory: an OpenCL device takes memory of its own (heed_buffer)");
-    if (w->offset < 0 || w->offset % WORKSPACE_ALIGNMENT || (cpu && (uintptr_t)w->data % WORKSPACE_ALIGNMENT))
+    if (w->offset < 0 || w->offset % WORKSPACE_ALIGNMENT || (w->memory != HEED_MEMORY_CL_BUFFER && (uintptr_t)w->data % WORKSPACE_ALIGNMENT))
         return fail(HEED_INVALID_ARGUMENT, "workspace is not aligned to %d bytes", WORKSPACE_ALIGNMENT);
     if ((status = available(t, "workspace", w, &bytes))) return status;
     if (bytes < needed || bytes - needed < (uint64_t)w->offset)
@@ -204,10 +206,10 @@ static heed_status take_workspace(struct taking *t, const heed_tensor *w)
 
     struct view *v = &t->call->workspace;
     *v = (struct view){.memory = w->memory, .offset = w->offset, .bytes = w->bytes, .given = true};
-    if (cpu)
-        v->data = (unsigned char *)w->data + w->offset;
-    else
+    if (w->memory == HEED_MEMORY_CL_BUFFER)
         v->mem = w->data;
+    else
+        v->data = (unsigned char *)w->data + w->offset;
     t->placed[SLOT_WORKSPACE] = (struct placed){
         .shape = {.rows = ROWS_ONE, .batch = 1, .token = 1, .head = 1, .row_bytes = (int64_t)needed},
         .view = *v,

@@ -4,6 +4,7 @@
 #include "check.h"
 #include "problem.h"
 #include "status.h"
+#include "view.h"
 #include <string.h>
 
 /* o = q in place: the run overwrites what a second computation has to read. */
@@ -15,11 +16,11 @@ static bool overwrites_q(const struct call *call)
 static heed_status read_back(const struct call *call, const struct byte_range *range, unsigned char *to)
 {
     const size_t bytes = (size_t)(range->end - range->begin);
-    if (call->q.memory == HEED_MEMORY_HOST || call->q.memory == HEED_MEMORY_CL_SVM) {
+    if (call->q.memory == HEED_MEMORY_HOST) {
         memcpy(to, call->q.data + range->begin, bytes);
         return HEED_OK;
     }
-    const heed_tensor tensor = {.data = call->q.mem, .bytes = call->q.bytes, .memory = call->q.memory};
+    const heed_tensor tensor = view_memory(&call->q);
     struct device *device = call->plan->device;
     return device->backend->tensor_read(device, &tensor, (uint64_t)(call->q.offset + range->begin), to, bytes);
 }

@@ -33,6 +33,12 @@ static inline void *key_row(const struct view *v, const struct sequence *s, cons
     return v->data + key_offset(v, s, page_table, page_size, b, g, j);
 }
 
+/* The memory that a view lies in, from its first byte, for the backend's tensor_read(). */
+static inline heed_tensor view_memory(const struct view *v)
+{
+    return (heed_tensor){.data = v->mem ? v->mem : (void *)(v->data - v->offset), .bytes = v->bytes, .memory = v->memory};
+}
+
 /* p_i of doc/semantics.md, section 2. */
 static inline int64_t query_position(const struct heed_batch *batch, const struct sequence *s, int32_t i)
 {

@@ -315,7 +315,7 @@ Test(tensors, missing)
         *t = saved, t->memory = HEED_MEMORY_CL_BUFFER;
         EXPECT(run(), HEED_INVALID_ARGUMENT, "the CPU takes host memory");
         *t = saved, t->memory = HEED_MEMORY_CL_SVM;
-        EXPECT(run(), HEED_UNSUPPORTED, "HEED_MEMORY_CL_SVM");
+        EXPECT(run(), HEED_INVALID_ARGUMENT, "HEED_MEMORY_CL_SVM: the CPU takes host memory");
         *t = saved;
     }
     ACCEPT(run());

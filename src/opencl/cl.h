@@ -134,6 +134,7 @@ struct cl_device {
     uint32_t provides;            /* CL_NEEDS_ bits */
     enum cl_matrix matrix;        /* the unit that may be tried here */
     bool unified;                 /* works on the caller's memory without copies */
+    bool shares;                  /* takes pointers of clSVMAlloc */
     int version;                  /* 120, 200, 300 */
     cl_uint compute_units, native_width, registers, address_bits, base_align;
     size_t max_group, max_sizes[3];

@@ -143,6 +143,8 @@ static heed_status read_limits(struct cl_device *d)
     if (ASK(d->id, CL_DEVICE_HOST_UNIFIED_MEMORY, &unified) != HEED_OK) unified = CL_FALSE;
     if (ASK(d->id, CL_DEVICE_MEM_BASE_ADDR_ALIGN, &d->base_align) != HEED_OK) d->base_align = 1024;
     d->unified = unified && !is_simulator(d);
+    cl_bitfield shared = 0; /* CL_DEVICE_SVM_CAPABILITIES of OpenCL 2.0; bit 0: coarse-grained buffers, the least there is */
+    d->shares = ASK(d->id, 0x1053, &shared) == HEED_OK && (shared & 1);
     d->registers = registers_of(d);
     d->version = version_number(d->version_text);
 

@@ -5,7 +5,6 @@
 #include "cl.h"
 #include "../mutant.h"
 #include <string.h>
-#include <time.h>
 
 #define SLOT(slot) (1u << (slot))
 
@@ -304,13 +303,6 @@ static heed_status run_kind(struct cl_stream *stream, const struct cl_memory *me
     return status;
 }
 
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* A finished blocking run of one kind tells what a pair costs; the probe was too small to know. Rising at once, falling slowly. */
 static void learn(struct cl_plan *plan, const struct cl_batch *lists, double spent)
 {
@@ -337,13 +329,13 @@ heed_status cl_run(const struct call *call, const struct queue_args *queue)
     for (int i = 0; i < ATTENTION_SLOTS && has_work(call->batch); i++) slots |= SLOT(attention_slots[i]);
     status = cl_memory_bind(device, call, slots, WRITTEN, &memory);
     if (status != HEED_OK) return status;
-    const double begin = seconds();
+    const double begin = cl_seconds();
     for (int kind = KIND_PREFILL; kind <= KIND_DECODE && status == HEED_OK; kind++)
         status = run_kind(&stream, &memory, &plan->step[kind], (enum kind)kind);
     if (status == HEED_OK) status = cl_stream_coherent(&stream, &memory);
     status = cl_stream_end(&stream, status, &memory);
     if (status == HEED_OK && !queue) {
-        learn(plan, call->batch->state, seconds() - begin);
+        learn(plan, call->batch->state, cl_seconds() - begin);
         status = cl_memory_copy_out(&memory);
     }
     cl_memory_release(&memory);

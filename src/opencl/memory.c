@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * memory.c - the tensors of one run as cl_mem: the caller's own, views of host memory, copies of it, private outputs.
  *
- * Host memory is covered by one cl_mem per connected range, because tensors that share a range (packed q, k, v; o = q) through several
+ * Host and shared memory is covered by one cl_mem per connected range, because tensors that share a range (packed q, k, v; o = q) through several
  * cl_mem would be undefined. A tensor is then that cl_mem and the offset of its element 0.
  */
 #include "cl.h"
@@ -12,7 +12,7 @@
 struct span {
     uintptr_t begin, end; /* addresses */
     uint32_t slots;       /* bits of the tensors inside */
-    bool written;
+    bool written, shared; /* shared: of clSVMAlloc */
 };
 
 static const struct view *view_of(const struct call *call, int slot)
@@ -67,6 +67,7 @@ static void add_span(struct span *spans, int *count, struct span next)
             if (spans[i].end > next.end) next.end = spans[i].end;
             next.slots |= spans[i].slots;
             next.written = next.written || spans[i].written;
+            next.shared = next.shared || spans[i].shared;
             spans[i] = spans[--*count];
             i = -1; /* it may have grown into others */
         }
@@ -77,7 +78,7 @@ static heed_status bind_span(struct cl_memory *m, const struct span *span)
 {
     const struct cl_device *device = m->device;
     const size_t bytes = span->end - span->begin;
-    const bool in_place = device->unified;
+    const bool in_place = device->unified || span->shared;
     int first = 0;
     while (!(span->slots >> first & 1)) first++;
     if (!in_place && !m->call->may_copy)
@@ -89,7 +90,8 @@ static heed_status bind_span(struct cl_memory *m, const struct span *span)
     const cl_mem_flags flags =
         (span->written ? CL_MEM_READ_WRITE : CL_MEM_READ_ONLY) | (in_place ? CL_MEM_USE_HOST_PTR : CL_MEM_COPY_HOST_PTR);
     cl_mem mem = NULL;
-    const bool results = span->written && span->slots != 1u << CL_SLOT_WORKSPACE; /* nobody reads the workspace afterwards */
+    /* nobody reads the workspace afterwards, and shared memory is the caller's to map */
+    const bool results = span->written && span->slots != 1u << CL_SLOT_WORKSPACE && !span->shared;
     heed_status status = own(m, flags, bytes, (void *)span->begin, in_place && results, &mem);
     if (status != HEED_OK) return status;
     m->on_host = m->on_host || in_place;
@@ -115,7 +117,8 @@ static heed_status bind_slot(struct cl_memory *m, int slot, bool written, struct
     }
     if (written && m->call->private_output && !MUTANT(cl_output_shared) && slot != CL_SLOT_WORKSPACE) return bind_private(m, slot, &range);
     const uintptr_t zero = (uintptr_t)view->data;
-    add_span(spans, count, (struct span){zero + (uintptr_t)range.begin, zero + (uintptr_t)range.end, 1u << slot, written});
+    add_span(spans, count, (struct span){zero + (uintptr_t)range.begin, zero + (uintptr_t)range.end, 1u << slot, written,
+                                         view->memory == HEED_MEMORY_CL_SVM});
     return HEED_OK;
 }
 

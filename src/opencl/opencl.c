@@ -86,8 +86,10 @@ static heed_status mem_bytes(struct cl_device *device, cl_mem mem, uint64_t *byt
 static heed_status tensor_bytes(struct device *device, const heed_tensor *tensor, uint64_t *bytes)
 {
     *bytes = tensor->bytes;
-    if (tensor->memory != HEED_MEMORY_CL_BUFFER) return HEED_OK;
-    return mem_bytes(cl_device_of(device), tensor->data, bytes);
+    if (tensor->memory == HEED_MEMORY_CL_BUFFER) return mem_bytes(cl_device_of(device), tensor->data, bytes);
+    if (tensor->memory == HEED_MEMORY_CL_SVM && !cl_device_of(device)->shares)
+        return fail(HEED_UNSUPPORTED, "HEED_MEMORY_CL_SVM: device %s has no shared virtual memory", cl_device_of(device)->name);
+    return HEED_OK;
 }
 
 heed_status opencl_tensor_from_cl(struct device *device, void *mem, heed_tensor layout, heed_tensor *tensor)
@@ -106,14 +108,29 @@ heed_status opencl_tensor_from_cl(struct device *device, void *mem, heed_tensor 
     return HEED_OK;
 }
 
+/* Shared memory goes through a cl_mem of the same bytes: so it needs no function beyond OpenCL 1.2. */
+static heed_status tensor_transfer(struct device *device, const heed_tensor *tensor, uint64_t first, void *to, const void *from, size_t bytes)
+{
+    struct cl_device *d = cl_device_of(device);
+    if (tensor->memory != HEED_MEMORY_CL_SVM) return transfer(d, tensor->data, first, to, from, bytes);
+    heed_status status = cl_device_open(d);
+    if (status != HEED_OK || bytes == 0) return status;
+    cl_int code = CL_SUCCESS;
+    cl_mem mem = clCreateBuffer(d->context, CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, bytes, (unsigned char *)tensor->data + first, &code);
+    if (!mem) return cl_failed(d, "clCreateBuffer", code);
+    status = transfer(d, mem, 0, to, from, bytes);
+    clReleaseMemObject(mem);
+    return status;
+}
+
 static heed_status tensor_read(struct device *device, const heed_tensor *tensor, uint64_t first, void *to, size_t bytes)
 {
-    return transfer(cl_device_of(device), tensor->data, first, to, NULL, bytes);
+    return tensor_transfer(device, tensor, first, to, NULL, bytes);
 }
 
 static heed_status tensor_write(struct device *device, const heed_tensor *tensor, uint64_t first, const void *from, size_t bytes)
 {
-    return transfer(cl_device_of(device), tensor->data, first, NULL, from, bytes);
+    return tensor_transfer(device, tensor, first, NULL, from, bytes);
 }
 
 static const struct kernel_row *const lists[] = {cl_rows, NULL};

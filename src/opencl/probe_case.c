@@ -12,14 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* ---- judging ------------------------------------------------------------------- */
 
@@ -151,9 +143,9 @@ static heed_status run_twice(struct probe_set *set, const struct call *call, con
         memcpy(first[n], list[n]->data, list[n]->bytes);
         memset(list[n]->data, PROBE_SENTINEL, list[n]->bytes);
     }
-    const double begin = seconds();
+    const double begin = cl_seconds();
     if (status == HEED_OK) status = cl_run(call, NULL);
-    const double spent = seconds() - begin, pairs = lists->pairs[KIND_PREFILL] + lists->pairs[KIND_DECODE];
+    const double spent = cl_seconds() - begin, pairs = lists->pairs[KIND_PREFILL] + lists->pairs[KIND_DECODE];
     if (status != HEED_OK) return status;
     *pair_seconds = (float)(spent / (pairs > 1 ? pairs : 1));
     status = MUTANT(cl_probe_blind) ? HEED_OK : judge_call(set, call, kernel);

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -188,13 +187,6 @@ static heed_status build_failed(struct cl_device *device, const struct kernel_ro
     return status;
 }
 
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* The bytes of our own cache; NULL where there are none or the driver does not want them. */
 static cl_program binary_program(struct cl_device *device, const uint64_t hash[2], const char *options)
 {
@@ -234,7 +226,7 @@ static heed_status build(struct cl_device *device, const struct kernel_row *row,
     }
     status = source_program(device, row, &made->program);
     if (status != HEED_OK) return status;
-    const double begin = seconds();
+    const double begin = cl_seconds();
     const cl_int code = clBuildProgram(made->program, 1, &device->id, options, NULL, NULL);
     if (code != CL_SUCCESS) {
         status = build_failed(device, row, made->program, options, code);
@@ -243,7 +235,7 @@ static heed_status build(struct cl_device *device, const struct kernel_row *row,
         return status;
     }
     /* Below a tenth of a second asking for the binary costs more than it saves. */
-    if (!device->own_cache && seconds() - begin > 0.1) keep_binary(device, made->hash, made->program);
+    if (!device->own_cache && cl_seconds() - begin > 0.1) keep_binary(device, made->hash, made->program);
     return HEED_OK;
 }
 
