@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * test_cpu.c - the CPU wing beside its kernels: instruction sets and their cap, threads (built in, lent, several callers, a forked child), the
- * caller's floating-point mode, buffers, the errors of exp2, exp and tanh, and that no object file of an instruction set leaks code.
+ * caller's floating-point mode, buffers, and that no object file of an instruction set leaks code.
  */
 #include "counting.h"
 #include "cpu/cpu.h"
-#include "cpu/simd_scalar.h"
 #include <fenv.h>
-#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -409,48 +407,4 @@ Test(cpu, buffers)
         heed_buffer_destroy(buffer);
     }
     heed_context_destroy(context);
-}
-
-/* ---- exp2, exp, tanh -------------------------------------------------------------------- */
-
-/* |got - want| in units of the last place of want as a normal float. */
-static double ulps(float got, double want)
-{
-    int exponent;
-    frexp(want, &exponent);
-    return fabs((double)got - want) / ldexp(1, (exponent < -125 ? -125 : exponent) - 24);
-}
-
-/* Every step-th float from -0 down to `low`: the scalar words; test_metamorphic and test_decode show that the others give the same bits. The
- * step is 1, every float, where HEED_TEST_EXHAUSTIVE is set. */
-static double worst_below_zero(float (*f)(float), double (*exact)(double), float low, uint32_t step)
-{
-    double worst = 0;
-    if (getenv("HEED_TEST_EXHAUSTIVE")) step = 1;
-    for (uint32_t u = 0x80000000u; u <= bits_of(low); u += step) {
-        const double error = ulps(f(float_of(u)), exact((double)float_of(u)));
-        if (!(error <= worst)) worst = error;
-    }
-    return worst;
-}
-
-static float f_exp2(float x) { return vexp2(x); }
-static float f_exp(float x) { return vexp(x); }
-static float f_tanh(float x) { return vtanh(x); }
-
-Test(cpu, exp2_and_exp_and_tanh, .timeout = 3600)
-{
-    const double exp2_error = worst_below_zero(f_exp2, exp2, -126.0f, 251), exp_error = worst_below_zero(f_exp, exp, -87.33654f, 251);
-    const double tanh_error = worst_below_zero(f_tanh, tanh, -20.0f, 251);
-    cr_assert(exp2_error <= 1.0, "exp2 %g ulp", exp2_error);
-    cr_assert(exp_error <= 1.1, "exp %g ulp, rows declare 1.1", exp_error);
-    cr_assert(tanh_error <= 2.0, "tanh %g ulp, rows declare 2", tanh_error);
-    cr_assert(vexp2(0) == 1 && vexp2(-0.0f) == 1 && vexp(0) == 1 && vexp(-0.0f) == 1, "equal logits get equal weights");
-    cr_assert(vexp2(-126) > 0 && vexp2(nextafterf(-126, -200)) == 0 && vexp2(-3e38f) == 0 && vexp2(-INFINITY) == 0);
-    cr_assert(vexp(-87) > 0 && vexp(-88) == 0 && vexp(-3e38f) == 0 && vexp(-INFINITY) == 0);
-    static const uint32_t nans[] = {0x7fc00000u, 0xffc00000u, 0x7f800001u, 0x7fc00001u, 0xffffffffu, 0x7fc001ffu};
-    for (int n = 0; n < 6; n++)
-        cr_assert(isnan(vexp2(float_of(nans[n]))) && isnan(vexp(float_of(nans[n]))) && isnan(vtanh(float_of(nans[n]))), "NaN %08x", nans[n]);
-    cr_assert(vtanh(INFINITY) == 1 && vtanh(-INFINITY) == -1 && vtanh(0) == 0 && vtanh(100) == 1);
-    cr_assert(vtanh(1e-30f) == 1e-30f && vtanh(1.5f) == -vtanh(-1.5f) && vtanh(0.3f) == -vtanh(-0.3f));
 }
