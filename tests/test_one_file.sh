@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one-file release: made, compiled as C99 without a warning, no name outside that does not begin with heed_, and a small program over it gives the
-# bits that it gives over the library, for every instruction set. HEED_ONE_FILE=full: also gcc and clang at -O2, and -march=native.
+# bits that it gives over the library, for every instruction set. HEED_ONE_FILE=full: also gcc and clang at -O2, -march=native, and 64-bit ARM and IBM Z under an emulator.
 #   HEED_BUILD names the build folder.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -83,7 +83,26 @@ syntax() { # COMPILER
   good $? "$1 -std=c99: without a warning"
 }
 
+# Another machine under an emulator: all its rows give the bits of this machine's scalar ones.
+hashes() { awk '/^[a-z0-9]+$/ {section = $0} /^  hq/ {print section, $0}' "$1"; }
+foreign() { # MACHINE
+  if ! command -v "$1-linux-gnu-gcc" >/dev/null || ! command -v "qemu-$1" >/dev/null; then
+    skip "no compiler or no qemu for $1"
+    return
+  fi
+  silent "$1-linux-gnu-gcc" -std=c99 -O2 -Wall -Wextra -Wpedantic -static -I"$work" "$work/heed.c" tests/one_file/use.c -o "$work/use" -lm -lpthread
+  good $? "$1: compiled without a warning"
+  "qemu-$1" "$work/use" >"$work/there.txt" 2>"$work/log"
+  good $? "$1: the program runs"
+  hashes "$work/library.txt" | sed -n 's/^scalar //p' | sort -u >"$work/a"
+  hashes "$work/there.txt" | sed 's/^[a-z0-9]* //' | sort -u >"$work/b"
+  [ -s "$work/a" ] && diff "$work/a" "$work/b" >"$work/log"
+  good $? "$1: the bits of this machine's scalar rows"
+}
+
 if [ "${HEED_ONE_FILE:-}" = full ]; then
+  foreign aarch64
+  foreign s390x
   try gcc -std=c99 -O2
   try clang -std=c99 -O2
   try gcc -std=gnu11 -O3 -march=native
