@@ -137,7 +137,8 @@ void node_take(const struct ggml_tensor *node, struct attention *a)
                           .scale = param(node, PARAM_SCALE),
                           .softcap = fabsf(param(node, PARAM_SOFTCAP)), /* c tanh(s / c) is even in c */
                           .flags = sinks ? HEED_SINKS : 0};
-    a->lengths = (heed_lengths){.struct_size = sizeof a->lengths, .batch = (int32_t)q->ne[3], .q_len = (int32_t)q->ne[1], .kv_len = (int32_t)k->ne[1]};
+    a->lengths = (heed_lengths){
+        .struct_size = sizeof a->lengths, .batch = (int32_t)q->ne[3], .q_len = (int32_t)q->ne[1], .kv_len = (int32_t)k->ne[1]};
     a->tensors.struct_size = sizeof a->tensors;
     a->tensors.q = tensor_of(q, 2, 1);
     a->tensors.k = tensor_of(k, 2, 1);

@@ -94,9 +94,10 @@ static const struct problem problems[] = {
 
 static void describe(const struct problem *p, char *text, size_t capacity)
 {
-    static const char *const masks[] = {"no mask", "causal", "window", "holes", "numbers", "mask per head", "empty rows", "distances", "mask per sequence", "numbers in row 0", "a number at the end"};
-    snprintf(text, capacity, "D %d Dv %d H %d G %d N %d S %d B %d %s %s %s%s%s%s", p->d, p->dv, p->heads, p->kv_heads, p->n, p->s, p->b, ggml_type_name(p->k),
-             ggml_type_name(p->v), masks[p->mask], p->max_bias > 0 ? " alibi" : "", p->softcap != 0 ? " softcap" : "", p->sinks ? " sinks" : "");
+    static const char *const masks[] = {"no mask",    "causal",    "window",            "holes",            "numbers",     "mask per head",
+                                        "empty rows", "distances", "mask per sequence", "numbers in row 0", "a number at the end"};
+    snprintf(text, capacity, "D %d Dv %d H %d G %d N %d S %d B %d %s %s %s%s%s%s", p->d, p->dv, p->heads, p->kv_heads, p->n, p->s, p->b,
+             ggml_type_name(p->k), ggml_type_name(p->v), masks[p->mask], p->max_bias > 0 ? " alibi" : "", p->softcap != 0 ? " softcap" : "", p->sinks ? " sinks" : "");
 }
 
 /* ---- numbers ------------------------------------------------------------------------- */
@@ -161,8 +162,8 @@ struct instance {
 };
 
 /* [dim, len, heads, b] as a view of a cache with `pad` more tokens. */
-static struct ggml_tensor *cache_view(struct ggml_context *context, const struct problem *p, enum ggml_type type, int dim, int len, int heads, int pad,
-                                      struct ggml_tensor **cache)
+static struct ggml_tensor *cache_view(struct ggml_context *context, const struct problem *p, enum ggml_type type, int dim, int len, int heads,
+                                      int pad, struct ggml_tensor **cache)
 {
     if (p->layout == HEAD_MAJOR) {
         *cache = ggml_new_tensor_4d(context, type, dim, len + pad, heads, p->b);
@@ -208,7 +209,8 @@ static void make(struct instance *x, const struct problem *p, ggml_backend_t cpu
     for (int b = 0; b < x->mask->ne[3]; b++)
         for (int h = 0; h < x->mask->ne[2]; h++)
             for (int i = 0; i < x->mask->ne[1]; i++) {
-                ggml_fp16_t *row = (ggml_fp16_t *)((char *)x->mask->data + i * (int64_t)x->mask->nb[1] + h * (int64_t)x->mask->nb[2] + b * (int64_t)x->mask->nb[3]);
+                ggml_fp16_t *row = (ggml_fp16_t *)((char *)x->mask->data + i * (int64_t)x->mask->nb[1] + h * (int64_t)x->mask->nb[2] +
+                                                   b * (int64_t)x->mask->nb[3]);
                 for (int j = 0; j < p->s; j++) row[j] = ggml_fp32_to_fp16(i < p->n ? mask_value(p, b, h, i, j) : -INFINITY);
             }
 }
@@ -377,7 +379,8 @@ static void check_refusals(ggml_backend_t heed)
 /* out = 3 attention(w in), as llama.cpp does it: by a scheduler with [HEED, CPU], or with the CPU alone. Attention goes to us, the rest to ggml. */
 enum { SCHED_D = 64, SCHED_H = 8, SCHED_N = 6, SCHED_COUNT = SCHED_D * SCHED_H * SCHED_N };
 
-static void schedule(ggml_backend_t *backends, int count, struct ggml_tensor *w, struct ggml_tensor *k, struct ggml_tensor *v, const float *x, float *result)
+static void schedule(ggml_backend_t *backends, int count, struct ggml_tensor *w, struct ggml_tensor *k, struct ggml_tensor *v, const float *x,
+                     float *result)
 {
     const struct ggml_init_params params = {.mem_size = ggml_tensor_overhead() * 64 + ggml_graph_overhead(), .no_alloc = true};
     struct ggml_context *c = ggml_init(params);
@@ -436,7 +439,8 @@ int main(int argc, char **argv)
         expect(!device && cpu, "absent", "the device is there, or the CPU is not");
         return finish();
     }
-    expect(device && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_ACCEL, "start", "no device HEED of type ACCEL: is GGML_BACKEND_PATH set?");
+    expect(device && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_ACCEL, "start",
+           "no device HEED of type ACCEL: is GGML_BACKEND_PATH set?");
     if (!device) return finish();
     heed = ggml_backend_dev_init(device, NULL);
     for (size_t n = 0; n < sizeof problems / sizeof *problems; n++) check_problem(&problems[n], heed, cpu);
