@@ -86,14 +86,20 @@ if command -v zsh >/dev/null; then # a terminal of zsh's own, since its completi
   cat >"$work/try.zsh" <<'ZSH'
 zmodload zsh/zpty
 zpty z "zsh -f -i"
-answer() { local part; text=; while zpty -r -t z part 2>/dev/null || { sleep 0.1; zpty -r -t z part 2>/dev/null }; do text+=$part; done }
-zpty -w z "PS1=; cd $1; fpath=($2 \$fpath); autoload -Uz compinit; compinit -u -D; unsetopt zle_bracketed_paste 2>/dev/null; LISTMAX=10000; zstyle ':completion:*' list-prompt ''"
-sleep 1
-answer
-for line in 'heed che' 'heed bench --plo' 'heed show --color=nev' 'heed bench --suite pref'; do
+answer() { # WANTED: what comes until it is there, 10 s at most
+  local part n
+  text=
+  for ((n = 0; n < 100; n++)); do
+    while zpty -r -t z part 2>/dev/null; do text+=$part; done
+    [[ -n $1 && $text == *$1* ]] && return
+    sleep 0.1
+  done
+}
+zpty -w z "PS1=; cd $1; fpath=($2 \$fpath); autoload -Uz compinit; compinit -u -D; unsetopt zle_bracketed_paste 2>/dev/null; LISTMAX=10000; zstyle ':completion:*' list-prompt ''; print re''ady"
+answer ready
+for line wanted in 'heed che' 'heed check' 'heed bench --plo' '--plot' 'heed show --color=nev' '--color=never' 'heed bench --suite pref' 'prefill'; do
   zpty -w -n z "$line"$'\t'
-  sleep 0.6
-  answer
+  answer $wanted
   print -r -- "$line => $text"
   zpty -w -n z $'\C-u'
 done
