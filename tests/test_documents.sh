@@ -7,7 +7,7 @@
 #   sh ci      names scripts that CI itself runs: they must be there
 #   console    lines "$ command" and what they print
 #   cmake      lines of tests/consumer/CMakeLists.txt
-# and pictures in doc/ are what `heed show` draws. A fence without a word is a text; it must not look like a command.
+# and pictures in doc/ are what `heed show` draws; links lead somewhere; every place says the same version; the examples run. A fence without a word is a text; it must not look like a command.
 #   HEED_BUILD names the build folder; HEED_DOCUMENTS_TREE another copy of the documents (to see the tests fail).
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -153,6 +153,9 @@ for document in "${documents[@]}"; do
   [ -z "$dead" ]
   good $? "${document#"$tree"/}: dead links: $dead"
 done
+
+script/release --check >"$work/log" 2>&1
+good $? "every place says the same version"
 
 # The examples are run: what the documents quote works.
 for example in "$build"/example_*; do
