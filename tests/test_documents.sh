@@ -36,6 +36,9 @@ ln -s "$top"/doc/*.md "$work/here/doc/"
 ln -s "$build" "$work/here/build/release"
 cp examples/data/*.npy examples/data/tokens.txt "$work/here/"
 ln -s "$build/heed" "$work/bin/heed"
+# Presets belong to the tree itself: its build folder knows where it stands.
+printf '#!/bin/sh\ncase "$*" in *--preset*) cd "%s" ;; esac\nexec "%s" "$@"\n' "$top" "$(command -v cmake)" >"$work/bin/cmake"
+chmod +x "$work/bin/cmake"
 export PATH=$work/bin:$PATH HEED_CACHE_DIR=${HEED_CACHE_DIR:-$work/cache}
 unset HEED_DEVICE HEED_CPU HEED_THREADS
 
