@@ -160,6 +160,10 @@ done
 script/release --check >"$work/log" 2>&1
 good $? "every place says the same version"
 
+diff <(grep -hoE '^HEED_API .*' include/heed.h include/heed_opencl.h | grep -oE '\bheed_[a-z0-9_]+\(' | tr -d '(' | sort -u) \
+  <(sed -nE 's/^ (heed_[a-z0-9_]+)@.*/\1/p' debian/libheed0.symbols | sort) >"$work/log"
+good $? "debian/libheed0.symbols has the functions of the headers"
+
 # The examples are run: what the documents quote works.
 for example in "$build"/example_*; do
   [ -x "$example" ] || continue
