@@ -29,20 +29,23 @@ verbs=$("$heed" help | sed -nE 's/^  ([a-z]+) +.*/\1/p')
 good $(($(wc -w <<<"$verbs") < 8)) "8 verbs at least: $verbs"
 
 # ---- man pages
+mandoc=no groff=no
+if command -v mandoc >/dev/null; then mandoc=yes; else skip "mandoc is not installed"; fi
+if [ -e /usr/share/groff/current/tmac/an.tmac ]; then groff=yes; else skip "groff has no man macros here"; fi
 for page in heed $(sed 's/^/heed-/' <<<"$verbs"); do
   file=$out/man/$page.1
   [ -s "$file" ]
   good $? "$page.1 is there"
-  if command -v mandoc >/dev/null; then
+  if [ $mandoc = yes ]; then
     complaints=$(mandoc -T lint -W warning "$file" 2>&1)
     [ -z "$complaints" ]
     good $? "mandoc: $complaints"
-  else skip "mandoc is not installed"; fi
-  if [ -e /usr/share/groff/current/tmac/an.tmac ]; then
+  fi
+  if [ $groff = yes ]; then
     complaints=$(groff -ww -man -z "$file" 2>&1)
     [ -z "$complaints" ]
     good $? "groff: $complaints"
-  else skip "groff has no man macros here"; fi
+  fi
 done
 for verb in $verbs; do
   "$heed" "$verb" --help | sed -nE 's/^  (-., )? *(--[a-z0-9]+).*/\2/p' >"$work/options"
