@@ -54,6 +54,20 @@ for verb in $verbs; do
   good $? "options of $verb that are not on its page: $missing"
 done
 
+# ---- the environment: what the library reads, what the command names, what the README tells
+read_by=$(grep -ohE '"HEED_[A-Z_]+"' src/options.c | tr -d '"' | sort -u)
+named=$("$heed" --help | sed -n 's/^Environment: //p' | tr ' ' '\n' | grep -v '^NO_COLOR$' | sort)
+told=$(grep -oE '^\| HEED_[A-Z_]+' README.md | tr -d '| ' | sort)
+[ -n "$read_by" ] && [ "$read_by" = "$named" ] && [ "$read_by" = "$told" ]
+good $? "environment: read $read_by; in the help $named; in the README $told"
+for name in $read_by; do
+  grep -q "^\.B $name\$" "$out/man/heed.1"
+  good $? "$name is on the man page"
+done
+others=$(grep -lE '\bgetenv\(|secure_getenv\(' src/*.c src/*/*.c | grep -vE 'src/(options|mutant)\.c' | tr '\n' ' ')
+[ -z "$others" ]
+good $? "the environment is read in one room, not in $others"
+
 # ---- bash, in a shell of its own: the words on the line, what is offered
 offers() { # WANTED WORD...: among the offers for the last word is WANTED ("" = none at all)
   local wanted=$1 got
