@@ -3,7 +3,7 @@
  *
  *     M = max m_c     w_c = e^(m_c - M)     l = sum w_c l_c     o = sum w_c acc_c / l        (chunks in the order of the keys)
  *
- * One group per merge item, whose work-items share the rows' dimensions, 16 at a time. No barriers.
+ * One group per merge item, whose work-items share rows and dimensions, 16 dimensions of a row at a time. No barriers.
  */
 
 ATTENTION_KERNEL void merge_parts(ATTENTION_ARGUMENTS)
@@ -13,35 +13,40 @@ ATTENTION_KERNEL void merge_parts(ATTENTION_ARGUMENTS)
     struct merge_item item = AT(struct merge_item, items)[item_first + number];
     struct sequence s = sequences[item.sequence];
     int heads = item.rows / (item.q_end - item.q_begin); /* the group's heads where the row packs them, else 1 */
-    for (int r = 0; r < item.rows; r++) {
-        int h = item.head * heads + r % heads, i = item.q_begin + r / heads;
-        float m = -INFINITY, l = 0;
-        for (int c = 0; c < item.chunks; c++) m = LARGER(m, part_sums(work, part_rows, item.part + (long)c * item.rows + r, problem)[0]);
-        float base = m == -INFINITY ? 0 : m;
-        for (int c = 0; c < item.chunks; c++) {
-            global const float *sums = part_sums(work, part_rows, item.part + (long)c * item.rows + r, problem);
-            l = fma(exp_1(sums[0] - base), sums[1], l);
+    int sixteens = (V_HEAD_DIM + 15) / 16, known = -1; /* known: the row that m, l and what follows from them belong to */
+    float m = -INFINITY, l = 0, base = 0;
+    float2 end = 0;
+    for (int x = LANE; x < item.rows * sixteens; x += LANES) {
+        int r = x / sixteens, d = x % sixteens * 16, h = item.head * heads + r % heads, i = item.q_begin + r / heads;
+        if (r != known) {
+            known = r;
+            m = -INFINITY;
+            l = 0;
+            for (int c = 0; c < item.chunks; c++) m = LARGER(m, part_sums(work, part_rows, item.part + (long)c * item.rows + r, problem)[0]);
+            base = m == -INFINITY ? 0 : m;
+            for (int c = 0; c < item.chunks; c++) {
+                global const float *sums = part_sums(work, part_rows, item.part + (long)c * item.rows + r, problem);
+                l = fma(exp_1(sums[0] - base), sums[1], l);
+            }
+            end = end_row(m, l, st, s, item.sequence, h, i, lse, sinks, d == 0, problem);
         }
-        float2 end = end_row(m, l, st, s, item.sequence, h, i, lse, sinks, LANE == 0, problem);
         global uchar *o_row = o + query_offset(st.o, s, item.sequence, h, i);
-        for (int d = LANE * 16; d < V_HEAD_DIM; d += LANES * 16) {
-            if (d + 16 <= V_HEAD_DIM) {
-                float16 sum = 0;
+        if (d + 16 <= V_HEAD_DIM) {
+            float16 sum = 0;
+            for (int c = 0; c < item.chunks; c++) {
+                long part = item.part + (long)c * item.rows + r;
+                float weight = exp_1(part_sums(work, part_rows, part, problem)[0] - base);
+                sum = fma((float16)weight, vload16(0, work + part * V_HEAD_DIM + d), sum);
+            }
+            GLUE(store16_, O_TYPE)(o_row, d, l != 0 ? sum * end.s0 / (float16)end.s1 : (float16)0.0f);
+        } else
+            for (int e = d; e < V_HEAD_DIM; e++) {
+                float sum = 0;
                 for (int c = 0; c < item.chunks; c++) {
                     long part = item.part + (long)c * item.rows + r;
-                    float weight = exp_1(part_sums(work, part_rows, part, problem)[0] - base);
-                    sum = fma((float16)weight, vload16(0, work + part * V_HEAD_DIM + d), sum);
+                    sum = fma(exp_1(part_sums(work, part_rows, part, problem)[0] - base), work[part * V_HEAD_DIM + e], sum);
                 }
-                GLUE(store16_, O_TYPE)(o_row, d, l != 0 ? sum * end.s0 / (float16)end.s1 : (float16)0.0f);
-            } else
-                for (int e = d; e < V_HEAD_DIM; e++) {
-                    float sum = 0;
-                    for (int c = 0; c < item.chunks; c++) {
-                        long part = item.part + (long)c * item.rows + r;
-                        sum = fma(exp_1(part_sums(work, part_rows, part, problem)[0] - base), work[part * V_HEAD_DIM + e], sum);
-                    }
-                    GLUE(store1_, O_TYPE)(o_row, e, l != 0 ? sum * end.s0 / end.s1 : 0.0f);
-                }
-        }
+                GLUE(store1_, O_TYPE)(o_row, e, l != 0 ? sum * end.s0 / end.s1 : 0.0f);
+            }
     }
 }

@@ -90,9 +90,10 @@ for problem in "hq8 hk2 d128 bf16 causal lse" "hq8 hk2 d128 bf16" "hq8 hk2 d64 b
   "$source" nvidia opencl.prefill_matrix_bf16 "$problem" >"${kernels[-1]}"
 done
 "$source" nvidia opencl.prefill_tile "hq8 hk2 d128 f32 causal" >"$work/prefill_tile.cl"
+"$source" nvidia opencl.decode_matrix_bf16 "hq64 hk8 d128 bf16" >"$work/decode_matrix.cl"
 "$source" nvidia opencl.decode_lanes "hq8 hk2 d128 bf16" >"$work/decode_lanes.cl"
 say "rates and the compiler's words: rates.txt"
-if grep -q libnvidia-opencl "$OUT/machine.txt"; then kernels+=("$work/prefill_tile.cl" "$work/decode_lanes.cl"); else kernels=("$work/prefill_tile.cl"); fi
+if grep -q libnvidia-opencl "$OUT/machine.txt"; then kernels+=("$work/prefill_tile.cl" "$work/decode_lanes.cl" "$work/decode_matrix.cl"); else kernels=("$work/prefill_tile.cl"); fi
 mib=1024
 [ $small = no ] || mib=64
 limited 90 rates.txt "$work/rates" -m $mib "${kernels[@]}"
@@ -110,6 +111,8 @@ say "checks: check.txt"
 if [ $small = no ]; then
   lines tests/problems/matrix.txt | grep ' bf16\b' | check prefill_matrix_bf16
   lines tests/problems/matrix.txt | grep ' f16\b' | check prefill_matrix_f16
+  lines tests/problems/matrix_decode.txt | grep ' bf16\b' | check decode_matrix_bf16
+  lines tests/problems/matrix_decode.txt | grep ' f16\b' | check decode_matrix_f16
   lines tests/problems/{smoke,features}.txt | check - 150
   lines tests/problems/{smoke,features}.txt | check naive
   for row in prefill_tile decode_lanes; do lines tests/problems/smoke.txt | check $row; done
@@ -120,16 +123,19 @@ grep -aE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$OUT/check.txt" | awk
 
 # ---- 5. how fast -------------------------------------------------------------------------------
 if [ $small = no ]; then
+  rows=("decode_lanes|b16 hq64 hk8 d128 q1 kv8192 bf16" "prefill_tile|b4 hq16 d128 q4096 bf16 causal") # what the units are worth
   problems=("hq16 d128 q16384 bf16" "hq16 d128 q16384 bf16 causal" "hq16 d128 q16384 f16 causal" "hq32 d64 q16384 bf16" "hq8 d256 q16384 bf16"
     "b4 hq16 d128 q4096 bf16 causal" "b16 hq32 hk8 d128 q1024 bf16 causal" "b16 hq64 hk8 d128 q1 kv8192 bf16" "hq32 hk8 d128 q1 kv32768 bf16"
     "b64 hq32 hk8 d128 q1 kv4096 f16" "hq16 d128 q4096 f32" "hq16 d128 q4096 f32 causal" "b16 hq64 hk8 d128 q1 kv8192 f32")
   tiles=("hq16 d128 q16384 bf16" "hq16 d128 q16384 bf16 causal")
 else
+  rows=("prefill_tile|hq2 d64 q128 bf16")
   problems=("hq2 d64 q128 bf16" "hq4 hk2 d64 q1 kv512 bf16" "hq2 d64 q128 f32")
   tiles=("hq2 d64 q64 bf16")
 fi
 say "bench: bench.txt"
 for problem in "${problems[@]}"; do limited 40 bench.txt "$heed" bench --device opencl:0 "$problem"; done
+for row in "${rows[@]}"; do limited 30 bench.txt "$heed" bench --device opencl:0 --kernel "opencl.${row%%|*}" "${row#*|}"; done
 say "tiles of the matrix rows: tiles.txt"
 for tile in "mslots=2" "mslots=2 mlocal=2" "mkeys=32 mslots=4" "mkeys=32 mwarps=2 mslots=2 mlocal=2" "mkeys=32 mwarps=2 mslots=3" "mrows=32 mwarps=2 mslots=3"; do
   [ "$(left)" -gt 90 ] || [ $small = yes ] || break

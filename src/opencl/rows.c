@@ -16,7 +16,7 @@ enum {
 /* prefill_matrix.cl: a unit adds a group of products at once, each cut to the largest one's last place; NVIDIA's ex2 is off by 2^-22, its argument rounded
  * when scale and log2 e are multiplied, and once itself; a reciprocal and two products. */
 #define MATRIX_MATHS                                                                                                             \
-    .dot_lanes = 1, .sum_extra = 1, .rescale_block = 16, .add_roundings = 2.5f, .exp_ulp = 2, .exp_roundings = 3, .tanh_ulp = 5, .log_ulp = 3,  \
+    .dot_lanes = 1, .sum_extra = 6, .rescale_block = 16, .add_roundings = 2.5f, .exp_ulp = 2, .exp_roundings = 3, .tanh_ulp = 5, .log_ulp = 3,  \
     .div_roundings = 8
 
 /* ---- options and groups ------------------------------------------------------- */
@@ -129,6 +129,36 @@ static size_t prefill_matrix_bytes(const struct cl_device *device, const struct 
     return (size_t)ring + (size_t)query + (size_t)boxes;
 }
 
+/* decode_matrix.cl: sixteen rows, so each warp wants sixteen keys of a tile; at the end the warps' sums meet in the ring's memory. */
+static struct matrix_tile decode_matrix_tile(const struct cl_device *device, const struct problem *p)
+{
+    const int32_t dim = p->head_dim > p->v_head_dim ? p->head_dim : p->v_head_dim;
+    if (device->matrix == MATRIX_EMULATED) return (struct matrix_tile){16, 32, 2, 3, true};
+    if (dim <= 64) return (struct matrix_tile){16, 64, 4, 4, true};
+    if (dim <= 128) return (struct matrix_tile){16, 64, 4, 3, true};
+    return (struct matrix_tile){16, 32, 2, 3, true};
+}
+
+static size_t decode_matrix_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    const struct matrix_tile tile = decode_matrix_tile(device, problem);
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d", (int)device->matrix, tile.keys, tile.warps,
+                       tile.slots);
+}
+
+static void decode_matrix_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    local[0] = 32 * (size_t)decode_matrix_tile(device, problem).warps;
+}
+
+static size_t decode_matrix_bytes(const struct cl_device *device, const struct problem *problem)
+{
+    const struct matrix_tile tile = decode_matrix_tile(device, problem);
+    const int32_t k = padded(problem->head_dim), v = padded(problem->v_head_dim), ring = tile.slots * tile.keys * 2 * (k > v ? k : v);
+    const int32_t meet = tile.warps * 16 * (v + 2) * 4 + 128, boxes = device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0;
+    return (size_t)(ring > meet ? ring : meet) + (size_t)boxes;
+}
+
 /* decode_lanes.cl: a few lanes also where the device is a CPU: that is what a CPU runs when its driver fails with decode.cl. */
 static void decode_lanes_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
 {
@@ -175,7 +205,10 @@ static const struct cl_kernel_spec decode_lanes = {.parts = {"common.cl", "decod
     .merge = "merge_parts", .options = decode_lanes_options, .local = decode_lanes_local, .local_bytes = decode_lanes_bytes};
 static const struct cl_kernel_spec prefill_tile = {.parts = {"common.cl", "prefill_tile.cl"}, .kernel = "prefill_tile",
     .options = prefill_tile_options, .local = prefill_tile_local, .local_bytes = prefill_tile_bytes};
-static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", "matrix_emulated.cl", "matrix_nvidia.cl", "prefill_matrix.cl"},
+#define MATRIX_PARTS "matrix_emulated.cl", "matrix_nvidia.cl", "matrix_tile.cl"
+static const struct cl_kernel_spec decode_matrix = {.parts = {"common.cl", MATRIX_PARTS, "decode_matrix.cl", "merge.cl"}, .kernel = "decode_matrix",
+    .merge = "merge_parts", .options = decode_matrix_options, .local = decode_matrix_local, .local_bytes = decode_matrix_bytes};
+static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATRIX_PARTS, "prefill_matrix.cl"},
     .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
 static const struct cl_kernel_spec naive = {
     .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .shrinks = true, .run_time = true, .options = naive_options, .local = naive_local};
@@ -189,6 +222,14 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
 
 /* h_d of decode: head_dim / 16 fmas and 4 levels of the tree; h_n: one chain over a chunk, a merge per chunk, a value's scale and the sink. */
 const struct kernel_row cl_rows[] = {
+    {.name = "opencl.decode_matrix_bf16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
+     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
+     .arithmetic = {MATRIX_MATHS, .key_block = 512, .weight_type = HEED_BF16}, .cl = &decode_matrix},
+    {.name = "opencl.decode_matrix_f16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
+     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
+     .arithmetic = {MATRIX_MATHS, .key_block = 512, .weight_type = HEED_F16}, .cl = &decode_matrix},
     {.name = "opencl.decode_cpu", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_CPU,
      .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,

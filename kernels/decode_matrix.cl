@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT
+ * decode_matrix.cl - the query rows of one KV head's group against one chunk of keys on a 16x8x16 matrix unit: q, k and v in f16 or bf16. Sixteen rows are one
+ * operand, so K and V are read once for a whole group. The words mu_* are those of matrix_nvidia.cl, tiles and ring those of matrix_tile.cl.
+ *
+ *     s[16][KEYS] = Q K^T     m' = max(m, s)   fade = e^(m - m')   p = e^(s - m')   l = l fade + sum p      each warp has keys of its own in every tile
+ *     o[16][DV]   = o fade + P V                                                                            and its own m, l, o
+ *     at the end  M = max m_w   L = sum e^(m_w - M) l_w   O = sum e^(m_w - M) o_w                           over the warps, in their order
+ *
+ *   WARPS TILE_KEYS SLOTS   as in prefill_matrix.cl        KV_CHUNK   keys per work item (512): decides the bits
+ */
+#define KEYS (TILE_KEYS / WARPS)
+#define KEY_TILES (KEYS / 8)
+#define V_WIDTH (V_CHUNKS * 8)
+#define MERGE_BYTES (WARPS * 16 * (V_WIDTH + 2) * 4 + 16 * 8)
+#define MEMORY_BYTES (SLOTS * SLOT_BYTES > MERGE_BYTES ? SLOTS * SLOT_BYTES : MERGE_BYTES)
+
+#if KEYS % 16 || KV_CHUNK % TILE_KEYS
+#error "tile sizes do not fit together"
+#endif
+
+/* Elements d and d + 1 of a row, zeros behind the last. */
+static inline uint query_pair(global const uchar *row, int d, bool wanted)
+{
+    const uint low = wanted && d < HEAD_DIM ? AT(ushort, row)[d] : 0, high = wanted && d + 1 < HEAD_DIM ? AT(ushort, row)[d + 1] : 0;
+    return low | high << 16;
+}
+
+ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
+{
+    local uint4 memory[MEMORY_BYTES / 16] ALIGNED;
+    MU_SCRATCH
+    const mu_address ring = mu_address_of(memory);
+    local int *odd = (local int *)memory;                                               /* between passes the ring is free; */
+    local float *part_o = (local float *)memory, *part_ml = part_o + WARPS * 16 * V_WIDTH; /* at the end [WARPS][16][V_WIDTH], [WARPS][16] (m, l), */
+    local float *row_by = part_ml + WARPS * 32;                                         /* [16] (m or factor, anything seen) */
+    const int number = ITEM_NUMBER, lane = THREAD & 31, warp = THREAD >> 5;
+    const bool given = number < item_count;
+    struct work_item item = AT(struct work_item, items)[given ? item_first + number : 0];
+    if (!given) item.sequence = item.head = item.q_begin = item.q_end = 0;
+    const struct sequence s = sequences[item.sequence];
+    const int b = item.sequence, g = item.head, all_rows = (item.q_end - item.q_begin) * GROUP;
+    const bool k_aligned = rows_aligned(k, st.k), v_aligned = rows_aligned(v, st.v);
+
+    for (int first = 0; first < all_rows; first += 16) {
+        const int rows = min(16, all_rows - first);
+        /* this lane's rows of the operand; those behind the last repeat it and are not stored */
+        struct row seen[2];
+        MU_UNROLL for (int side = 0; side < 2; side++)
+        {
+            const int n = first + min((lane >> 2) + 8 * side, rows - 1);
+            seen[side] = row_of(st, s, b, g * GROUP + n % GROUP, item.q_begin + n / GROUP, q_positions, key_range, alibi, problem);
+        }
+        const struct reach reach = reach_of(st, s, b, g * GROUP, item.q_begin + first / GROUP, item.q_begin + (first + rows - 1) / GROUP, q_positions, key_range,
+                                            alibi, problem);
+        const int low = max(reach.low, item.kv_begin), high = max(min(reach.high, item.kv_end), 0), all_from = reach.all_from, all_to = reach.all_to;
+        const int first_block = low < high ? low / TILE_KEYS * TILE_KEYS : 0, last = low < high ? high : 0;
+        const int tiles = (last - first_block + TILE_KEYS - 1) / TILE_KEYS * 2;
+
+        uint query[K_STEPS][4];
+        MU_UNROLL for (int c = 0; c < K_STEPS; c++)
+        {
+            MU_UNROLL for (int n = 0; n < 4; n++)
+            {
+                const int r = (lane >> 2) + 8 * (n & 1), d = c * 16 + (lane & 3) * 2 + 8 * (n >> 1), x = first + min(r, rows - 1);
+                query[c][n] = query_pair(q + query_offset(st.q, s, b, g * GROUP + x % GROUP, item.q_begin + x / GROUP), d, r < rows);
+            }
+        }
+        float acc[V_TILES][4], m[2], l[2];
+        uint plus[(V_TILES + 7) / 8] = {0}, minus[(V_TILES + 7) / 8] = {0}; /* bit 4c + e: infinity belongs to acc[c][e] */
+
+        _Pragma("unroll 1") for (int pass = PASS_FIRST; pass < PASSES; pass++) {
+            MU_UNROLL for (int n = 0; n < V_TILES * 4; n++) acc[n / 4][n % 4] = 0;
+            m[0] = m[1] = -INFINITY;
+            l[0] = l[1] = 0;
+            FENCE; /* everybody knows of the last pass */
+            int next = 0, slot = 0;
+            MU_UNROLL for (int n = 0; n < SLOTS - 1; n++) PREFETCH(n);
+
+            for (int block = first_block; block < last; block += TILE_KEYS) {
+                float score[KEY_TILES][4];
+                MU_UNROLL for (int n = 0; n < KEY_TILES * 4; n++) score[n / 4][n % 4] = 0;
+                NEXT_TILE(k_tile);
+                MU_UNROLL for (int c = 0; c < K_STEPS; c++)
+                {
+                    MU_UNROLL for (int n = 0; n < KEY_TILES / 2; n++)
+                    {
+                        uint b0, b1, b2, b3;
+                        mu_load4(b0, b1, b2, b3, place(k_tile, warp * KEYS + n * 16 + (lane & 7) + (lane >> 4) * 8, c * 2 + (lane >> 3 & 1), K_CHUNKS));
+                        MU_UNROLL for (int x = 0; x < 2; x++)
+                            mu_mma(score[2 * n + x], query[c][0], query[c][1], query[c][2], query[c][3], x ? b2 : b0, x ? b3 : b1);
+                    }
+                }
+
+                /* logits, and who sees what; a chunk's edge is a tile's edge */
+                const bool edge = all_from > block || all_to < block + TILE_KEYS;
+                MU_UNROLL for (int n = 0; n < KEY_TILES * 4; n++)
+                {
+                    const struct row row = seen[n % 4 / 2];
+                    const int j = block + warp * KEYS + n / 4 * 8 + (lane & 3) * 2 + n % 2;
+                    float x = score[n / 4][n % 4] * SCALE, capped;
+                    if (ALTERED || MASKED) x = j < s.kv_len ? logit1(x, j, row, mask, bias, &capped, problem) : -INFINITY;
+                    else if (edge) x = j >= row.begin && j < row.end ? x : -INFINITY;
+                    score[n / 4][n % 4] = x;
+                }
+                if (pass == PASS_INFINITY || pass == PASS_MINUS_INFINITY) {
+                    MU_UNROLL for (int n = 0; n < KEY_TILES * 4; n++) score[n / 4][n % 4] = score[n / 4][n % 4] == -INFINITY ? 0 : 1;
+                } else {
+                    MU_UNROLL for (int side = 0; side < 2; side++)
+                    {
+                        float top_score = m[side], sum = 0;
+                        MU_UNROLL for (int n = 0; n < KEY_TILES * 2; n++) top_score = fmax(top_score, score[n / 2][2 * side + n % 2]); /* drops a NaN, see there */
+                        MU_UNROLL for (int x = 1; x <= 2; x++)
+                        {
+                            const float beside = mu_xor(top_score, x);
+                            top_score = fmax(top_score, beside);
+                        }
+                        const float base = LARGER(-FLT_MAX, top_score), fade = mu_exp((m[side] - base) * MU_EXP_FACTOR);
+                        m[side] = top_score;
+                        MU_UNROLL for (int n = 0; n < KEY_TILES * 2; n++)
+                        {
+                            const float w = mu_exp((score[n / 2][2 * side + n % 2] - base) * MU_EXP_FACTOR);
+                            score[n / 2][2 * side + n % 2] = w;
+                            sum += w;
+                        }
+                        l[side] = fma(l[side], fade, sum);
+                        MU_UNROLL for (int n = 0; n < V_TILES * 2; n++) acc[n / 2][2 * side + n % 2] *= fade;
+                    }
+                }
+
+                NEXT_TILE(v_tile);
+                if (pass != PASS_FIRST) {
+                    take_part(memory + (slot == 0 ? SLOTS - 1 : slot - 1) * (SLOT_BYTES / 16), pass);
+                    FENCE;
+                }
+                MU_UNROLL for (int c = 0; c < KEY_TILES / 2; c++)
+                {
+                    uint p[4];
+                    MU_UNROLL for (int n = 0; n < 4; n++) p[n] = mu_pack(score[2 * c + (n >> 1)][2 * (n & 1)], score[2 * c + (n >> 1)][2 * (n & 1) + 1]);
+                    MU_UNROLL for (int n = 0; n < V_TILES / 2; n++)
+                    {
+                        uint b0, b1, b2, b3;
+                        mu_load4_transposed(b0, b1, b2, b3, place(v_tile, warp * KEYS + c * 16 + (lane & 15), n * 2 + (lane >> 4), V_CHUNKS));
+                        MU_UNROLL for (int x = 0; x < 2; x++) mu_mma(acc[2 * n + x], p[0], p[1], p[2], p[3], x ? b2 : b0, x ? b3 : b1);
+                    }
+                }
+            }
+
+            /* Is anything NaN, anywhere in the group? */
+            float wrong = 0;
+            MU_UNROLL for (int n = 0; n < V_TILES * 4; n++)
+            {
+                const float x = acc[n / 4][n % 4];
+                wrong = x == x ? wrong : 1.0f;
+                if (pass == PASS_INFINITY) plus[n / 32] |= (uint)(x > 0) << n % 32;
+                if (pass == PASS_MINUS_INFINITY) minus[n / 32] |= (uint)(x > 0) << n % 32;
+            }
+            if (pass != PASS_FIRST) continue;
+            FENCE;
+            if (THREAD == 0) *odd = 0;
+            FENCE;
+            if (wrong != 0) atomic_or(odd, 1);
+            FENCE;
+            if (*odd == 0) pass = PASSES;
+        }
+
+        /* the warps meet */
+        FENCE;
+        MU_UNROLL for (int side = 0; side < 2; side++)
+        {
+            const int r = (lane >> 2) + 8 * side;
+            float sum = l[side];
+            MU_UNROLL for (int x = 1; x <= 2; x++) sum += mu_xor(sum, x);
+            if ((lane & 3) == 0) {
+                part_ml[(warp * 16 + r) * 2] = m[side];
+                part_ml[(warp * 16 + r) * 2 + 1] = sum;
+            }
+            MU_UNROLL for (int n = 0; n < V_TILES * 2; n++)
+            {
+                const int bit = n / 2 * 4 + 2 * side + n % 2;
+                float x = acc[n / 2][2 * side + n % 2];
+                if (plus[bit / 32] >> bit % 32 & 1) x += INFINITY;
+                if (minus[bit / 32] >> bit % 32 & 1) x -= INFINITY;
+                part_o[(warp * 16 + r) * V_WIDTH + n / 2 * 8 + (lane & 3) * 2 + n % 2] = x;
+            }
+        }
+        FENCE;
+        for (int r = THREAD; r < rows; r += LANES) {
+            const int n = first + r;
+            float top = -INFINITY, sum = 0;
+            for (int w = 0; w < WARPS; w++) top = LARGER(top, part_ml[(w * 16 + r) * 2]);
+            const float base = LARGER(-FLT_MAX, top);
+            for (int w = 0; w < WARPS; w++) {
+                const float fade = mu_exp((part_ml[(w * 16 + r) * 2] - base) * MU_EXP_FACTOR);
+                sum = fma(fade, part_ml[(w * 16 + r) * 2 + 1], sum);
+#ifndef MUTANT_cl_matrix_warps
+                part_ml[(w * 16 + r) * 2] = fade;
+#endif
+            }
+            row_by[2 * r] = 1;
+            row_by[2 * r + 1] = sum;
+            if (item.part >= 0) {
+                global float *sums = part_sums(work, part_rows, (long)item.part + n, problem);
+                sums[0] = top;
+                sums[1] = sum;
+            } else {
+                const float2 by = end_row(top, sum, st, s, b, g * GROUP + n % GROUP, item.q_begin + n / GROUP, lse, sinks, true, problem);
+                row_by[2 * r] = by.s0 * (1.0f / by.s1);
+            }
+        }
+        FENCE;
+        for (int x = THREAD; x < rows * V_WIDTH; x += LANES) {
+            const int r = x / V_WIDTH, d = x % V_WIDTH, n = first + r;
+            if (d >= V_HEAD_DIM) continue;
+            float sum = 0;
+            for (int w = 0; w < WARPS; w++) sum = fma(part_ml[(w * 16 + r) * 2], part_o[(w * 16 + r) * V_WIDTH + d], sum);
+            if (item.part >= 0) work[((long)item.part + n) * V_HEAD_DIM + d] = sum;
+            else {
+                global uchar *to = o + query_offset(st.o, s, b, g * GROUP + n % GROUP, item.q_begin + n / GROUP);
+                GLUE(store1_, O_TYPE)(to, d, row_by[2 * r + 1] == 0 ? 0.0f : sum * row_by[2 * r] + 0.0f);
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT
+ * matrix_tile.cl - what kernels for matrix units share: tiles of keys and values in local memory, their ring, values that are not finite. No kernel.
+ *
+ * A row of a tile is CHUNKS pieces of 16 bytes; piece c of row r stands at place c ^ (something of r), so that the eight rows of one mu_load4 lie in different
+ * banks. Dimensions behind the last and keys that nobody of the group sees are zeros.
+ *
+ * A hidden key has weight 0, and 0 times NaN or infinity is NaN. This shows as NaN in o: such a group goes over its keys three times more. Which elements
+ * of o get infinity, which get -infinity (NaN: both) is summed from weights of 1 and 0 and values of 1 and 0; then V without what is not finite. So rows that do not
+ * see such a key are as if it were any other, to the last bit.
+ */
+#if K_TYPE == TYPE_BF16
+#define ENDLESS 0x7f80u /* exponent of NaN and infinity */
+#define ONE 0x3f80u
+#else
+#define ENDLESS 0x7c00u
+#define ONE 0x3c00u
+#endif
+
+#define PADDED(n) (((n) + 31) / 32 * 32)
+#define K_CHUNKS (PADDED(HEAD_DIM) / 8)
+#define V_CHUNKS (PADDED(V_HEAD_DIM) / 8)
+#define SLOT_BYTES (TILE_KEYS * 16 * (K_CHUNKS > V_CHUNKS ? K_CHUNKS : V_CHUNKS))
+#define K_STEPS (K_CHUNKS / 2)
+#define V_TILES V_CHUNKS
+#define FENCE barrier(CLK_LOCAL_MEM_FENCE)
+#define THREAD ((int)get_local_id(0))
+
+#if TILE_KEYS % 16 || LANES < K_CHUNKS || LANES < V_CHUNKS
+#error "tiles and work-items do not fit together"
+#endif
+
+/* Scores are kept as q.k, and the scale goes into the exponent, where nothing else is done with them. */
+#define RAW (!ALTERED && !MASKED && SCALE_BITS > 0)
+#define EXPONENT (SCALE * MU_EXP_FACTOR)
+
+/* ---- tiles in local memory --------------------------------------------------- */
+
+static inline mu_address place(mu_address tile, int row, int chunk, int chunks)
+{
+#ifdef MUTANT_cl_matrix_swizzle
+    return tile + (row * chunks + (chunk ^ (row & 7))) * 16;
+#endif
+    /* 4 or 12 chunks are no multiple of 8: every second row begins at the same bank, and the place stays within its four */
+    const int turned = chunks % 8 == 0 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3);
+    return tile + (row * chunks + turned) * 16;
+}
+
+/* Elements 8 chunk ... of a row into a tile, zeros from element `dims` on. aligned: the row's address is a multiple of 16. */
+static inline void copy_chunk(mu_address to, global const uchar *row, int chunk, int dims, bool aligned)
+{
+    const int left = clamp(dims - chunk * 8, 0, 8);
+    if (aligned) {
+        mu_copy16(to, row + (left > 0 ? chunk * 16 : 0), (uint)left * 2);
+        return;
+    }
+    uint pair[4];
+    MU_UNROLL for (int n = 0; n < 4; n++)
+    {
+        const uint low = 2 * n < left ? AT(ushort, row)[chunk * 8 + 2 * n] : 0, high = 2 * n + 1 < left ? AT(ushort, row)[chunk * 8 + 2 * n + 1] : 0;
+        pair[n] = low | high << 16;
+    }
+    mu_store16(to, (uint4)(pair[0], pair[1], pair[2], pair[3]));
+}
+
+/* Is every row of this tensor at a multiple of 16 bytes? */
+static inline bool rows_aligned(global const uchar *data, struct view view)
+{
+    return (((ulong)data | (ulong)view.offset | (ulong)view.batch | (ulong)view.head | (ulong)view.token) & 15) == 0;
+}
+
+/* Keys block ... of K or V into a slot; those outside low ... high are zeros and not read. In the usual case a lane copies the same piece of every
+ * so many rows, which makes one address and one step. */
+static inline void copy_keys(mu_address slot, global const uchar *data, struct view view, struct sequence s, global const int *page_table, int b, int g,
+                             int block, int low, int high, int dim, bool aligned, struct problem problem)
+{
+    const int chunks = PADDED(dim) / 8, step = LANES / chunks, own = THREAD / chunks, chunk = THREAD % chunks;
+    if (aligned && block >= low && block + TILE_KEYS <= high && (!PAGED || PAGE_SIZE % TILE_KEYS == 0)) {
+        const int left = clamp(dim - chunk * 8, 0, 8);
+        global const uchar *from = data + key_offset(view, s, page_table, b, g, block + min(own, TILE_KEYS - 1), problem) + (left > 0 ? chunk * 16 : 0);
+        MU_UNROLL for (int row = 0; row < TILE_KEYS; row += step)
+        {
+            if ((LANES % chunks == 0 || own < step) && (TILE_KEYS % step == 0 || row + own < TILE_KEYS))
+                mu_copy16(place(slot, row + own, chunk, chunks), from, (uint)left * 2);
+            from += step * view.token;
+        }
+        return;
+    }
+    _Pragma("unroll 1") for (int n = THREAD; n < TILE_KEYS * chunks; n += LANES) {
+        const int j = block + n / chunks;
+        const long at = key_offset(view, s, page_table, b, g, clamp(j, low, high - 1), problem);
+        copy_chunk(place(slot, n / chunks, n % chunks, chunks), data + at, n % chunks, j >= low && j < high ? dim : 0, aligned);
+    }
+}
+
+/* ---- values that are not finite ------------------------------------------------ */
+
+enum { PASS_FIRST, PASS_INFINITY, PASS_MINUS_INFINITY, PASS_FINITE, PASSES };
+
+static inline uint part_of_value(uint value, int pass)
+{
+    const bool endless = (value & ENDLESS) == ENDLESS, nan = endless && (value & 0x7fff & ~ENDLESS) != 0, minus = (value & 0x8000) != 0;
+    if (pass == PASS_FINITE) return endless ? 0 : value;
+    return endless && (nan || minus == (pass == PASS_MINUS_INFINITY)) ? ONE : 0;
+}
+static inline uint part_of(uint pair, int pass) { return part_of_value(pair & 0xffff, pass) | part_of_value(pair >> 16, pass) << 16; }
+
+/* What this pass wants of the values of a tile. */
+static inline void take_part(local uint4 *tile, int pass)
+{
+    for (int n = THREAD; n < TILE_KEYS * V_CHUNKS; n += LANES) {
+        const uint4 x = tile[n];
+        tile[n] = (uint4)(part_of(x.s0, pass), part_of(x.s1, pass), part_of(x.s2, pass), part_of(x.s3, pass));
+    }
+}
+
+/* ---- who sees what ------------------------------------------------------------- */
+
+/* Keys that some query of first ... last sees by position, and those that all of them see. */
+struct reach {
+    int low, high, all_from, all_to; /* high = 0: none */
+};
+
+/* Without positions or ranges of their own, queries see later and later keys. */
+static inline struct reach reach_of(struct strides st, struct sequence s, int b, int h, int first, int last, global const int *q_positions,
+                                    global const uchar *key_range, global const uchar *alibi, struct problem problem)
+{
+    const struct row top = row_of(st, s, b, h, first, q_positions, key_range, alibi, problem);
+    const struct row bottom = row_of(st, s, b, h, last, q_positions, key_range, alibi, problem);
+    struct reach reach = {top.begin, bottom.end, bottom.begin, top.end};
+    if (KEY_RANGE || (s.flags & 1) || top.end == 0 || bottom.end == 0) {
+        reach.low = INT_MAX, reach.high = 0, reach.all_from = 0, reach.all_to = INT_MAX;
+        _Pragma("unroll 1") for (int i = first; i <= last; i++) {
+            const struct row row = row_of(st, s, b, h, i, q_positions, key_range, alibi, problem);
+            reach.all_from = max(reach.all_from, row.begin);
+            reach.all_to = min(reach.all_to, row.end);
+            if (row.end == 0) continue;
+            reach.low = min(reach.low, row.begin);
+            reach.high = max(reach.high, row.end);
+        }
+    }
+    return reach;
+}
+
+/* ---- the ring -------------------------------------------------------------------- */
+
+/* SLOTS - 1 tiles are on their way at any time; the oldest must have landed. */
+#if SLOTS == 2
+#define WAIT_FOR_TILE() mu_copy_wait(0)
+#elif SLOTS == 3
+#define WAIT_FOR_TILE() mu_copy_wait(1)
+#else
+#define WAIT_FOR_TILE() mu_copy_wait(2)
+#endif
+
+/* Tile number `next` of K0 V0 K1 V1 ... into a slot; behind the last an empty parcel keeps the count right. */
+#define PREFETCH(number)                                                                                                         \
+    do {                                                                                                                         \
+        const int block_ = first_block + (next >> 1) * TILE_KEYS;                                                                \
+        const mu_address slot_ = ring + (number) * SLOT_BYTES;                                                                   \
+        if (next < tiles && (next & 1))                                                                                          \
+            copy_keys(slot_, v, st.v, s, page_table, b, g, block_, low, high, V_HEAD_DIM, v_aligned, problem);                   \
+        else if (next < tiles)                                                                                                   \
+            copy_keys(slot_, k, st.k, s, page_table, b, g, block_, low, high, HEAD_DIM, k_aligned, problem);                     \
+        mu_copy_commit();                                                                                                        \
+        next++;                                                                                                                  \
+    } while (0)
+
+/* The next slot: its tile has landed for everybody, and the slot that was freed last is filled again. */
+#define NEXT_TILE(tile)                                                                                                          \
+    mu_address tile;                                                                                                             \
+    do {                                                                                                                         \
+        WAIT_FOR_TILE();                                                                                                         \
+        FENCE;                                                                                                                   \
+        PREFETCH((slot + RING_STEP) % SLOTS);                                                                                    \
+        tile = ring + slot * SLOT_BYTES;                                                                                         \
+        slot = slot == SLOTS - 1 ? 0 : slot + 1;                                                                                 \
+    } while (0)
+#ifdef MUTANT_cl_matrix_ring
+#define RING_STEP SLOTS /* the slot in use */
+#else
+#define RING_STEP (SLOTS - 1)
+#endif
