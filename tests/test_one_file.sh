@@ -32,6 +32,15 @@ if [ "${HEED_ONE_FILE:-}" = full ]; then
   cmake "-DOUT=$work/again" -P script/one_file.cmake && cmp -s "$work/heed.c" "$work/again/heed.c"
   good $? "the same sources give the same file"
 fi
+python3 - "$work/heed.c" script/one_file_head.c src/*.[ch] src/cpu/*.[ch] include/heed.h >"$work/log" <<'PYTHON'
+import re, sys
+def strings(name):
+    return set(re.findall(r'"(?:[^"\\\n]|\\.)*"', re.sub(r"/\*.*?\*/", "", open(name).read(), flags=re.S)))
+known = set().union(*map(strings, sys.argv[2:]))
+changed = [s for s in strings(sys.argv[1]) - known if not re.fullmatch(r'"avx[a-z0-9,=-]*"', s)]
+if changed: sys.exit(print("strings that no source has:", changed) or 1)
+PYTHON
+good $? "no string is changed by changing names"
 [ -z "${HEED_ONE_FILE_SPOIL:-}" ] || sed -i "$HEED_ONE_FILE_SPOIL" "$work/heed.c" # to see the tests fail
 
 library=$(ls "$build"/libheed.so "$build"/libheed.a 2>/dev/null | head -1)
