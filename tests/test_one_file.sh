@@ -114,7 +114,7 @@ if [ "${HEED_ONE_FILE:-}" = full ]; then
   foreign s390x
   try gcc -std=c99 -O2
   try clang -std=c99 -O2
-  try gcc -std=gnu11 -O3 -march=native
+  try gcc -std=gnu11 -O2 -march=native
 else
   try gcc -std=c99 -O0
   syntax clang
