@@ -7,6 +7,7 @@
 #   sh ci      names scripts that CI itself runs: they must be there
 #   console    lines "$ command" and what they print
 #   cmake      lines of tests/consumer/CMakeLists.txt
+#   python     run where the module is installed, else read
 # and pictures in doc/ are what `heed show` draws; links lead somewhere; every place says the same version; the examples run. A fence without a word is a text; it must not look like a command.
 #   HEED_BUILD names the build folder; HEED_DOCUMENTS_TREE another copy of the documents (to see the tests fail).
 set -uo pipefail
@@ -94,6 +95,9 @@ PYTHON
       while read -r line; do grep -qE "^ *${line//[()]/.}" tests/consumer/CMakeLists.txt || echo "$line"; done <"$file" >"$work/log"
       [ ! -s "$work/log" ]
       good $? "$place: lines of tests/consumer" ;;
+    python) # the module is installed by script/python's own environment, if at all; here its grammar
+      if python3 -c 'import heed, numpy' 2>/dev/null; then python3 "$file" >"$work/log" 2>&1; else python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$file" 2>"$work/log"; fi
+      good $? "$place: a program in Python" ;;
     "" | text | json)
       ! grep -q '^ *\$ ' "$file"
       good $? "$place: a text that looks like a command" ;;
