@@ -173,11 +173,15 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
         vf x[MOST];
         bits &= bits - 1;
         if (own.fetch_to > 0) fetch_strip(type, &own, rows[j + own.fetch_keys]);
-        UNROLL for (int v = 0; v < C * LANE_VECTORS; v++)
+        const vf first = vset1(p[j]);
+        UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) {
             x[v] = TAIL ? vload_row_n(type, row, own.d + v * VW, lanes_left(own.n - v * VW)) : vload_row(type, row, own.d + v * VW);
+            if (R == 1) a[0][v] = vfma(first, x[v], a[0][v]); /* at once: one row has no use for x again */
+        }
         UNROLL for (int r = 0; r < R; r++) {
             const vf w = vset1(p[r * DECODE_CHUNK + j]);
-            UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) a[r][v] = vfma(w, x[v], a[r][v]);
+            if (R > 1)
+                UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) a[r][v] = vfma(w, x[v], a[r][v]);
         }
     }
     UNROLL for (int r = 0; r < R; r++)

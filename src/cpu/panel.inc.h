@@ -56,7 +56,10 @@ INLINE void score_tile_of(const int rows, const int vectors, const float *restri
         UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vset1(0);
     for (int d = 0; d < dim; d++) {
         vf x[PANEL_VECTORS];
-        UNROLL for (int c = 0; c < vectors; c++) x[c] = vload(q + c * VW);
+        UNROLL for (int c = 0; c < vectors; c++) {
+            x[c] = vload(q + c * VW);
+            KEEP(x[c]);
+        }
         UNROLL for (int r = 0; r < rows; r++) {
             const vf y = vset1(ROW3(base, r, step));
             UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac(acc[r][c], x[c], y);
@@ -84,7 +87,10 @@ INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, 
         UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmul(vload(o + r * width + c * VW), f[c]);
     for (int j = 0; j < keys; j++) {
         vf x[PANEL_VECTORS];
-        UNROLL for (int c = 0; c < vectors; c++) x[c] = vload(p + c * VW);
+        UNROLL for (int c = 0; c < vectors; c++) {
+            x[c] = vload(p + c * VW);
+            KEEP(x[c]);
+        }
         UNROLL for (int r = 0; r < rows; r++) {
             const vf y = vset1(v[r]);
             UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac(acc[r][c], x[c], y);
@@ -97,11 +103,11 @@ INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, 
 }
 
 /* [0, n) in tiles of `most`, then 4, 2 and 1: tails of single rows would cost 8 %. */
-#define FOR_TILES(x, n, most, TILE)                                                     \
+#define FOR_TILES(x, n, most, WHOLE, TILE)                                              \
     do {                                                                                \
         int x = 0, whole_ = (n) / (most) * (most);                                      \
         while (whole_ > 0 && (((n) - whole_) & 3)) whole_ -= (most);                    \
-        for (; x < whole_; x += (most)) TILE(most);                                     \
+        for (; x < whole_; x += (most)) WHOLE;                                          \
         for (; x + 4 <= (n); x += 4) TILE(4);                                           \
         for (; x + 2 <= (n); x += 2) TILE(2);                                           \
         for (; x < (n); x++) TILE(1);                                                   \
@@ -110,18 +116,29 @@ INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, 
 /* Vectors [first, end) of a panel. */
 struct lanes { int first, end; };
 
-/* Scores of keys [x, x + keys) and output columns [x, x + dims) for some vectors of a panel; one pair of functions per number of vectors:
- * 6 x 4, 6 x 3, 12 x 2 or 6 x 2, 12 x 1 accumulators. k is the row of key x, v column x of the row of the first key. */
+/* Scores of keys [x, x + keys) and output columns [x, x + dims) for some vectors of a panel; functions for each number of vectors:
+ * 6 x 4, 6 x 3, 12 x 2 or 6 x 2, 12 x 1 accumulators. k is the row of key x, v column x of the row of the first key. The whole tiles are
+ * functions of their own: inside the others gcc keeps counters in vector registers, and then vectors on the stack. */
 #define PANEL_FUNCTIONS(vectors, most)                                                                                               \
-    NOINLINE void score_keys_##vectors(const float *q, ptrdiff_t width, const float *k, ptrdiff_t step, int keys, int dim, float scale, \
-                                       float *p, float *top)                                                                                   \
+    NOINLINE void score_whole_##vectors(const float *q, ptrdiff_t width, const float *k, ptrdiff_t step, int dim, float scale, float *p, \
+                                        float *top)                                                                                  \
     {                                                                                                                                \
-        FOR_TILES(x, keys, most, SCORE_TILE_##vectors);                                                                              \
+        score_tile_of(most, vectors, q, width, k, step, dim, scale, p, top);                                                         \
+    }                                                                                                                                \
+    NOINLINE void value_whole_##vectors(float *o, ptrdiff_t width, const float *v, ptrdiff_t step, const float *p, int keys,         \
+                                        const float *fade)                                                                           \
+    {                                                                                                                                \
+        value_tile_of(most, vectors, o, width, v, step, p, keys, fade);                                                              \
+    }                                                                                                                                \
+    NOINLINE void score_keys_##vectors(const float *q, ptrdiff_t width, const float *k, ptrdiff_t step, int keys, int dim, float scale, \
+                                       float *p, float *top)                                                                         \
+    {                                                                                                                                \
+        FOR_TILES(x, keys, most, score_whole_##vectors(q, width, k + x * step, step, dim, scale, p + x * width, top), SCORE_TILE_##vectors); \
     }                                                                                                                                \
     NOINLINE void value_dims_##vectors(float *o, ptrdiff_t width, const float *v, ptrdiff_t step, const float *p, int keys, int dim,   \
                                        const float *fade)                                                                            \
     {                                                                                                                                \
-        FOR_TILES(x, dim, most, VALUE_TILE_##vectors);                                                                               \
+        FOR_TILES(x, dim, most, value_whole_##vectors(o + x * width, width, v + x, step, p, keys, fade), VALUE_TILE_##vectors);      \
     }
 #define SCORE_TILE(rows, n) score_tile_of(rows, n, q, width, k + x * step, step, dim, scale, p + x * width, top)
 #define VALUE_TILE(rows, n) value_tile_of(rows, n, o + x * width, width, v + x, step, p, keys, fade)

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+# Of objdump -d --no-show-raw-insn: FUNCTION INSTRUCTIONS MULTIPLY_ADDS STACK of each innermost loop with at least 4 vector multiply-adds;
+# STACK: instructions that move a vector to or from the stack. tests/test_loops.sh reads it.
+function finish(  i, j, inner, n, fma, stack, first) {
+    for (i = 1; i <= loops; i++) {
+        inner = 1
+        for (j = 1; j <= loops; j++) if (j != i && from[j] >= from[i] && to[j] <= to[i] && !(from[j] == from[i] && to[j] == to[i])) inner = 0
+        if (!inner) continue
+        fma = stack = 0
+        for (n = from[i]; n <= to[i]; n++) {
+            if (text[n] ~ /^(vfn?m(add|sub)|vdpbf16)/) fma++
+            if (text[n] ~ /%[xyz]mm/ && text[n] ~ /\((%rsp|%rbp)[,)]/) stack++
+        }
+        if (fma >= 4) print function_name, to[i] - from[i] + 1, fma, stack
+    }
+    loops = count = 0
+    delete index_of
+}
+/^[0-9a-f]+ <.*>:$/ { finish(); function_name = $2; gsub(/[<>:]/, "", function_name); next }
+/^ +[0-9a-f]+:\t/ {
+    address = $1; sub(/:/, "", address)
+    line = $0; sub(/^ +[0-9a-f]+:\t/, "", line)
+    text[++count] = line
+    index_of[address] = count
+    if (line ~ /^j/) {
+        split(line, part, /[ \t]+/)
+        if (part[2] in index_of) { from[++loops] = index_of[part[2]]; to[loops] = count }
+    }
+}
+END { finish() }
