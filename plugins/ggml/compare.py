@@ -49,14 +49,14 @@ def distance(x, y):
     return float(np.sqrt(np.mean((x - y) ** 2) / np.mean(y**2)))
 
 
-def check(name, cache, arguments, plain):
+def check(name, cache, arguments, plain, near=None):
     heed, nodes = run(arguments, ours=True)
     ggml, none = run(arguments)
     ours, theirs, far = distance(heed, plain), distance(ggml, plain), distance(heed, ggml)
     print(f"  {name:9} {cache:9} {heed.size:7} logits   heed - plain {ours:.1e}   ggml - plain {theirs:.1e}   heed - ggml {far:.1e}", flush=True)
     expect(nodes == NODES[kind] and none == 0, f"the plug-in computed {nodes} nodes, {NODES[kind]} were due; without it {none}")
     expect(ours < 1.25 * theirs, "further from plain than ggml is")
-    expect(far < 1.5 * theirs, "further from ggml than both errors together")
+    expect(far < (near or 1.5 * theirs), "further from ggml than both errors together")
 
 
 def plain_logits(arguments):
@@ -67,7 +67,8 @@ def plain_logits(arguments):
 
 if kind == "whisper":
     model = os.path.join(folder, "whisper.bin")
-    check("whisper", "f16", [model, "on"], plain_logits([model, "off"]))
+    # Plain is far from both: with flash attention whisper.cpp has 36 keys of zeros behind the sound's 1500, and no mask.
+    check("whisper", "f16", [model, "on"], plain_logits([model, "off"]), near=0.01)
 else:
     for name in MODELS:
         model = os.path.join(folder, name + ".gguf")
