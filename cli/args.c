@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INFO = 1, RUN = 2, CHECK = 4, BENCH = 8, ROOF = 16, SHOW = 32, CACHE = 64, EXPLORE = 128, ALL = 255 };
+enum { INFO = 1, RUN = 2, CHECK = 4, BENCH = 8, ROOF = 16, SHOW = 32, CACHE = 64, EXPLORE = 128, TUNE = 256, ALL = 511 };
 #define FLAG OPTION_FLAG
 #define TEXT OPTION_TEXT
 #define COUNT OPTION_COUNT
@@ -20,6 +20,7 @@ const struct verb verbs[] = {
     {"run", "--q FILE --k FILE --v FILE [WORDS]", "attention on arrays from .npy files", RUN, run_run},
     {"check", "[PROBLEM...]", "compute, and hold every element against its own error bound", CHECK, run_check},
     {"bench", "[PROBLEM...]", "check once, then time, beside the machine's own ceilings", BENCH, run_bench},
+    {"tune", "[PROBLEM]", "try tile sizes of an OpenCL row, check them, time them, keep the winner in a file", TUNE, run_tune},
     {"roof", "", "the machine's ceilings: FMA peak, read bandwidth, launch round trip", ROOF, run_roof},
     {"show", "[WORDS]", "an attention pattern as a heat map: of files, or of a lesson", SHOW, run_show},
     {"explore", "", "the interactive lesson: move q, k and v by keys and see the pattern change", EXPLORE, run_explore},
@@ -34,7 +35,7 @@ const struct option_row option_rows[] = {
     {"v", "FILE", "values (show, explore: not needed)", 0, TEXT, PLACE(v), RUN | SHOW | CHECK | EXPLORE},
     {"mask", "FILE", "bool, broadcast to [batch, heads, q_len, kv_len]: false hides the key", 0, TEXT, PLACE(mask), RUN | SHOW | CHECK},
     {"bias", "FILE", "added to the logits, broadcast likewise; -inf hides the key", 0, TEXT, PLACE(bias), RUN | SHOW | CHECK},
-    {"output", "FILE", "where the result goes (run: .npy, show: .png)", 'o', TEXT, PLACE(output), RUN | SHOW},
+    {"output", "FILE", "where the result goes (run: .npy, show: .png, tune: the tuning file, default: HEED_TUNING)", 'o', TEXT, PLACE(output), RUN | SHOW | TUNE},
     {"lse", "FILE", "write the logarithm of the sum of exponentials", 0, TEXT, PLACE(lse), RUN},
     {"scores", "FILE", "write the scores (stage: scores=0..3, default 3 = probabilities)", 0, TEXT, PLACE(scores), RUN},
     {"tokens", "FILE", "labels of rows and columns, one a line", 0, TEXT, PLACE(tokens), SHOW | EXPLORE},
@@ -50,10 +51,10 @@ const struct option_row option_rows[] = {
     {"save", "FILE", "the rows as JSON into FILE too", 0, TEXT, PLACE(save), BENCH},
     {"list", NULL, "what is there (default)", 0, FLAG, PLACE(list), CACHE},
     {"clear", NULL, "remove it", 0, FLAG, PLACE(clear), CACHE},
-    {"device", "NAME", "cpu, opencl[:N], part of a name, or all (default: HEED_DEVICE, else run, show: cpu, others: all)", 0, TEXT, PLACE(device), RUN | CHECK | BENCH | ROOF | SHOW},
-    {"kernel", "ROW", "insist on a row of the table for its own kind of step, e.g. cpu.avx2.decode", 0, TEXT, PLACE(kernel), RUN | CHECK | BENCH},
+    {"device", "NAME", "cpu, opencl[:N], part of a name, or all (default: HEED_DEVICE, else run, show: cpu, tune: opencl, others: all)", 0, TEXT, PLACE(device), RUN | CHECK | BENCH | ROOF | SHOW | TUNE},
+    {"kernel", "ROW", "insist on a row of the table for its own kind of step, e.g. cpu.avx2.decode", 0, TEXT, PLACE(kernel), RUN | CHECK | BENCH | TUNE},
     {"threads", "N", "of the built-in pool (default: physical cores)", 0, COUNT, PLACE(threads), ALL & ~(CACHE | EXPLORE)},
-    {"json", NULL, "one array of objects on standard output", 0, FLAG, PLACE(json), INFO | RUN | CHECK | BENCH | ROOF | CACHE},
+    {"json", NULL, "one array of objects on standard output", 0, FLAG, PLACE(json), INFO | RUN | CHECK | BENCH | ROOF | CACHE | TUNE},
     {"help", NULL, "this text", 'h', FLAG, PLACE(help), ALL},
     {0},
 #undef PLACE
@@ -148,7 +149,7 @@ static int add_words(const struct verb *verb, const char *words, bool *joins, st
     return 0;
 }
 
-bool verb_takes_problems(const struct verb *verb) { return (verb->bit & (CHECK | BENCH)) != 0; }
+bool verb_takes_problems(const struct verb *verb) { return (verb->bit & (CHECK | BENCH | TUNE)) != 0; }
 bool verb_takes_words(const struct verb *verb) { return (verb->bit & (RUN | SHOW)) != 0; }
 
 int options_read(const struct verb *verb, int argc, char **argv, struct options *options)

@@ -74,6 +74,7 @@ int run_info(const struct options *options);
 int run_run(const struct options *options);
 int run_check(const struct options *options);
 int run_bench(const struct options *options);
+int run_tune(const struct options *options);
 int run_roof(const struct options *options);
 int run_show(const struct options *options);
 int run_explore(const struct options *options);

@@ -21,6 +21,9 @@ static const struct { const char *verb, *more, *examples; } texts[] = {
     {"bench", "Checks a problem once, then times it, beside the arithmetic peak and the read bandwidth measured in the same minute. "
               "Figures taken while other programs run are noise; the command says so when it sees it.",
      "heed bench --suite prefill,decode\nheed bench \"hq32 hk8 d128 q1 kv16384 f16\" --device all --plot decode.svg\nheed bench --suite all --peers --save rows.json\n"},
+    {"tune", "Tries tile sizes of the row that the planner takes for a problem. Each is probed, checked against the definition and timed; the fastest has to win again in turns with "
+             "what is there, and then goes into the tuning file as a line for this device. Other lines stay. A line can cost speed and never a result.",
+     "heed tune \"hq32 hk8 d128 q1024 f16 causal\" --device opencl -o tuning\nHEED_TUNING=tuning heed bench --suite prefill --device opencl\n"},
     {"roof", "Measures what the other figures are held against.", "heed roof --device all\n"},
     {"show", "Draws who attends to whom, in the terminal or as a picture. Without files it draws the small example of the lesson.",
      "heed show\nheed show --q q.npy --k k.npy --tokens tokens.txt --head 3\nheed show --q q.npy --k k.npy --mean -o map.png\n"},

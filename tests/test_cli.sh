@@ -70,10 +70,11 @@ help_and_usage() {
   exits 2 "no verb fly" help --man fly
   exits 2 "no completion for csh" help --complete csh
   exits 2 "fly is not understood" help fly
-  for verb in info run check bench roof show cache explore; do exits 0 "--help" $verb --help; done
+  for verb in info run check bench tune roof show cache explore; do exits 0 "--help" $verb --help; done
   exits 2 "a verb is missing"
   exits 2 "unknown verb fly" fly
-  exits 2 "unknown verb tune" tune
+  exits 2 "one problem at a time" tune "hq1 d8" "hq2 d8"
+  exits 2 "rows of the CPU have no tile sizes" tune --device cpu
   exits 2 "--fly" check --fly
   exits 2 "does not take --peers" check --peers
   exits 2 "does not take the word" info causal
