@@ -1,27 +1,11 @@
 #!/usr/bin/env bash
 # The command from outside: exit codes 0, 1, 2 and 3, help, JSON that parses and has the keys of doc/command.md, files in and out, and refusals
 # that name the word. tests/test_cli.sh [PATH OF heed]
-set -uo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/shell_rig.sh"
 heed=${1:-${HEED_BUILD:-build/release}/heed}
 data=examples/data
 files=(--q $data/q.npy --k $data/k.npy --v $data/v.npy)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-unset HEED_DEVICE HEED_CPU HEED_THREADS
 export HEED_CACHE_DIR=$work/cache
-passed=0
-failed=0
-
-verdict() { # GOOD NAME
-  if [ "$1" = 0 ]; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "FAIL $2"
-    head -5 "$work/out" "$work/err"
-  fi
-}
 
 exits() { # CODE TEXT ARGS...: the exit code, and the text somewhere in the output
   local code=$1 text=$2 got
@@ -239,6 +223,4 @@ wrong_case
 files_in_and_out
 pictures
 tables
-[ -n "${HEED_TEST_COUNTS:-}" ] && echo "$passed $failed 0" >>"$HEED_TEST_COUNTS"
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed = 0 ]
+finish

@@ -1,29 +1,14 @@
 #!/usr/bin/env bash
 # The explorer's screen, through tmux: after given keys it shows the numbers that `heed run` gives for the same arrays; it works in 80 x 24 without
 # colours; it gives the terminal back at the end and at every signal. tests/test_explore.sh [PATH OF heed]
-set -uo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/shell_rig.sh"
 heed=$(realpath "${1:-${HEED_BUILD:-build/release}/heed}")
-work=$(mktemp -d)
 socket=$work/tmux
-unset HEED_DEVICE HEED_CPU HEED_THREADS NO_COLOR COLORTERM TMUX
+shows=("$work/screen" "$work/err") lines=40
+unset NO_COLOR COLORTERM TMUX
 export LC_ALL=C.UTF-8
-passed=0
-failed=0
-skipped=0
 mux() { tmux -f /dev/null -S "$socket" "$@"; }
 trap 'mux kill-server 2>/dev/null; rm -rf "$work"' EXIT
-
-verdict() { # GOOD NAME
-  if [ "$1" = 0 ]; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "FAIL $2"
-    head -40 "$work/screen" 2>/dev/null
-    head -5 "$work/err" 2>/dev/null
-  fi
-}
 
 refuses() { # CODE TEXT ARGS...: without a terminal
   local code=$1 text=$2 got
@@ -32,13 +17,6 @@ refuses() { # CODE TEXT ARGS...: without a terminal
   got=$?
   [ $got = "$code" ] && cat "$work/screen" "$work/err" | grep -qF -- "$text"
   verdict $? "exit $got, wanted $code with \"$text\": heed explore $*"
-}
-
-finish() {
-  [ -n "${HEED_TEST_COUNTS:-}" ] && echo "$passed $failed $skipped" >>"$HEED_TEST_COUNTS"
-  echo "$passed passed, $failed failed, $skipped skipped"
-  [ $failed = 0 ]
-  exit
 }
 
 # A shell in a terminal of 80 x 24 that knows no line editing; `shown TEXT` waits until the screen shows TEXT.

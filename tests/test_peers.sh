@@ -1,25 +1,11 @@
 #!/usr/bin/env bash
 # `heed bench --peers` from outside: it names the peers that are there and those that are not, checks each before it times it, and reports a wrong,
 # failing or dying one without a time. No time is compared with anything. tests/test_peers.sh [PATH OF heed]
-set -uo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/shell_rig.sh"
 heed=${1:-${HEED_BUILD:-build/release}/heed}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-unset HEED_DEVICE HEED_CPU HEED_THREADS HEED_PEERS_SPOIL
+unset HEED_PEERS_SPOIL
+shows=("$work/err")
 export TMPDIR=$work HEED_CACHE_DIR=$work/cache HEED_PEERS_PYTHON=$work/nowhere
-passed=0
-failed=0
-
-verdict() { # GOOD NAME
-  if [ "$1" = 0 ]; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "FAIL $2"
-    tail -5 "$work/err"
-  fi
-}
 
 bench() { # PROBLEM...: rows as JSON in $work/out, words in $work/err
   timeout 120 "$heed" bench --device cpu --threads 1 --peers --json "$@" >"$work/out" 2>"$work/err" </dev/null
@@ -166,6 +152,4 @@ planted
 fake_process
 real_process
 summary
-[ -n "${HEED_TEST_COUNTS:-}" ] && echo "$passed $failed 0" >>"$HEED_TEST_COUNTS"
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed = 0 ]
+finish

@@ -3,10 +3,8 @@
 # symbol (else the linker could take AVX-512 code of a common name for another machine); nothing ends the process or prints; no executable stack;
 # no state that outlives a call.
 #   HEED_BUILD names the build folder.
-set -uo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/shell_rig.sh"
 build=${HEED_BUILD:-build/release}
-passed=0 failed=0 skipped=0
 
 empty() { # NAME FOUND: good if nothing was found
   if [ -z "$2" ]; then passed=$((passed + 1)); else
@@ -31,8 +29,7 @@ if [ -n "$library" ]; then
   empty "calls that a library must not make" \
     "$(grep -xE 'abort|exit|_exit|quick_exit|printf|puts|putchar|perror|vprintf|setlocale|signal|sigaction|atexit|fesetround|strtok|rand|srand' <<<"$needed")"
 else
-  echo "skipped: symbols: no shared library in $build"
-  skipped=$((skipped + 1))
+  skip symbols "no shared library in $build"
 fi
 
 isa=$(find "$build" -path '*/heed.dir/*' -name 'isa_*.c.o' 2>/dev/null)
@@ -43,7 +40,7 @@ for object in $isa; do
   [ "$(wc -l <<<"$symbols")" = 1 ] && passed=$((passed + 1)) || empty "$name exports one symbol" "$symbols"
   empty "$name has weak symbols, which instruction sets would share" "$(nm --defined-only "$object" | awk '$2 ~ /^[WVwv]$/ {print $3}')"
 done
-[ -n "$isa" ] || { echo "skipped: symbols: no objects of instruction sets in $build"; skipped=$((skipped + 1)); }
+[ -n "$isa" ] || skip symbols "no objects of instruction sets in $build"
 
 # Writable memory of the library: only what is listed here, each with its reason.
 #   counter      opencl/cache.c: an atomic number in the names of temporary files
@@ -51,10 +48,7 @@ allowed='^counter(\.[0-9]+)?$'
 for object in $(find "$build" -path '*/heed.dir/src/*' -name '*.c.o' 2>/dev/null); do
   objdump -t "$object" | awk '($4 == ".data" || $4 == ".bss" || $3 == ".data" || $3 == ".bss" || $4 ~ /^\.(data|bss)\.[^r]/) && $NF !~ /^\./ {print $NF}' |
     grep -vE "$allowed" | sed "s|^|$(basename "$object"):|"
-done >"${TMPDIR:-/tmp}/heed-globals.$$"
-empty "writable globals" "$(tr '\n' ' ' <"${TMPDIR:-/tmp}/heed-globals.$$")"
-rm -f "${TMPDIR:-/tmp}/heed-globals.$$"
+done >"$work/globals"
+empty "writable globals" "$(tr '\n' ' ' <"$work/globals")"
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ -n "${HEED_TEST_COUNTS:-}" ] && echo "$passed $failed $skipped" >>"$HEED_TEST_COUNTS"
-[ $failed = 0 ]
+finish
