@@ -42,7 +42,7 @@ static int build_and_probe(const char *cache, bool own_cache, bool *from_disk)
     struct problem problem;
     char reason[256] = "";
     const heed_context_options options = {.struct_size = sizeof options, .num_threads = 1, .cache_dir = cache};
-    const heed_desc desc = {.struct_size = sizeof desc, .q_heads = 4, .kv_heads = 2, .head_dim = 32, .flags = HEED_WRITE_LSE};
+    const heed_desc desc = {.struct_size = sizeof desc, .q_heads = 4, .kv_heads = 2, .head_dim = 32, .rope_dim = 32};
     const struct kernel_row *row = cl_rows;
     if (heed_context_create(&options, &context) != HEED_OK) return 1;
     const int32_t device = cl_test_device(context);
@@ -51,8 +51,8 @@ static int build_and_probe(const char *cache, bool own_cache, bool *from_disk)
     struct cl_device *d = cl_device_of(inside);
     d->own_cache = own_cache;
     d->own_tuning.limit = 600; /* sixteen share the processors */
-    while (strcmp(row->name, "opencl.merge")) row++;
-    if (cl_admit(inside, &problem, row, KIND_MERGE, reason, sizeof reason) != HEED_OK) return 3;
+    while (strcmp(row->name, "opencl.rotate")) row++; /* of one of the smallest programs */
+    if (cl_admit(inside, &problem, row, KIND_ROTATE, reason, sizeof reason) != HEED_OK) return 3;
     *from_disk = d->programs && d->programs->from_disk;
     heed_context_destroy(context);
     return FINE;

@@ -32,7 +32,7 @@ else
   skip symbols "no shared library in $build"
 fi
 
-isa=$(find "$build" -path '*/heed.dir/*' -name 'isa_*.c.o' 2>/dev/null)
+isa=$(find "$build" -path '*/heed_objects.dir/*' -name 'isa_*.c.o' 2>/dev/null)
 for object in $isa; do
   name=$(basename "$object")
   symbols=$(nm --defined-only --extern-only "$object" | awk '{print $3}')
@@ -45,7 +45,7 @@ done
 # Writable memory of the library: only what is listed here, each with its reason.
 #   counter      opencl/cache.c: an atomic number in the names of temporary files
 allowed='^counter(\.[0-9]+)?$'
-for object in $(find "$build" -path '*/heed.dir/src/*' -name '*.c.o' 2>/dev/null); do
+for object in $(find "$build" -path '*/heed_objects.dir/src/*' -name '*.c.o' 2>/dev/null); do
   objdump -t "$object" | awk '($4 == ".data" || $4 == ".bss" || $3 == ".data" || $3 == ".bss" || $4 ~ /^\.(data|bss)\.[^r]/) && $NF !~ /^\./ {print $NF}' |
     grep -vE "$allowed" | sed "s|^|$(basename "$object"):|"
 done >"$work/globals"
