@@ -30,6 +30,7 @@ struct panel {
     int vectors, width;     /* width = vectors * VW rows, of which `rows` are real */
     int rows, first;        /* first: number of row 0 in the pass */
     float *q, *o;           /* [cells of head_dim][width], [v_head_dim][width] */
+    ptrdiff_t few;          /* > 0: panel_few.inc.h's, and o is [rows][few] */
     float *m, *l;           /* [width] running maximum and sum */
     int32_t begin_min, begin_max, end_min, end_max; /* of the rows' visible ranges; empty rows count in end_min alone */
     int32_t begin[PANEL_VECTORS], end[PANEL_VECTORS]; /* by vector: smallest begin, largest end; INT32_MAX, 0 where no row sees a key */
@@ -160,6 +161,8 @@ PANEL_FUNCTIONS(4, 6)
 PANEL_FUNCTIONS(2, 6)
 #endif
 
+#include "panel_few.inc.h"
+
 /* k: row of key x. */
 static void score_keys(const struct panel *a, const struct panel_work *w, struct lanes lanes, const float *k, ptrdiff_t step, int x, int keys,
                        int dim)
@@ -167,6 +170,10 @@ static void score_keys(const struct panel *a, const struct panel_work *w, struct
     const int lane = lanes.first * VW, vectors = lanes.end - lanes.first, cells = cells_of(dim);
     const float *q = a->q + lane;
     float *p = w->p + (ptrdiff_t)x * a->width + lane, *top = w->top + lane;
+    if (a->few) {
+        if (vectors == 1) score_few(q, a->width, a->rows, k, step, keys, dim, p, top);
+        return;
+    }
     if (vectors == 1) score_keys_1(q, a->width, k, step, keys, cells, w->scale, p, top);
     if (vectors == 2) score_keys_2(q, a->width, k, step, keys, cells, w->scale, p, top);
 #if VEC_REGISTERS == 32
@@ -181,6 +188,10 @@ static void value_dims(const struct panel *a, const struct panel_work *w, struct
 {
     const int lane = lanes.first * VW, vectors = lanes.end - lanes.first, cells = cells_of(keys);
     const float *p = w->p + (ptrdiff_t)(x / CELL) * a->width + lane, *fade = w->fade + lane;
+    if (a->few) {
+        if (vectors == 1) value_few(a->o + d, a->few, a->rows, v + d, step, p, a->width, keys, dim, fade);
+        return;
+    }
     float *o = a->o + (ptrdiff_t)d * a->width + lane;
     if (vectors == 1) value_dims_1(o, a->width, v + d, step, p, cells, dim, fade);
     if (vectors == 2) value_dims_2(o, a->width, v + d, step, p, cells, dim, fade);
@@ -193,6 +204,10 @@ static void value_dims(const struct panel *a, const struct panel_work *w, struct
 /* The same where V holds NaN or infinity: a weight of -0 marks a hidden key, which takes no part (0 * NaN would be NaN). Rare, so plain. */
 static void value_select(const struct panel *a, const struct panel_work *w, const float *v, ptrdiff_t step, int keys, int dim)
 {
+    if (a->few) {
+        value_select_few(a->o, a->few, a->rows, v, step, w->p, a->width, keys, dim, w->fade);
+        return;
+    }
     for (int d = 0; d < dim; d++)
         for (int c = 0; c < a->width; c += VW) {
             vf acc = vmul(vload(a->o + (size_t)d * (size_t)a->width + c), vload(w->fade + c));

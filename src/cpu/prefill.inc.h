@@ -140,6 +140,7 @@ static void start_pass(struct prefill_pass *pass, const struct work_item *item, 
         a->rows = min_int(PANEL_ROWS, rows - r);
         a->vectors = (a->rows + VW - 1) / VW;
         a->width = a->vectors * VW;
+        a->few = a->rows <= FEW_MOST && pass->p->v_head_dim >= VW ? few_step(pass->p->v_head_dim) : 0; /* then o has room for whole vectors */
         start_panel(pass, a);
     }
 }
@@ -155,7 +156,7 @@ static struct prefill_span span_of(const struct panel *a, int32_t block)
 }
 
 /* Keys, keys at an edge, dimensions per step: whole tiles. Panels of two vectors are narrow enough without. */
-enum { KEY_STEP = 24, EDGE_STEP = PANEL_VECTORS == 4 ? 12 : PANEL_KEYS, DIM_STEP = 48 };
+enum { KEY_STEP = 24, EDGE_STEP = PANEL_VECTORS == 4 ? 12 : PANEL_KEYS, DIM_STEP = 48, FEW_STEP = 48, FEW_DIMS = 8 * VW };
 
 /* Keys [j0, j1) of the next block, to be brought near while this one is worked on; a step's share at a time. */
 struct prefill_ahead {
@@ -184,7 +185,7 @@ static struct lanes lanes_of(const struct panel *a, int32_t j0, int32_t j1)
 /* Scores of one step after the other; those of vectors that see nothing of a step stay garbage till hide_by_position(). */
 static void score_span(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, const struct prefill_ahead *ahead)
 {
-    const int keys = span->j1 - span->j0, size = is_partial(span) ? EDGE_STEP : KEY_STEP;
+    const int keys = span->j1 - span->j0, size = span->a->few ? FEW_STEP : is_partial(span) ? EDGE_STEP : KEY_STEP;
     for (int x = 0; x < keys; x += size) {
         const int n = min_int(size, keys - x);
         const struct lanes lanes = lanes_of(span->a, span->j0 + x, span->j0 + x + n);
@@ -197,9 +198,9 @@ static void score_span(const struct prefill_pass *pass, const struct prefill_spa
 static void value_span(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block v, const struct prefill_ahead *ahead)
 {
     const struct panel *a = span->a;
-    const int keys = span->j1 - span->j0, dim = pass->p->v_head_dim;
+    const int keys = span->j1 - span->j0, dim = pass->p->v_head_dim, size = a->few ? FEW_DIMS : DIM_STEP;
     for (int x = 0, end; x < keys; x = end) {
-        end = is_partial(span) ? min_int(x + EDGE_STEP, keys) : keys;
+        end = is_partial(span) && !a->few ? min_int(x + EDGE_STEP, keys) : keys;
         const struct lanes lanes = lanes_of(a, span->j0 + x, span->j0 + end);
         while (end < keys) {
             const int next = min_int(end + EDGE_STEP, keys);
@@ -207,9 +208,9 @@ static void value_span(const struct prefill_pass *pass, const struct prefill_spa
             if (more.first != lanes.first || more.end != lanes.end) break;
             end = next;
         }
-        for (int d = 0; d < dim; d += DIM_STEP) {
-            if (x == 0) prefetch_step(pass, ahead, ahead->v, d / DIM_STEP, (dim + DIM_STEP - 1) / DIM_STEP);
-            value_dims(a, &pass->work, lanes, v.data + x / CELL * v.step, v.step, x, end - x, d, min_int(DIM_STEP, dim - d));
+        for (int d = 0; d < dim; d += size) {
+            if (x == 0) prefetch_step(pass, ahead, ahead->v, d / size, (dim + size - 1) / size);
+            value_dims(a, &pass->work, lanes, v.data + x / CELL * v.step, v.step, x, end - x, d, min_int(size, dim - d));
         }
         for (int c = lanes.first; c < lanes.end; c++) vstore(pass->work.fade + c * VW, vset1(1));
     }
@@ -305,7 +306,10 @@ static void finish_vector(const struct prefill_pass *pass, const struct panel *a
             *(float *)query_row(&pass->call->lse, pass->s, pass->b, pass->head[n], pass->query[n]) = lse_of(p, lse_m[r], lse_l[r]);
     }
     l = vselect(veq(l, vset1(0)), vset1(1), l);
-    transpose_outputs(p->o_type, rows, count, p->v_head_dim, a->o + c, a->width, factor, l);
+    if (a->few)
+        scale_outputs(p->o_type, rows, count, p->v_head_dim, a->o, a->few, factor, l);
+    else
+        transpose_outputs(p->o_type, rows, count, p->v_head_dim, a->o + c, a->width, factor, l);
 }
 
 static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)

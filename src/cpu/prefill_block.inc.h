@@ -50,6 +50,19 @@ static void transpose_outputs(heed_type type, unsigned char *const rows[VW], int
     }
 }
 
+/* The same where O lies in rows, `step` floats apart. */
+static void scale_outputs(heed_type type, unsigned char *const rows[VW], int count, int32_t dim, const float *o, ptrdiff_t step, vf factor, vf l)
+{
+    float by[VW], through[VW];
+    vstore(by, factor);
+    vstore(through, l);
+    for (int r = 0; r < count; r++)
+        for (int32_t i = 0; i < dim; i += VW) {
+            const vf x = vadd(vdiv(vmul(vload(o + r * step + i), vset1(by[r])), vset1(through[r])), vset1(0));
+            store_float(type, rows[r], i, x, min_int(VW, dim - i));
+        }
+}
+
 /* A tensor of keys, and how one of its blocks is read. */
 struct key_source {
     const struct view *rows, *scales;
