@@ -57,7 +57,11 @@ static inline void copy_chunk(mu_address to, global const uchar *row, int chunk,
     MU_UNROLL for (int n = 0; n < 4; n++)
     {
         const uint low = 2 * n < left ? AT(ushort, row)[chunk * 8 + 2 * n] : 0, high = 2 * n + 1 < left ? AT(ushort, row)[chunk * 8 + 2 * n + 1] : 0;
+#ifdef MUTANT_cl_matrix_unaligned
+        pair[n] = high | low << 16;
+#else
         pair[n] = low | high << 16;
+#endif
     }
     mu_store16(to, (uint4)(pair[0], pair[1], pair[2], pair[3]));
 }

@@ -3,6 +3,7 @@
  * file asks for. The emulated unit has the layouts, the swizzle, the ring and the masks of the real one. More lines: script/gpu_check.
  */
 #include "counting.h"
+#include <math.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -95,4 +96,105 @@ Test(opencl_matrix, bf16_agrees) { agree("opencl.prefill_matrix_bf16", "hq2 hk1 
 Test(opencl_matrix, f16_agrees)
 {
     agree("opencl.prefill_matrix_f16", "b2 hq2 hk1 d40 dv24 q21 kv50 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse");
+}
+
+/* ---- bits ------------------------------------------------------------------------ */
+
+enum { Q_LEN = 19, KV_LEN = 33, HEADS = 2, DIM = 32, ROOM = KV_LEN * HEADS * DIM + 1, BF16_NAN = 0x7fc1, BF16_INFINITY = 0x7f80, BF16_MINUS = 0xff80 };
+
+/* The line of bf16_agrees, so that the compiled program is the same one. Query i sees keys up to i + 14. */
+struct case_of_bits {
+    _Alignas(64) uint16_t q[ROOM];
+    _Alignas(64) uint16_t k[ROOM];
+    _Alignas(64) uint16_t v[ROOM];
+    _Alignas(64) uint16_t o[ROOM];
+    float lse[Q_LEN * HEADS];
+};
+
+static heed_tensor rows_of(uint16_t *data, int32_t tokens, int32_t heads)
+{
+    return (heed_tensor){.data = data, .bytes = (uint64_t)tokens * (uint64_t)heads * DIM * 2, .head_stride = DIM, .token_stride = heads * DIM,
+                         .batch_stride = (int64_t)tokens * heads * DIM};
+}
+
+/* shift: elements between the arrays' beginning and the tensors', so that no row lies at a multiple of 16 bytes. */
+static void run_bits(heed_context *context, struct case_of_bits *x, int shift)
+{
+    const heed_desc desc = {.struct_size = sizeof desc, .q_heads = HEADS, .kv_heads = 1, .head_dim = DIM, .q_type = HEED_BF16, .k_type = HEED_BF16,
+                            .v_type = HEED_BF16, .o_type = HEED_BF16, .flags = HEED_CAUSAL | HEED_WRITE_LSE};
+    const heed_lengths lengths = {.struct_size = sizeof lengths, .batch = 1, .q_len = Q_LEN, .kv_len = KV_LEN};
+    const heed_tensors tensors = {.struct_size = sizeof tensors, .q = rows_of(x->q + shift, Q_LEN, HEADS), .k = rows_of(x->k + shift, KV_LEN, 1),
+                                  .v = rows_of(x->v + shift, KV_LEN, 1), .o = rows_of(x->o + shift, Q_LEN, HEADS),
+                                  .lse = {.data = x->lse, .bytes = sizeof x->lse, .head_stride = 1, .token_stride = HEADS, .batch_stride = Q_LEN * HEADS}};
+    heed_plan *plan = NULL;
+    heed_batch *batch = NULL;
+    cr_assert_eq(heed_plan_create(context, 1, &desc, "opencl.prefill_matrix_bf16", &plan), HEED_OK, "%s", heed_error_message());
+    cr_assert_eq(heed_batch_create(plan, &lengths, &batch), HEED_OK, "%s", heed_error_message());
+    cr_assert_eq(heed_batch_workspace_size(batch), 0);
+    cr_assert_eq(heed_run(plan, batch, &tensors, NULL), HEED_OK, "%s", heed_error_message());
+    heed_batch_destroy(batch);
+    heed_plan_destroy(plan);
+}
+
+static void fill_bits(struct case_of_bits *x)
+{
+    struct random random = {7};
+    uint16_t *const all[] = {x->q, x->k, x->v};
+    for (int n = 0; n < 3; n++)
+        for (int c = 0; c < ROOM; c++) {
+            const float value = (float)random_normal(&random);
+            uint32_t bits;
+            memcpy(&bits, &value, sizeof bits);
+            all[n][c] = (uint16_t)(bits >> 16);
+        }
+}
+
+/* NaN and infinity in V and K reach exactly those elements that see them; everything else keeps its bits, although it shares tiles with them. */
+static void hidden_keys(const struct case_of_bits *plain, const struct case_of_bits *spoilt, struct counts *counts)
+{
+    bool good = true;
+    for (int i = 0; i < Q_LEN; i++)
+        for (int h = 0; h < HEADS; h++)
+            for (int d = 0; d < DIM; d++) {
+                const int at = (i * HEADS + h) * DIM + d, last = i + KV_LEN - Q_LEN;
+                const uint16_t got = spoilt->o[at], size = got & 0x7fff;
+                if (last >= 32) good = good && size > 0x7f80;                            /* a score is NaN */
+                else if (last >= 20 && d == 0) good = good && size > 0x7f80;             /* a value is NaN */
+                else if (last >= 25 && d == 1) good = good && size > 0x7f80;             /* infinity and -infinity */
+                else if (last >= 20 && d == 1) good = good && got == BF16_INFINITY;
+                else if (last >= 20 && d == 2) good = good && got == BF16_MINUS;
+                else good = good && got == plain->o[at];
+            }
+    for (int i = 0; i < Q_LEN - 1; i++) good = good && !memcmp(&plain->lse[i * HEADS], &spoilt->lse[i * HEADS], sizeof(float) * HEADS);
+    count_check(counts, good, "NaN and infinity in keys change what sees them and no other bit");
+}
+
+Test(opencl_matrix, bits_of_rows_depend_on_what_they_see)
+{
+    char path[] = "/tmp/heed-tuning-XXXXXX";
+    static struct case_of_bits plain, spoilt, shifted;
+    struct counts counts = {0};
+    heed_device_info info = {.struct_size = sizeof info};
+    if (!test_wants_device("opencl")) return;
+    heed_context *context = emulated(path);
+    if (!context) return;
+    cr_assert_eq(heed_device_get_info(context, 1, &info), HEED_OK);
+    if (!strcmp(info.family, "pocl-cpu")) { /* works on the caller's memory */
+        fill_bits(&plain);
+        shifted = spoilt = plain;
+        spoilt.v[20 * DIM] = BF16_NAN;
+        spoilt.v[20 * DIM + 1] = BF16_INFINITY;
+        spoilt.v[20 * DIM + 2] = BF16_MINUS;
+        spoilt.v[25 * DIM + 1] = BF16_MINUS;
+        for (int d = 0; d < DIM; d++) spoilt.k[32 * DIM + d] = BF16_NAN;
+        for (int n = ROOM - 1; n > 0; n--) shifted.q[n] = plain.q[n - 1], shifted.k[n] = plain.k[n - 1], shifted.v[n] = plain.v[n - 1];
+        run_bits(context, &plain, 0);
+        run_bits(context, &spoilt, 0);
+        run_bits(context, &shifted, 1);
+        hidden_keys(&plain, &spoilt, &counts);
+        count_check(&counts, !memcmp(plain.o, shifted.o + 1, sizeof plain.o - 2 * sizeof *plain.o) && !memcmp(plain.lse, shifted.lse, sizeof plain.lse),
+                    "rows at any address give the same bits");
+    }
+    heed_context_destroy(context);
+    count_end(&counts);
 }
