@@ -75,7 +75,7 @@ heed_status cl_step_prepare(struct cl_device *device, const struct problem *prob
     size_t local[2];
     heed_status status = prepare(device, problem, row, step);
     cl_local(device, row, problem, local);
-    if (status != HEED_UNSUPPORTED || local[0] * local[1] >= step->local[0] * step->local[1]) return status;
+    if (status != HEED_UNSUPPORTED || local[0] * local[1] >= step->local[0] * step->local[1] || MUTANT(cl_group_kept)) return status;
     cl_program_drop(device, step->program); /* its kernel takes smaller groups, and the row can do with them */
     step->program = NULL;
     return prepare(device, problem, row, step);

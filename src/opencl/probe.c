@@ -108,6 +108,10 @@ float cl_pair_seconds(struct cl_device *device, const struct kernel_row *row, co
 
 /* ---- the thread ---------------------------------------------------------------------- */
 
+/* How long a verdict is kept: not at all (a passing lack of memory); by this context (a limit that the driver names may be another one tomorrow, by
+ * a variable that it reads); on disk. */
+enum lasting { PASSING, HERE, ON_DISK };
+
 /* Shared by the thread and by who waits for it; the last one frees it. */
 struct probe {
     atomic_int refs;
@@ -119,7 +123,7 @@ struct probe {
     pthread_cond_t ended_signal;
     bool ended;
     heed_status status;
-    bool lasting;              /* a verdict to keep; not a passing lack of memory */
+    enum lasting lasting;
     float work_seconds;
     char message[4096];
 };
@@ -141,7 +145,9 @@ static void *probe_thread(void *argument)
     const heed_status status = probe_case(device, &probe->problem, probe->row, probe->kind, &work_seconds, &wrong);
     pthread_mutex_lock(&probe->lock);
     probe->status = status;
-    probe->lasting = status == HEED_OK || status == HEED_BUILD_FAILED || status == HEED_UNSUPPORTED || wrong; /* UNSUPPORTED: by a limit */
+    probe->lasting = PASSING;
+    if (status == HEED_UNSUPPORTED && !MUTANT(cl_limits_forgotten)) probe->lasting = HERE;
+    if (status == HEED_OK || status == HEED_BUILD_FAILED || wrong) probe->lasting = ON_DISK;
     probe->work_seconds = work_seconds;
     if (status != HEED_OK) snprintf(probe->message, sizeof probe->message, "%s", heed_error_message());
     probe->ended = true;
@@ -190,7 +196,7 @@ static int limit_seconds(const struct cl_device *device)
 }
 
 /* Waits for the end or the limit; message and status are the probe's. */
-static heed_status probe_wait(struct probe *probe, bool *lasting, float *work_seconds)
+static heed_status probe_wait(struct probe *probe, enum lasting *lasting, float *work_seconds)
 {
     struct timespec end;
     int error = 0;
@@ -200,7 +206,7 @@ static heed_status probe_wait(struct probe *probe, bool *lasting, float *work_se
     pthread_mutex_lock(&probe->lock);
     while (!probe->ended && error == 0) error = pthread_cond_timedwait(&probe->ended_signal, &probe->lock, &end);
     heed_status status = HEED_UNSUPPORTED;
-    *lasting = true;
+    *lasting = ON_DISK;
     if (probe->ended) {
         status = probe->status;
         *lasting = probe->lasting;
@@ -272,16 +278,16 @@ static heed_status judge(struct device *device, const struct problem *problem, c
                          struct known *known)
 {
     struct cl_device *d = cl_device_of(device);
-    bool lasting = false;
+    enum lasting lasting = PASSING;
     struct probe *probe = probe_start(d, problem, row, kind);
     if (!probe) return fail(HEED_OUT_OF_MEMORY, "no thread for the probe of %s", row->name);
     const heed_status status = probe_wait(probe, &lasting, &known->work_seconds);
     probe_drop(probe);
     known->status = (uint32_t)status;
     if (status != HEED_OK) first_line(heed_error_message(), known->reason, sizeof known->reason);
-    if (lasting) {
+    if (lasting != PASSING) {
         remember(d, known);
-        cl_cache_store(&d->services, known->key, "verdict", known, sizeof *known);
+        if (lasting == ON_DISK) cl_cache_store(&d->services, known->key, "verdict", known, sizeof *known);
         if (status != HEED_OK) note_refusal(device, row, known->reason);
     }
     return status;
