@@ -1,23 +1,11 @@
 #!/usr/bin/env bash
 # Two benches side by side: script/compare on made files whose verdicts are known, Welch's test on data whose t, degrees of freedom and p are in textbooks;
 # heed bench --plot with and without gnuplot; the warning on a busy machine.   HEED_BUILD names the build folder.
-set -uo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/shell_rig.sh"
 heed=$(realpath "${HEED_BUILD:-build/release}")/heed
 compare=${HEED_COMPARE:-script/compare}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-unset HEED_DEVICE HEED_CPU HEED_THREADS
 export HEED_CACHE_DIR=$work/cache
-passed=0 failed=0 skipped=0
-
-good() { # STATUS NAME
-  if [ "$1" = 0 ]; then passed=$((passed + 1)); else
-    failed=$((failed + 1))
-    echo "FAIL $2"
-    head -20 "$work/log"
-  fi
-}
+shows=("$work/log") lines=20
 
 python3 - "$work" <<'PYTHON'
 import json, random, sys
@@ -45,73 +33,72 @@ python3 -c "
 import json, sys
 r = json.load(open(sys.argv[1]))[0]
 assert abs(r['t'] + 1.8608) < 5e-5 and abs(r['freedom'] - 17.776) < 5e-4 and abs(r['p'] - 0.07939) < 5e-6, r" "$work/sleep" 2>"$work/log"
-good $? "Welch's test on the sleep data"
+verdict $? "Welch's test on the sleep data"
 
-verdict() { # PROBLEM VERDICT
+row_is() { # PROBLEM VERDICT
   grep -E ", $1\$" "$work/table" | grep -qF "  $2  "
-  good $? "$1 is $2"
+  verdict $? "$1 is $2"
 }
 "$compare" "$work/a.json" "$work/b.json" >"$work/table" 2>"$work/err"
 [ $? = 1 ]
-good $? "exit code 1 where a row is slower"
+verdict $? "exit code 1 where a row is slower"
 cp "$work/table" "$work/log"
-verdict same "noise (chance) "
-verdict faster "faster         "
-verdict slower "slower         "
-verdict small "noise (small)  "
-verdict machine "noise (machine)"
-verdict bare "no samples     "
-verdict still "noise (chance) "
+row_is same "noise (chance) "
+row_is faster "faster         "
+row_is slower "slower         "
+row_is small "noise (small)  "
+row_is machine "noise (machine)"
+row_is bare "no samples     "
+row_is still "noise (chance) "
 grep -qx "1 faster, 1 slower, 4 noise" "$work/table"
-good $? "the sums"
+verdict $? "the sums"
 grep -q "a.json: 1 row without a partner" "$work/err" && grep -q "b.json: 1 row without a partner" "$work/err"
-good $? "rows without a partner"
+verdict $? "rows without a partner"
 "$compare" "$work/b.json" "$work/a.json" --least 0.5 >"$work/table" 2>"$work/err"
-verdict small "faster         "
-verdict slower "faster         "
+row_is small "faster         "
+row_is slower "faster         "
 "$compare" "$work/a.json" "$work/a.json" >"$work/table" 2>"$work/err" && grep -q "0 faster, 0 slower" "$work/table"
-good $? "the same file twice is noise, exit code 0"
+verdict $? "the same file twice is noise, exit code 0"
 "$compare" "$work/a.json" "$work/busy.json" 2>&1 >"$work/table" | grep -q "machine was busy (load 7.5)"
-good $? "a busy machine is named"
+verdict $? "a busy machine is named"
 for arguments in "$work/a.json" "$work/a.json $work/none.json" "$work/a.json $work/other.json" "$work/a.json tests/test_compare.sh" "--fly $work/a.json $work/b.json"; do
   # shellcheck disable=SC2086
   "$compare" $arguments >"$work/log" 2>&1
   [ $? = 2 ]
-  good $? "exit code 2: $arguments"
+  verdict $? "exit code 2: $arguments"
 done
 
 # ---- heed bench: two runs that compare can read, and its picture
 problems=("hq2 d32 q1 kv64" "hq2 d32 q1 kv128" "hq2 d32 q8 causal")
 (cd "$work" && "$heed" bench --device cpu --threads 1 --plot curves.svg --save one.json "${problems[@]}") >"$work/log" 2>&1
-good $? "heed bench --plot"
+verdict $? "heed bench --plot"
 "$compare" "$work/one.json" "$work/one.json" >"$work/log" 2>&1 && grep -qx "0 faster, 0 slower, 3 noise" "$work/log"
-good $? "compare reads what heed bench saves"
+verdict $? "compare reads what heed bench saves"
 python3 -c "
 import json, sys
 for row in json.load(open(sys.argv[1])):
     n = len(row['samples_ms'])
     assert 2 <= n <= 20 and abs(sum(row['samples_ms']) / n - row['ms_mean']) < 0.05 * row['ms_mean'], row
     assert row['ms_min'] <= row['ms_mean'] <= row['ms_max'] and row['load'] >= 0" "$work/one.json" 2>"$work/log"
-good $? "samples and their mean"
+verdict $? "samples and their mean"
 cp "$work/curves.dat" "$work/log"
 [ "$(grep -c '^# cpu: ' "$work/curves.dat")" = 2 ] && grep -q '^# cpu: hq2 d32 q1$' "$work/curves.dat" && grep -q '^# cpu: hq2 d32 causal q=kv$' "$work/curves.dat"
-good $? "two curves: decode over two caches, and a square"
+verdict $? "two curves: decode over two caches, and a square"
 [ "$(grep -c '^[0-9]' "$work/curves.dat")" = 3 ] && grep -q "index 1 using 1:2" "$work/curves.gp" && grep -q "1:5" "$work/curves.gp"
-good $? "three points, time and share of the roof"
+verdict $? "three points, time and share of the roof"
 if command -v gnuplot >/dev/null; then
   grep -q "GNUPLOT" "$work/curves.svg"
-  good $? "drawn by gnuplot"
+  verdict $? "drawn by gnuplot"
 else
-  echo "skipped: compare: gnuplot is not installed"
-  skipped=$((skipped + 1))
+  skip compare "gnuplot is not installed"
 fi
 mkdir "$work/bin"
 ln -s "$(command -v python3)" "$work/bin/"
 (cd "$work" && PATH=$work/bin "$heed" bench --device cpu --threads 1 --plot bars.svg "hq2 d32 q1 kv64") >"$work/log" 2>&1 && grep -q "gnuplot is not here" "$work/log" && grep -q "<rect x=" "$work/bars.svg"
-good $? "without gnuplot: bars, and the numbers for it"
+verdict $? "without gnuplot: bars, and the numbers for it"
 "$heed" bench --device cpu --plot "$work/curves.txt" "hq2 d32 q1 kv64" >"$work/log" 2>&1
 [ $? = 2 ] && grep -q "should end in" "$work/log"
-good $? "another ending is refused before anything is timed"
+verdict $? "another ending is refused before anything is timed"
 
 # ---- a busy machine: as many idle loops as there are CPUs, and one more
 spinners=()
@@ -125,12 +112,9 @@ kill "${spinners[@]}"
 wait 2>/dev/null
 if [ -r /proc/loadavg ]; then
   grep -q "the machine is busy: load" "$work/log"
-  good $? "a warning when others run"
+  verdict $? "a warning when others run"
 else
-  echo "skipped: compare: no /proc/loadavg"
-  skipped=$((skipped + 1))
+  skip compare "no /proc/loadavg"
 fi
 
-[ -n "${HEED_TEST_COUNTS:-}" ] && echo "$passed $failed $skipped" >>"$HEED_TEST_COUNTS"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish

@@ -10,22 +10,11 @@
 #   python     run where the module is installed, else read
 # and pictures in doc/ are what `heed show` draws; links lead somewhere; every place says the same version; the examples run. A fence without a word is a text; it must not look like a command.
 #   HEED_BUILD names the build folder; HEED_DOCUMENTS_TREE another copy of the documents (to see the tests fail).
-set -uo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/shell_rig.sh"
 top=$PWD
 build=$(realpath "${HEED_BUILD:-build/release}")
 tree=${HEED_DOCUMENTS_TREE:-$top}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-passed=0 failed=0 skipped=0
-
-good() { # STATUS NAME
-  if [ "$1" = 0 ]; then passed=$((passed + 1)); else
-    failed=$((failed + 1))
-    echo "FAIL $2"
-    head -15 "$work/log"
-  fi
-}
+shows=("$work/log") lines=20
 
 # A place to run commands in.
 mkdir -p "$work/here/build" "$work/home" "$work/bin"
@@ -41,7 +30,6 @@ ln -s "$build/heed" "$work/bin/heed"
 printf '#!/bin/sh\ncase "$*" in *--preset*) cd "%s" ;; esac\nexec "%s" "$@"\n' "$top" "$(command -v cmake)" >"$work/bin/cmake"
 chmod +x "$work/bin/cmake"
 export PATH=$work/bin:$PATH HEED_CACHE_DIR=${HEED_CACHE_DIR:-$work/cache}
-unset HEED_DEVICE HEED_CPU HEED_THREADS
 
 library=$(ls "$build"/libheed.so "$build"/libheed.a 2>/dev/null | head -1)
 libraries="-lm -lpthread"
@@ -60,29 +48,29 @@ block() { # PLACE WORDS FILE
     c)
       if grep -q 'int main(' "$file"; then
         program "$file"
-        good $? "$place: a program"
+        verdict $? "$place: a program"
       else
         python3 - "$file" "$tree"/examples/*.c 2>"$work/log" <<'PYTHON'
 import sys
 piece = open(sys.argv[1]).read()
 if not any(piece in open(name).read() for name in sys.argv[2:]): sys.exit("this is in no file of examples/:\n" + piece)
 PYTHON
-        good $? "$place: a piece of a program"
+        verdict $? "$place: a piece of a program"
       fi ;;
     sh) (cd "$work/here" && HOME=$work/home bash -euo pipefail "$file") >"$work/log" 2>&1 </dev/null
-      good $? "$place: commands" ;;
+      verdict $? "$place: commands" ;;
     "sh slow")
       if [ "${HEED_DOCUMENTS:-}" = full ]; then
         (cd "$work/here" && HOME=$work/home bash -euo pipefail "$file") >"$work/log" 2>&1 </dev/null
-        good $? "$place: slow commands"
+        verdict $? "$place: slow commands"
       else
         bash -n "$file" 2>"$work/log"
-        good $? "$place: slow commands, read only"
+        verdict $? "$place: slow commands, read only"
       fi ;;
     "sh ci")
       for script in $(grep -oE '(^|[ `])script/[a-z_]+' "$file"); do
         [ -x "$script" ]
-        good $? "$place: $script"
+        verdict $? "$place: $script"
       done ;;
     console)
       (cd "$work/here" && grep '^\$ ' "$file" | sed 's/^\$ //' | while IFS= read -r command; do
@@ -90,18 +78,18 @@ PYTHON
         HOME=$work/home bash -c "$command" </dev/null 2>>"$work/log"
       done) >"$work/got"
       diff -Z "$file" "$work/got" >"$work/log"
-      good $? "$place: what a command prints" ;;
+      verdict $? "$place: what a command prints" ;;
     cmake)
       while read -r line; do grep -qE "^ *${line//[()]/.}" tests/consumer/CMakeLists.txt || echo "$line"; done <"$file" >"$work/log"
       [ ! -s "$work/log" ]
-      good $? "$place: lines of tests/consumer" ;;
+      verdict $? "$place: lines of tests/consumer" ;;
     python) # the module is installed by script/python's own environment, if at all; here its grammar
       if python3 -c 'import heed, numpy' 2>/dev/null; then python3 "$file" >"$work/log" 2>&1; else python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$file" 2>"$work/log"; fi
-      good $? "$place: a program in Python" ;;
+      verdict $? "$place: a program in Python" ;;
     "" | text | json)
       ! grep -q '^ *\$ ' "$file"
-      good $? "$place: a text that looks like a command" ;;
-    *) good 1 "$place: what is a block \"$words\"?" ;;
+      verdict $? "$place: a text that looks like a command" ;;
+    *) verdict 1 "$place: what is a block \"$words\"?" ;;
   esac
 }
 
@@ -115,7 +103,7 @@ for document in "${documents[@]}"; do
     /^ *```$/ && inside {inside = 0; close(n ".block"); next}
     inside {print substr($0, indent + 1) > (n ".block")}
     END {exit inside}' "$document"
-  good $? "${document#"$tree"/}: a fence is not closed"
+  verdict $? "${document#"$tree"/}: a fence is not closed"
   for file in "$work/blocks"/*.block; do
     [ -e "$file" ] || continue
     line=$(basename "$file" .block)
@@ -149,35 +137,33 @@ def pixels(name):
     return w, h, rows
 assert pixels(sys.argv[1]) == pixels(sys.argv[2]), "another picture"
 PYTHON
-  good $? "doc/$(basename "$picture") is what heed show draws"
+  verdict $? "doc/$(basename "$picture") is what heed show draws"
 done
 [ "$(ls "$work/here"/lesson_*.png 2>/dev/null | wc -l)" -ge 3 ]
-good $? "the lesson draws its pictures"
+verdict $? "the lesson draws its pictures"
 
 # Links between documents lead somewhere.
 for document in "${documents[@]}"; do
   dead=$(grep -oE '\]\([^)#:]+\)' "$document" | tr -d '()]' | while read -r link; do [ -e "$(dirname "$document")/$link" ] || echo "$link"; done)
   [ -z "$dead" ]
-  good $? "${document#"$tree"/}: dead links: $dead"
+  verdict $? "${document#"$tree"/}: dead links: $dead"
 done
 
 script/release --check >"$work/log" 2>&1
-good $? "every place says the same version"
+verdict $? "every place says the same version"
 
 diff <(grep -hoE '^HEED_API .*' include/heed.h include/heed_opencl.h | grep -oE '\bheed_[a-z0-9_]+\(' | tr -d '(' | sort -u) \
   <(sed -nE 's/^ (heed_[a-z0-9_]+)@.*/\1/p' debian/libheed0.symbols | sort) >"$work/log"
-good $? "debian/libheed0.symbols has the functions of the headers"
+verdict $? "debian/libheed0.symbols has the functions of the headers"
 
 # The examples are run: what the documents quote works.
 for example in "$build"/example_*; do
   [ -x "$example" ] || continue
   case $example in *.d | *.o) continue ;; esac
   (cd "$work" && timeout 120 "$example") >"$work/log" 2>&1 </dev/null
-  good $? "$(basename "$example") runs"
+  verdict $? "$(basename "$example") runs"
 done
 [ -x "$build/example_layouts" ]
-good $? "the examples are built"
+verdict $? "the examples are built"
 
-[ -n "${HEED_TEST_COUNTS:-}" ] && echo "$passed $failed $skipped" >>"$HEED_TEST_COUNTS"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish

@@ -2,56 +2,41 @@
 # Man pages and completions, which the command writes from its own tables: pages without a complaint of mandoc and groff, every option on its verb's
 # page, completions as bash, zsh and fish themselves give them, every word of a problem that is offered is understood, and all of it installed.
 #   HEED_BUILD names the build folder; HEED_MANUAL_OUT another folder of written files (to see the tests fail).
-set -uo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/shell_rig.sh"
 build=${HEED_BUILD:-build/release}
 heed=$build/heed
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 export HEED_CACHE_DIR=$work/cache
-passed=0 failed=0 skipped=0
-
-good() { # STATUS NAME
-  if [ "$1" = 0 ]; then passed=$((passed + 1)); else
-    failed=$((failed + 1))
-    echo "FAIL $2"
-  fi
-}
-
-skip() {
-  echo "skipped: manual: $*"
-  skipped=$((skipped + 1))
-}
+shows=("$work/log") lines=20
 
 out=${HEED_MANUAL_OUT:-$work/out}
 [ -n "${HEED_MANUAL_OUT:-}" ] || cmake "-DHEED=$heed" "-DOUT=$out" -P script/manual.cmake || exit 1
 verbs=$("$heed" help | sed -nE 's/^  ([a-z]+) +.*/\1/p')
-good $(($(wc -w <<<"$verbs") < 8)) "8 verbs at least: $verbs"
+verdict $(($(wc -w <<<"$verbs") < 8)) "8 verbs at least: $verbs"
 
 # ---- man pages
 mandoc=no groff=no
-if command -v mandoc >/dev/null; then mandoc=yes; else skip "mandoc is not installed"; fi
-if [ -e /usr/share/groff/current/tmac/an.tmac ]; then groff=yes; else skip "groff has no man macros here"; fi
+if command -v mandoc >/dev/null; then mandoc=yes; else skip "manual" "mandoc is not installed"; fi
+if [ -e /usr/share/groff/current/tmac/an.tmac ]; then groff=yes; else skip "manual" "groff has no man macros here"; fi
 for page in heed $(sed 's/^/heed-/' <<<"$verbs"); do
   file=$out/man/$page.1
   [ -s "$file" ]
-  good $? "$page.1 is there"
+  verdict $? "$page.1 is there"
   if [ $mandoc = yes ]; then
     complaints=$(mandoc -T lint -W warning "$file" 2>&1)
     [ -z "$complaints" ]
-    good $? "mandoc: $complaints"
+    verdict $? "mandoc: $complaints"
   fi
   if [ $groff = yes ]; then
     complaints=$(groff -ww -man -z "$file" 2>&1)
     [ -z "$complaints" ]
-    good $? "groff: $complaints"
+    verdict $? "groff: $complaints"
   fi
 done
 for verb in $verbs; do
   "$heed" "$verb" --help | sed -nE 's/^  (-., )? *(--[a-z0-9]+).*/\2/p' >"$work/options"
   missing=$(while read -r option; do grep -qF "\\fB${option//-/\\-}\\fR" "$out/man/heed-$verb.1" || echo "$option"; done <"$work/options")
   [ -s "$work/options" ] && [ -z "$missing" ]
-  good $? "options of $verb that are not on its page: $missing"
+  verdict $? "options of $verb that are not on its page: $missing"
 done
 
 # ---- the environment: what the library reads, what the command names, what the README tells
@@ -59,14 +44,14 @@ read_by=$(grep -ohE '"HEED_[A-Z_]+"' src/options.c | tr -d '"' | sort -u)
 named=$("$heed" --help | sed -n 's/^Environment: //p' | tr ' ' '\n' | grep -v '^NO_COLOR$' | sort)
 told=$(grep -oE '^\| HEED_[A-Z_]+' README.md | tr -d '| ' | sort)
 [ -n "$read_by" ] && [ "$read_by" = "$named" ] && [ "$read_by" = "$told" ]
-good $? "environment: read $read_by; in the help $named; in the README $told"
+verdict $? "environment: read $read_by; in the help $named; in the README $told"
 for name in $read_by; do
   grep -q "^\.B $name\$" "$out/man/heed.1"
-  good $? "$name is on the man page"
+  verdict $? "$name is on the man page"
 done
 others=$(grep -lE '\bgetenv\(|secure_getenv\(' src/*.c src/*/*.c | grep -vE 'src/(options|mutant)\.c' | tr '\n' ' ')
 [ -z "$others" ]
-good $? "the environment is read in one room, not in $others"
+verdict $? "the environment is read in one room, not in $others"
 
 # ---- bash, in a shell of its own: the words on the line, what is offered
 offers() { # WANTED WORD...: among the offers for the last word is WANTED ("" = none at all)
@@ -74,7 +59,7 @@ offers() { # WANTED WORD...: among the offers for the last word is WANTED ("" = 
   shift
   got=$(bash --norc -c '. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _heed 2>/dev/null; printf "%s\n" "${COMPREPLY[@]}"' - "$out/bash/heed" "$@")
   if [ -n "$wanted" ]; then grep -qxF -- "$wanted" <<<"$got"; else [ -z "$got" ]; fi
-  good $? "bash: $* gives \"$(tr '\n' ' ' <<<"$got")\", without \"$wanted\""
+  verdict $? "bash: $* gives \"$(tr '\n' ' ' <<<"$got")\", without \"$wanted\""
 }
 
 touch "$work/q file.npy"
@@ -125,17 +110,17 @@ ZSH
   TERM=xterm timeout 60 zsh -f "$work/try.zsh" "$work" "$(realpath "$out")/zsh" >"$work/zsh" 2>&1 </dev/null
   for wanted in "heed check" "--plot" "--color=never" "prefill"; do
     grep -qF -- "$wanted" "$work/zsh"
-    good $? "zsh completes to $wanted: $(tr '\r\n' '  ' <"$work/zsh" | cut -c1-600)"
+    verdict $? "zsh completes to $wanted: $(tr '\r\n' '  ' <"$work/zsh" | cut -c1-600)"
   done
-else skip "zsh is not installed"; fi
+else skip "manual" "zsh is not installed"; fi
 
 if command -v fish >/dev/null; then
   offered() { HOME=$work fish --no-config -c "source $out/fish/heed.fish; complete -C '$1'" 2>&1 | cut -f1; }
   for pair in "heed che|check" "heed bench --dev|--device" "heed bench --device |opencl" "heed show --color |never" "heed check cau|causal" "heed check --kernel cpu.sca|cpu.scalar.decode"; do
     offered "${pair%|*}" | grep -qxF -- "${pair#*|}"
-    good $? "fish: ${pair%|*} gives $(offered "${pair%|*}" | tr '\n' ' ' | cut -c1-200)"
+    verdict $? "fish: ${pair%|*} gives $(offered "${pair%|*}" | tr '\n' ' ' | cut -c1-200)"
   done
-else skip "fish is not installed"; fi
+else skip "manual" "fish is not installed"; fi
 
 # ---- words: each that is offered is understood, beside a problem where it means something
 words=$("$heed" help --words | sed -E 's/   +.*//; s/  .*//')
@@ -156,9 +141,9 @@ for word in $words; do
     *) lines+=("d32 q3 $word") ;;
   esac
 done
-good $((${#lines[@]} < 50)) "50 words at least"
+verdict $((${#lines[@]} < 50)) "50 words at least"
 "$heed" check --device cpu --threads 1 "${lines[@]:0:40}" >"$work/log" 2>&1 && "$heed" check --device cpu --threads 1 "${lines[@]:40}" >>"$work/log" 2>&1
-good $? "a word is not understood: $(grep -aE 'heed:|fail' "$work/log" | head -3)"
+verdict $? "a word is not understood: $(grep -aE 'heed:|fail' "$work/log" | head -3)"
 
 # ---- installed
 if [ -e "$build/cmake_install.cmake" ] && [ -d "$build/manual" ]; then
@@ -166,12 +151,10 @@ if [ -e "$build/cmake_install.cmake" ] && [ -d "$build/manual" ]; then
   for file in share/man/man1/heed.1 share/man/man1/heed-bench.1 share/bash-completion/completions/heed share/zsh/vendor-completions/_heed \
     share/fish/vendor_completions.d/heed.fish bin/heed; do
     [ -s "$work/prefix/$file" ]
-    good $? "cmake --install puts $file"
+    verdict $? "cmake --install puts $file"
   done
   cmp -s "$work/prefix/share/man/man1/heed.1" "$out/man/heed.1"
-  good $? "what is installed is what the command writes"
-else skip "$build has no man pages (cross build?)"; fi
+  verdict $? "what is installed is what the command writes"
+else skip "manual" "$build has no man pages (cross build?)"; fi
 
-[ -n "${HEED_TEST_COUNTS:-}" ] && echo "$passed $failed $skipped" >>"$HEED_TEST_COUNTS"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish
