@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * counting.h - what every test program does with a problem line: count it, and say how to replay it when it fails. Also what the environment
  * asks of the tests: HEED_TEST_FILES (names of problem files), HEED_TEST_DEVICES (cpu, opencl), HEED_TEST_ISAS (scalar, vector, avx2, avx512, best: the
- * CPU rows of these names), HEED_TEST_FIRST (end at the first failure), HEED_TEST_ALL (every line on every OpenCL row, not a sample).
+ * CPU rows of these names), HEED_TEST_FIRST (end at the first failure), HEED_TEST_ALL (every line on every OpenCL row, not a sample;
+ * sixteen processes on the driver's own cache), HEED_TEST_EXHAUSTIVE (every float in test_functions.c).
  */
 #ifndef HEED_COUNTING_H
 #define HEED_COUNTING_H
