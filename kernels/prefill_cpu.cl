@@ -303,8 +303,8 @@ static inline void copy_queries(global const uchar *q, private const long *at, i
 
 /* ---- the work item ------------------------------------------------------------------- */
 
-/* Rows of the item in panels of up to NV vectors; every array is [panels][...][16 * vectors], or [rows]. */
-#define ROWS ((Q_TILE + 15) / 16 * 16)
+/* Rows of the item in panels of up to NV vectors, the last one perhaps not full; every array is [panels][...][16 * vectors], or [rows]. */
+#define ROWS ((Q_TILE + NV * 16 - 1) / (NV * 16) * (NV * 16))
 
 ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
 {
