@@ -252,7 +252,12 @@ static void another_driver(bool own_cache)
     struct rig *r = rig_new(5, 21, 43);
     char cache[] = "/tmp/heed-lies-XXXXXX";
     cr_assert(mkdtemp(cache) != NULL);
-    const struct told first = start(f, r, cache, own_cache), again = start(f, r, cache, own_cache);
+    const struct told first = start(f, r, cache, own_cache);
+    if (!own_cache && first.programs == 0) {
+        folder_drop(cache);
+        cr_skip_test("a program is built in less than a tenth of a second here, and not kept");
+    }
+    const struct told again = start(f, r, cache, own_cache);
     cr_assert(again.verdicts == first.verdicts && again.programs == first.programs, "another key in the second process");
     if (own_cache)
         cr_assert_lt(again.launches, first.launches, "the second process probes again");
