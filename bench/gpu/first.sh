@@ -37,13 +37,13 @@ machine() {
   uname -a
   lscpu | head -20
   for tool in gcc cc cmake ninja make ptxas nvcc ncu python3; do command -v $tool; done
-  find / -xdev \( -path /proc -o -path /sys \) -prune -o \( -name 'libnvidia-opencl*' -o -name 'libnvidia-nvvm*' -o -name 'libnvidia-ptxjit*' -o -name 'libOpenCL.so*' \
-    -o -name '*.icd' -o -name 'libcuda.so*' \) -print
-  find /usr/local/nvidia /usr/lib /usr/lib64 -maxdepth 3 -name 'libnvidia-opencl*' -print # other mounts
   ldconfig -p | grep -iE 'opencl|nvidia'
+  find /etc/OpenCL /usr/local/nvidia /usr/local/cuda* /usr/lib /usr/lib64 -maxdepth 4 \( -name 'libnvidia-*' -o -name 'libOpenCL.so*' -o -name '*.icd' -o -name 'libcuda.so*' \) -print
+  # anywhere else; may be cut off
+  find / -xdev \( -path /proc -o -path /sys -o -path /usr/share \) -prune -o \( -name 'libnvidia-opencl*' -o -name 'libOpenCL.so*' -o -name '*.icd' \) -print
 }
 say "the machine: machine.txt"
-timeout 60 bash -c "$(declare -f machine); machine" >"$OUT/machine.txt" 2>&1
+timeout 30 bash -c "$(declare -f machine); machine" >"$OUT/machine.txt" 2>&1
 
 # ---- 2. an ICD, a loader, a build --------------------------------------------------------
 if ! grep -qE '/etc/OpenCL/vendors/.*nvidia.*\.icd$' "$OUT/machine.txt"; then
