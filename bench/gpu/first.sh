@@ -53,7 +53,7 @@ if ! grep -qE '/etc/OpenCL/vendors/.*nvidia.*\.icd$' "$OUT/machine.txt"; then
     mkdir -p "$work/vendors"
     echo "$library" >"$work/vendors/nvidia.icd"
     export OCL_ICD_VENDORS=$work/vendors OPENCL_VENDOR_PATH=$work/vendors
-    LD_LIBRARY_PATH=$(dirname "$library")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    export LD_LIBRARY_PATH=$(dirname "$library")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   fi
 fi
 flags=""
