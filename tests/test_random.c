@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * test_random.c - problems that nobody thought of: random words, on every row. HEED_TEST_RANDOM sets how many (default 150), HEED_TEST_SEED
+ * test_random.c - problems that nobody thought of: random words, on every row. HEED_TEST_RANDOM sets how many (default 120), HEED_TEST_SEED
  * where they begin. Over many of them the mean error must not lean to one side (gate G2).
  */
 #include "counting.h"
@@ -165,7 +165,7 @@ static void random_cpu(const char *isa)
     const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT, .cpu_features = isa};
     if (!test_wants_device("cpu")) return;
     if (heed_context_create(&options, &context) != HEED_OK) fprintf(stderr, "skipped: cpu.%s: %s\n", isa, heed_error_message());
-    random_rows(context, 0, "cpu", isa, setting("HEED_TEST_RANDOM", 150));
+    random_rows(context, 0, "cpu", isa, setting("HEED_TEST_RANDOM", 120));
     heed_context_destroy(context);
 }
 
@@ -184,7 +184,7 @@ Test(random_problems, opencl)
     for (int32_t device = 1; device < heed_device_count(context); device++) {
         char name[32];
         snprintf(name, sizeof name, "opencl:%d", (int)device - 1);
-        random_rows(context, device, name, "", setting("HEED_TEST_RANDOM", 12));
+        random_rows(context, device, name, "", setting("HEED_TEST_RANDOM", 8));
     }
     heed_context_destroy(context);
 }
