@@ -90,7 +90,8 @@ heed_status cl_stream_kernel(struct cl_stream *s, cl_kernel kernel, const size_t
     return HEED_OK;
 }
 
-/* Host memory that kernels wrote through a view is the host's again only after a map. */
+/* Host memory that kernels wrote through a view is the host's again only after a map. (rusticl refuses to unmap what is not mapped yet, so
+ * whoever waits anyway waits for the map.) */
 heed_status cl_stream_coherent(struct cl_stream *s, const struct cl_memory *memory)
 {
     for (int i = 0; i < memory->owned_count; i++) {
@@ -100,8 +101,8 @@ heed_status cl_stream_coherent(struct cl_stream *s, const struct cl_memory *memo
         cl_event event = NULL;
         cl_int code = CL_SUCCESS;
         void *at =
-            clEnqueueMapBuffer(s->queue, memory->owned[i], CL_FALSE, CL_MAP_READ, 0, memory->owned_bytes[i], count, list, &event, &code);
-        if (!at) return refused(s, "clEnqueueMapBuffer", code);
+            clEnqueueMapBuffer(s->queue, memory->owned[i], s->blocking, CL_MAP_READ, 0, memory->owned_bytes[i], count, list, &event, &code);
+        if (!at) return s->blocking ? cl_wait_failed(s->device, "clEnqueueMapBuffer", code) : refused(s, "clEnqueueMapBuffer", code);
         advance(s, event);
         count = waits(s, &list);
         event = NULL;
