@@ -170,10 +170,10 @@ static bool enough(const struct entrant *heed, int turns, bool alone)
     return heed->runs >= SLOW_RUNS && heed->total >= most_seconds;
 }
 
-/* Threads of other libraries spin behind their last run, OpenBLAS's for 2^26 cycles: they are let go to sleep, or the next in turn has no core. */
+/* Threads of other libraries spin for a while behind their last run: they are let go to sleep. */
 static void pause_for_spinners(void)
 {
-    nanosleep(&(struct timespec){.tv_nsec = 40000000}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
 }
 
 heed_status contest_run(struct contest *c)
