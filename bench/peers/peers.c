@@ -3,6 +3,7 @@
  * not see each other's names, and the command must not need any of them.
  */
 #include "peers.h"
+#include <time.h>
 
 const char peer_cannot[] = "no form of this problem";
 
@@ -20,4 +21,11 @@ void peers_open(const struct peer *list[MOST_PEERS + 1], int threads)
 void peers_close(void)
 {
     python_close();
+}
+
+double peers_cpu_seconds(void)
+{
+    struct timespec used;
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used)) return python_cpu_seconds();
+    return (double)used.tv_sec + 1e-9 * (double)used.tv_nsec + python_cpu_seconds();
 }

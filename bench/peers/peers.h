@@ -34,6 +34,8 @@ enum { MOST_PEERS = 16 };
 /* All peers this build knows and those that bench/peers/python_peers.py reports; `list` ends with NULL. threads: the bench's. */
 void peers_open(const struct peer *list[MOST_PEERS + 1], int threads);
 void peers_close(void);
+/* What this process and that of the Python peers have used of the CPUs, all threads together. */
+double peers_cpu_seconds(void);
 
 extern const char peer_cannot[];
 extern const struct peer peer_plain_loops, peer_openblas, peer_blis, peer_onednn;
@@ -41,5 +43,6 @@ extern const struct peer peer_plain_loops, peer_openblas, peer_blis, peer_onednn
 /* Appends the Python peers to the list, from *count on. */
 void python_open(const struct peer *list[MOST_PEERS + 1], int *count, int threads);
 void python_close(void);
+double python_cpu_seconds(void);
 
 #endif

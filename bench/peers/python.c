@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { LINE = 16384 /* 500 times, and more */, MOST_PYTHON = 8, PATIENCE_MS = 180000 };
@@ -318,6 +319,14 @@ void python_open(const struct peer *list[MOST_PEERS + 1], int *count, int thread
         if (!child.count) all_absent("the Python process did not start");
     }
     for (int n = 0; n < child.count && *count < MOST_PEERS; n++) list[(*count)++] = &child.peer[n];
+}
+
+double python_cpu_seconds(void)
+{
+    clockid_t clock;
+    struct timespec used;
+    if (!child.pid || clock_getcpuclockid(child.pid, &clock) || clock_gettime(clock, &used)) return 0;
+    return (double)used.tv_sec + 1e-9 * (double)used.tv_nsec;
 }
 
 void python_close(void)
