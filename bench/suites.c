@@ -164,4 +164,37 @@ static const char *const all[] = {
     NULL,
 };
 
-const struct suite suites[] = {{"prefill", prefill}, {"decode", decode}, {"small", small}, {"models", models}, {"all", all}, {0}};
+/* The problems that this project holds itself to a number at: shares of the roof, ratios to the best peer. */
+static const char *const goals[] = {
+    "hq32 d128 q1024 f32",
+    "hq32 d128 q1024 f32 causal",
+    "hq32 hk8 d128 q2048 f32 causal",
+    "hq12 d64 q512 f32",
+    "b4 hq16 d64 q256 f32",
+    "hq16 d80 q1024 f32",
+    "hq8 d256 q1024 f32",
+    "hq32 d128 q1024 bf16",
+    "hq32 d128 q1024 bf16 causal",
+    "hq32 d128 q1024 q=f32 kv=f16 o=f32",
+    "hq32 d128 q1024 q=f32 kv=f16 o=f32 causal",
+    "hq12 d64 q32 f32",
+    "hq12 d64 q128 f32",
+    "hq4 d40 q17 kv77 f32",
+    "hq32 hk8 d128 q1 kv4096 f32",
+    "hq32 hk8 d128 q1 kv4096 f16",
+    "hq32 hk8 d128 q1 kv4096 bf16",
+    "b8 hq32 hk8 d128 q1 kv2048 f16",
+    "hq32 hk8 d128 q1 kv32768 f16",
+    "hq32 hk32 d128 q1 kv4096 f16",
+    "hq32 hk8 d128 q8 kv8192 f16 causal",
+    "hq16 hk1 d576 dv512 q1 kv4096 bf16",
+    "hq32 hk8 d128 q1 kv4096 q=f32 kv=q8_0 o=f32",
+    "hq32 hk8 d128 q1 kv4096 q=f32 kv=i8 o=f32",
+    "hq32 hk8 d128 q1 kv4096 q=f32 kv=f8_e4m3 o=f32",
+    "hq32 hk8 d128 q1 kv4096 f32 invariant",
+    "hq32 hk4 d128 q1 kv4096 f32 invariant",
+    NULL,
+};
+
+const struct suite suites[] = {{"prefill", prefill}, {"decode", decode}, {"small", small}, {"models", models},
+                               {"goals", goals},     {"all", all},       {0}};

@@ -45,7 +45,7 @@ const struct option_row option_rows[] = {
     {"zoom", "N", "pixels per element in the picture", 0, COUNT, PLACE(zoom), SHOW},
     {"cases", "DIR", "every folder with a case.json below DIR", 0, TEXT, PLACE(cases), CHECK},
     {"against", "LIST", "reference, cpu, opencl: what to compare with (default reference)", 0, TEXT, PLACE(against), CHECK},
-    {"suite", "LIST", "prefill, decode, small, models, all", 0, TEXT, PLACE(suite), BENCH},
+    {"suite", "LIST", "prefill, decode, small, models, goals, all", 0, TEXT, PLACE(suite), BENCH},
     {"peers", NULL, "other implementations too, interleaved in the same run", 0, FLAG, PLACE(peers), BENCH},
     {"plot", "FILE", "curves over the keys, by gnuplot: .svg, .png or .pdf; .dat and .gp beside it", 0, TEXT, PLACE(plot), BENCH},
     {"save", "FILE", "the rows as JSON into FILE too", 0, TEXT, PLACE(save), BENCH},
@@ -63,7 +63,7 @@ const struct option_row option_rows[] = {
 static const struct { const char *name, *words; } option_values[] = {
     {"color", "auto 24bit 256 16 never"},
     {"against", "reference cpu opencl"},
-    {"suite", "prefill decode small models all"},
+    {"suite", "prefill decode small models goals all"},
     {"device", "cpu opencl all"},
 };
 

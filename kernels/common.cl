@@ -79,6 +79,27 @@ struct problem {
 #define LN2 0.693147180559945f
 #define ALIGNED __attribute__((aligned(64)))
 
+/* Rows that lie apart (the heads of a token side by side) are no stream to the hardware: each is fetched before its turn. OpenCL's own
+ * prefetch() does nothing in PoCL, so there clang's: hq32 hk8 kv4096 f32 takes 0.8 ms for 2.2. */
+#if defined(__has_builtin) && !defined(__SPIR__) && !defined(__SPIRV__)
+#if __has_builtin(__builtin_prefetch)
+#define FETCH(p) __builtin_prefetch((private const void *)(size_t)(p), 0, 2)
+#endif
+#endif
+#ifndef FETCH
+#define FETCH(p) prefetch(p, 64)
+#endif
+#define ROW_BYTES(type, n)                                                                                                       \
+    (type == TYPE_F32 ? 4 * n : type == TYPE_F16 || type == TYPE_BF16 ? 2 * n : type == TYPE_Q8_0 ? n / 32 * 34 : type == TYPE_Q4_0 ? n / 32 * 18 : n)
+#define K_BYTES ROW_BYTES(K_TYPE, HEAD_DIM)
+#define V_BYTES ROW_BYTES(V_TYPE, V_HEAD_DIM)
+
+static inline void fetch_row(global const uchar *row, int bytes)
+{
+#pragma unroll 8
+    for (int z = 0; z < bytes; z += 64) FETCH(row + z);
+}
+
 /* One work-group per work item, of LOCAL_X x LOCAL_Y work-items; the grid may be folded into two dimensions. */
 #ifndef LOCAL_X
 #define LOCAL_X 1

@@ -23,28 +23,7 @@
 #define DV ((V_HEAD_DIM + 15) / 16 * 16)
 #define V_VECTORS (DV / 16)
 
-/* Rows that lie apart (the heads of a token side by side) are no stream to the hardware: each is fetched before its turn. OpenCL's own
- * prefetch() does nothing in PoCL, so there clang's: hq32 hk8 kv4096 f32 takes 0.8 ms for 2.2. */
-#if defined(__has_builtin) && !defined(__SPIR__) && !defined(__SPIRV__)
-#if __has_builtin(__builtin_prefetch)
-#define FETCH(p) __builtin_prefetch((private const void *)(size_t)(p), 0, 2)
-#endif
-#endif
-#ifndef FETCH
-#define FETCH(p) prefetch(p, 64)
-#endif
 #define AHEAD 32 /* keys between use and fetch */
-#define ROW_BYTES(type, n)                                                                                                       \
-    (type == TYPE_F32 ? 4 * n : type == TYPE_F16 || type == TYPE_BF16 ? 2 * n : type == TYPE_Q8_0 ? n / 32 * 34 : type == TYPE_Q4_0 ? n / 32 * 18 : n)
-#define K_BYTES ROW_BYTES(K_TYPE, HEAD_DIM)
-#define V_BYTES ROW_BYTES(V_TYPE, V_HEAD_DIM)
-
-static inline void fetch_row(global const uchar *row, int bytes)
-{
-#pragma unroll 8
-    for (int z = 0; z < bytes; z += 64) FETCH(row + z);
-}
-
 #define PUT(x, p) (*(private float16 *)(p) = (x))
 #define GET(p) (*(private const float16 *)(p))
 

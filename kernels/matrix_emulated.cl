@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * matrix_emulated.cl - the words of a 16x8x16 matrix unit in portable OpenCL C: local memory and barriers where hardware has a unit. Fragment layouts,
- * swizzles, rings and masks of matrix-unit kernels are tested with it on any device that has barriers. It is never chosen by itself: slow, two
- * barriers for each word. It has no asynchrony, so a missing wait is invisible to it.
+ * matrix_emulated.cl - a matrix unit in portable OpenCL C: local memory and barriers where hardware has one. Fragment layouts, swizzles, rings and masks of
+ * matrix-unit kernels are tested with it on any device that has barriers. It is never chosen by itself: slow, two barriers for each word. It has no
+ * asynchrony, so a missing wait is invisible to it.
  *
- * Needs 32-lane warps as consecutive local ids, and local pointers that survive a cast to ulong and back. WARPS is the number of warps.
- * What each word means: matrix_nvidia.cl.
+ * LAYOUT says whose registers it plays: 2 NVIDIA's mma.sync, with all words of matrix_nvidia.cl; 3 and more those of matrix_columns.cl, whose tables say
+ * where a number lies, while here stands the inverse: which lane holds what the product needs. Warps are consecutive local ids; NVIDIA's words want local
+ * pointers that survive a cast to ulong and back. WARPS is the number of warps.
  */
-#if MATRIX == 1
+#if MATRIX == 1 && LAYOUT == 2
 #define MU_UNROLL _Pragma("unroll 1") /* unrolled, the barriers alone cost a driver ten seconds of compiling */
 #define MU_ID ((int)get_local_id(0))
 #define MU_LANE (MU_ID & 31)
@@ -115,6 +116,92 @@ static inline uint mu_pack(float low, float high) { return mu_bits(low) | mu_bit
 static inline float mu_exp(float x) { return exp_1(x); }
 
 static inline float mu_xor_through(local uint (*box)[6], float x, int mask)
+{
+    MU_BARRIER;
+    box[MU_ID][0] = as_uint(x);
+    MU_BARRIER;
+    return as_float(box[MU_ID ^ mask][0]);
+}
+#define mu_xor(x, mask) mu_xor_through(mu_box, x, mask)
+#endif
+
+#if MATRIX == 1 && LAYOUT >= 3
+#define MU_ATTRIBUTES
+#define MU_ID ((int)get_local_id(0))
+#define MU_BARRIER barrier(CLK_LOCAL_MEM_FENCE)
+#define MU_SCRATCH local uint mu_box[WARPS * MU_LANES][16]; /* one mailbox per work-item: a in words 0 ... 7, b in 8 ... 15 */
+
+static inline float mu_value(uint word, int half_word)
+{
+    ushort one = (ushort)(half_word & 1 ? word >> 16 : word & 0xffff);
+    if (K_TYPE == TYPE_BF16) return as_float((uint)one << 16);
+    return vload_half(0, (private const half *)&one);
+}
+
+/* a[row][k] and b[k][column]. Where two lanes hold the same, a is taken from the caller's half-wave and b from the other one. */
+static inline float mu_emulated_a(local uint (*box)[16], int row, int k)
+{
+    const int first = MU_ID / MU_LANES * MU_LANES;
+#if LAYOUT == 3
+    const int lane = row + MU_ID % 32 / 16 * 16, at = k;
+#elif LAYOUT == 4
+    const int lane = row + k / 8 * 16, at = k % 8;
+#elif LAYOUT == 5
+    const int lane = row + k / 4 * 16, at = k % 4;
+#elif LAYOUT == 6
+    const int lane = k / 2, at = 2 * row + k % 2;
+#else
+    const int lane = k, at = row;
+#endif
+    return mu_value(box[first + lane][at / 2], at);
+}
+
+static inline float mu_emulated_b(local uint (*box)[16], int k, int column)
+{
+    const int first = MU_ID / MU_LANES * MU_LANES;
+#if LAYOUT == 3
+    const int lane = column + (1 - MU_ID % 32 / 16) * 16, at = k;
+#elif LAYOUT == 4
+    const int lane = column + k / 8 * 16, at = k % 8;
+#elif LAYOUT == 5
+    const int lane = column + k / 4 * 16, at = k % 4;
+#else
+    const int lane = column, at = k;
+#endif
+    return mu_value(box[first + lane][8 + at / 2], at);
+}
+
+/* The row of accumulator e, as the vendors say it: not mu_row, which is what is tested. */
+static inline int mu_emulated_row(int lane, int e)
+{
+#if LAYOUT == 3
+    return 2 * e + (lane >> 4);
+#elif LAYOUT == 4
+    return e + (lane >> 4) * 8;
+#elif LAYOUT == 5
+    return e + (lane >> 4) * 4;
+#else
+    return e;
+#endif
+}
+
+#define mu_mma(acc, a, b)                                                                                                        \
+    do {                                                                                                                         \
+        MU_BARRIER;                                                                                                              \
+        MU_UNROLL for (int w_ = 0; w_ < MU_A_WORDS; w_++) mu_box[MU_ID][w_] = (a)[w_];                                           \
+        MU_UNROLL for (int w_ = 0; w_ < MU_B_WORDS; w_++) mu_box[MU_ID][8 + w_] = (b)[w_];                                       \
+        MU_BARRIER;                                                                                                              \
+        MU_UNROLL for (int e_ = 0; e_ < MU_ACC; e_++)                                                                            \
+            MU_UNROLL for (int k_ = 0; k_ < 16; k_++)                                                                            \
+                (acc)[e_] = fma(mu_emulated_a(mu_box, mu_emulated_row(MU_ID % MU_LANES, e_), k_),                                \
+                                mu_emulated_b(mu_box, k_, MU_ID % MU_COLUMNS), (acc)[e_]);                                       \
+    } while (0)
+
+#define MU_EXP_FACTOR 1.0f
+#define MU_EXP_INVERSE 1.0f
+static inline float mu_exp(float x) { return exp_1(x); }
+
+static inline float mu_xor_through(local uint (*box)[16], float x, int mask)
 {
     MU_BARRIER;
     box[MU_ID][0] = as_uint(x);

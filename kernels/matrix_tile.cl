@@ -45,14 +45,10 @@ static inline mu_address place(mu_address tile, int row, int chunk, int chunks)
     return tile + (row * chunks + turned) * 16;
 }
 
-/* Elements 8 chunk ... of a row into a tile, zeros from element `dims` on. aligned: the row's address is a multiple of 16. */
-static inline void copy_chunk(mu_address to, global const uchar *row, int chunk, int dims, bool aligned)
+/* Elements 8 chunk ... of a row at any address, zeros from element `dims` on. */
+static inline uint4 gather_chunk(global const uchar *row, int chunk, int dims)
 {
     const int left = clamp(dims - chunk * 8, 0, 8);
-    if (aligned) {
-        mu_copy16(to, row + (left > 0 ? chunk * 16 : 0), (uint)left * 2);
-        return;
-    }
     uint pair[4];
     MU_UNROLL for (int n = 0; n < 4; n++)
     {
@@ -63,8 +59,24 @@ static inline void copy_chunk(mu_address to, global const uchar *row, int chunk,
         pair[n] = low | high << 16;
 #endif
     }
-    mu_store16(to, (uint4)(pair[0], pair[1], pair[2], pair[3]));
+    return (uint4)(pair[0], pair[1], pair[2], pair[3]);
 }
+
+/* The same into a tile. aligned: the row's address is a multiple of 16. */
+static inline void copy_chunk(mu_address to, global const uchar *row, int chunk, int dims, bool aligned)
+{
+    const int left = clamp(dims - chunk * 8, 0, 8);
+    if (aligned) mu_copy16(to, row + (left > 0 ? chunk * 16 : 0), (uint)left * 2);
+    else mu_store16(to, gather_chunk(row, chunk, dims));
+}
+
+#if LAYOUT >= 3
+static inline uint4 chunk_of(global const uchar *row, int chunk, int dims, bool aligned)
+{
+    const int left = clamp(dims - chunk * 8, 0, 8);
+    return aligned ? read16(row + (left > 0 ? chunk * 16 : 0), (uint)left * 2) : gather_chunk(row, chunk, dims);
+}
+#endif
 
 /* Is every row of this tensor at a multiple of 16 bytes? */
 static inline bool rows_aligned(global const uchar *data, struct view view)
@@ -95,6 +107,25 @@ static inline void copy_keys(mu_address slot, global const uchar *data, struct v
         copy_chunk(place(slot, n / chunks, n % chunks, chunks), data + at, n % chunks, j >= low && j < high ? dim : 0, aligned);
     }
 }
+
+#if LAYOUT >= 3 && MU_PAIRS
+/* Values by pairs of keys, see matrix_columns.cl. */
+static inline void copy_pairs(mu_address slot, global const uchar *data, struct view view, struct sequence s, global const int *page_table, int b, int g,
+                              int block, int low, int high, int dim, bool aligned, struct problem problem)
+{
+    _Pragma("unroll 1") for (int n = THREAD; n < TILE_KEYS / 2 * V_CHUNKS; n += LANES) {
+        const int p = n / V_CHUNKS, chunk = n % V_CHUNKS, j = block + 2 * p;
+        const long at = key_offset(view, s, page_table, b, g, clamp(j, low, high - 1), problem);
+        const long behind = key_offset(view, s, page_table, b, g, clamp(j + 1, low, high - 1), problem);
+        const uint4 x = chunk_of(data + at, chunk, j >= low && j < high ? dim : 0, aligned);
+        const uint4 y = chunk_of(data + behind, chunk, j + 1 >= low && j + 1 < high ? dim : 0, aligned);
+        store_pairs(slot, p, chunk, V_CHUNKS * 8, x, y);
+    }
+}
+#define COPY_VALUES copy_pairs
+#else
+#define COPY_VALUES copy_keys
+#endif
 
 /* ---- values that are not finite ------------------------------------------------ */
 
@@ -162,7 +193,7 @@ static inline struct reach reach_of(struct strides st, struct sequence s, int b,
         const int block_ = first_block + (next >> 1) * TILE_KEYS;                                                                \
         const mu_address slot_ = ring + (number) * SLOT_BYTES;                                                                   \
         if (next < tiles && (next & 1))                                                                                          \
-            copy_keys(slot_, v, st.v, s, page_table, b, g, block_, low, high, V_HEAD_DIM, v_aligned, problem);                   \
+            COPY_VALUES(slot_, v, st.v, s, page_table, b, g, block_, low, high, V_HEAD_DIM, v_aligned, problem);                 \
         else if (next < tiles)                                                                                                   \
             copy_keys(slot_, k, st.k, s, page_table, b, g, block_, low, high, HEAD_DIM, k_aligned, problem);                     \
         mu_copy_commit();                                                                                                        \

@@ -23,6 +23,8 @@
 #define K_STEP (((HEAD_DIM + 15) / 16 | 1) * 16) /* an odd number of cache lines from row to row: they spread over all sets */
 #define V_STEP (((V_HEAD_DIM + 15) / 16 | 1) * 16)
 #define D_TAIL (V_HEAD_DIM % MR)
+#define AHEAD 12                         /* rows fetched per step: a block's within the four steps of two panels */
+#define EDGE (2 * MR)                    /* keys per step where some row sees less than the others */
 
 /* Private arrays are 64-byte aligned and go through typed pointers: vstore16 becomes four stores on PoCL 3.1. */
 #define PUT(x, p) (*(private float16 *)(p) = (x))
@@ -32,23 +34,24 @@
 
 /* ---- register tiles: MR keys, or R dimensions, of a panel of N vectors --------- */
 
-/* p[MR][16 N] = k[MR][HEAD_DIM] q[HEAD_DIM][16 N], and the running maximum */
-#define SCORE_TILE(N)                                                                                                            \
-    static inline void score_tile_##N(private const float *q, private const float *k, private float *p, private float *top)      \
+/* M vectors of a panel of N: all, or near a diagonal those that see something.
+ * p[MR][16 M of 16 N] = k[MR][HEAD_DIM] q[HEAD_DIM][16 M of 16 N], and the running maximum */
+#define SCORE_TILE(M, N)                                                                                                         \
+    static inline void score_tile_##M##_##N(private const float *q, private const float *k, private float *p, private float *top) \
     {                                                                                                                            \
-        float16 a[MR][N];                                                                                                        \
-        UNROLL for (int r = 0; r < MR; r++) UNROLL for (int n = 0; n < N; n++) a[r][n] = 0;                                      \
+        float16 a[MR][M];                                                                                                        \
+        UNROLL for (int r = 0; r < MR; r++) UNROLL for (int n = 0; n < M; n++) a[r][n] = 0;                                      \
         NO_UNROLL for (int d = 0; d < HEAD_DIM; d++)                                                                             \
         {                                                                                                                        \
-            float16 x[N];                                                                                                        \
-            UNROLL for (int n = 0; n < N; n++) x[n] = GET(q + (d * N + n) * 16);                                                 \
+            float16 x[M];                                                                                                        \
+            UNROLL for (int n = 0; n < M; n++) x[n] = GET(q + (d * N + n) * 16);                                                 \
             UNROLL for (int r = 0; r < MR; r++)                                                                                  \
             {                                                                                                                    \
                 float16 y = (float16)k[r * K_STEP + d];                                                                          \
-                UNROLL for (int n = 0; n < N; n++) a[r][n] = fma(y, x[n], a[r][n]);                                              \
+                UNROLL for (int n = 0; n < M; n++) a[r][n] = fma(y, x[n], a[r][n]);                                              \
             }                                                                                                                    \
         }                                                                                                                        \
-        UNROLL for (int n = 0; n < N; n++)                                                                                       \
+        UNROLL for (int n = 0; n < M; n++)                                                                                       \
         {                                                                                                                        \
             float16 best = GET(top + n * 16);                                                                                    \
             UNROLL for (int r = 0; r < MR; r++)                                                                                  \
@@ -60,59 +63,93 @@
         }                                                                                                                        \
     }
 
-/* o[R][16 N] = o fade + v[keys][R] p[keys][16 N] */
-#define VALUE_TILE(name, N, R)                                                                                                   \
+/* o[R][16 M of 16 N] = o fade + v[keys][R] p[keys][16 M of 16 N] */
+#define VALUE_TILE(name, M, N, R)                                                                                                \
     static inline void name(private float *o, private const float *v, private const float *p, int keys, private const float *fade) \
     {                                                                                                                            \
-        float16 a[R][N];                                                                                                         \
-        UNROLL for (int n = 0; n < N; n++)                                                                                       \
+        float16 a[R][M];                                                                                                         \
+        UNROLL for (int n = 0; n < M; n++)                                                                                       \
         {                                                                                                                        \
             float16 f = GET(fade + n * 16);                                                                                      \
             UNROLL for (int r = 0; r < R; r++) a[r][n] = GET(o + (r * N + n) * 16) * f;                                          \
         }                                                                                                                        \
         NO_UNROLL for (int j = 0; j < keys; j++)                                                                                 \
         {                                                                                                                        \
-            float16 x[N];                                                                                                        \
-            UNROLL for (int n = 0; n < N; n++) x[n] = GET(p + (j * N + n) * 16);                                                 \
+            float16 x[M];                                                                                                        \
+            UNROLL for (int n = 0; n < M; n++) x[n] = GET(p + (j * N + n) * 16);                                                 \
             UNROLL for (int r = 0; r < R; r++)                                                                                   \
             {                                                                                                                    \
                 float16 y = (float16)v[j * V_STEP + r];                                                                          \
-                UNROLL for (int n = 0; n < N; n++) a[r][n] = fma(y, x[n], a[r][n]);                                              \
+                UNROLL for (int n = 0; n < M; n++) a[r][n] = fma(y, x[n], a[r][n]);                                              \
             }                                                                                                                    \
         }                                                                                                                        \
-        UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) PUT(a[r][n], o + (r * N + n) * 16);                \
+        UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < M; n++) PUT(a[r][n], o + (r * N + n) * 16);                \
     }
 
 #if D_TAIL
-#define VALUES_TAIL(N) value_tail_##N(o + d * N * 16, v + d, p, keys, fade);
-#define VALUE_TILES(N) VALUE_TILE(value_tile_##N, N, MR) VALUE_TILE(value_tail_##N, N, D_TAIL)
+#define VALUES_TAIL(M, N) value_tail_##M##_##N(o + d * N * 16, v + d, p, keys, fade);
+#define VALUE_TILES(M, N) VALUE_TILE(value_tile_##M##_##N, M, N, MR) VALUE_TILE(value_tail_##M##_##N, M, N, D_TAIL)
 #else
-#define VALUES_TAIL(N)
-#define VALUE_TILES(N) VALUE_TILE(value_tile_##N, N, MR)
+#define VALUES_TAIL(M, N)
+#define VALUE_TILES(M, N) VALUE_TILE(value_tile_##M##_##N, M, N, MR)
 #endif
 
-#define PANEL(N)                                                                                                                 \
-    SCORE_TILE(N)                                                                                                                \
-    VALUE_TILES(N)                                                                                                               \
-    static inline void scores_##N(private const float *q, private const float *k, private float *p, int keys, private float *top) \
+#define PANEL(M, N)                                                                                                              \
+    SCORE_TILE(M, N)                                                                                                             \
+    VALUE_TILES(M, N)                                                                                                            \
+    static inline void scores_##M##_##N(private const float *q, private const float *k, private float *p, int keys, private float *top) \
     {                                                                                                                            \
-        for (int j = 0; j < keys; j += MR) score_tile_##N(q, k + j * K_STEP, p + j * N * 16, top);                               \
+        for (int j = 0; j < keys; j += MR) score_tile_##M##_##N(q, k + j * K_STEP, p + j * N * 16, top);                         \
     }                                                                                                                            \
-    static inline void values_##N(private float *o, private const float *v, private const float *p, int keys,                    \
-                                  private const float *fade)                                                                     \
+    static inline void values_##M##_##N(private float *o, private const float *v, private const float *p, int keys,              \
+                                        private const float *fade)                                                               \
     {                                                                                                                            \
         int d = 0;                                                                                                               \
-        for (; d + MR <= V_HEAD_DIM; d += MR) value_tile_##N(o + d * N * 16, v + d, p, keys, fade);                 \
-        VALUES_TAIL(N)                                                                                                           \
+        for (; d + MR <= V_HEAD_DIM; d += MR) value_tile_##M##_##N(o + d * N * 16, v + d, p, keys, fade);                        \
+        VALUES_TAIL(M, N)                                                                                                        \
     }
-PANEL(1)
+PANEL(1, 1)
 #if NV == 2
-PANEL(2)
+PANEL(1, 2) PANEL(2, 2)
+#define EACH_LANES(X) X(1, 2) X(2, 2)
 #elif NV == 3
-PANEL(3)
+PANEL(1, 3) PANEL(2, 3) PANEL(3, 3)
+#define EACH_LANES(X) X(1, 3) X(2, 3) X(3, 3)
 #elif NV == 4
-PANEL(4)
+PANEL(1, 4) PANEL(2, 4) PANEL(3, 4) PANEL(4, 4)
+#define EACH_LANES(X) X(1, 4) X(2, 4) X(3, 4) X(4, 4)
+#else
+#define EACH_LANES(X)
 #endif
+
+/* Vectors [first, end) of a panel. */
+struct lanes {
+    int first, end;
+};
+
+static inline void score_lanes(int vectors, struct lanes lanes, private const float *q, private const float *k, private float *p, int keys,
+                          private float *top)
+{
+    int lane = lanes.first * 16, count = lanes.end - lanes.first;
+    if (vectors == 1) {
+        if (count == 1) scores_1_1(q, k, p, keys, top);
+        return;
+    }
+#define SCORES(M, N) if (count == M) scores_##M##_##N(q + lane, k, p + lane, keys, top + lane);
+    EACH_LANES(SCORES)
+}
+
+static inline void value_lanes(int vectors, struct lanes lanes, private float *o, private const float *v, private const float *p, int keys,
+                          private const float *fade)
+{
+    int lane = lanes.first * 16, count = lanes.end - lanes.first;
+    if (vectors == 1) {
+        if (count == 1) values_1_1(o, v, p, keys, fade);
+        return;
+    }
+#define VALUES(M, N) if (count == M) values_##M##_##N(o + lane, v, p + lane, keys, fade + lane);
+    EACH_LANES(VALUES)
+}
 
 /* The same where V holds NaN or infinity: a weight of -0 marks a hidden key, which takes no part. Rare, so plain. */
 static inline void values_carefully(int vectors, private float *o, private const float *v, private const float *p, int keys,
@@ -140,7 +177,20 @@ static inline void values_carefully(int vectors, private float *o, private const
 struct panel {
     int first, vectors, rows;            /* first row in the item; rows <= 16 * vectors */
     int begin_min, begin_max, end_min, end_max; /* of the ranges; rows that see nothing count in end_min alone */
+    int begin[NV], end[NV];              /* by vector: smallest begin, largest end; INT_MAX, 0 where no row sees a key */
 };
+
+/* Vectors that may see one of the keys [j0, j1): near the diagonal only the later rows. What the others would get are exact zeros. */
+static inline struct lanes lanes_of(private const struct panel *a, int j0, int j1)
+{
+    struct lanes lanes = {a->vectors, 0};
+    for (int n = 0; n < a->vectors; n++) {
+        if (a->begin[n] >= j1 || a->end[n] <= j0) continue;
+        lanes.first = min(lanes.first, n);
+        lanes.end = n + 1;
+    }
+    return lanes;
+}
 
 #define COLUMN(x, e)                                                                                                             \
     (float16)(x[0].e, x[1].e, x[2].e, x[3].e, x[4].e, x[5].e, x[6].e, x[7].e, x[8].e, x[9].e, x[10].e, x[11].e, x[12].e,         \
@@ -301,6 +351,27 @@ static inline void copy_queries(global const uchar *q, private const long *at, i
         for (int r = 0; r < 16; r++) to[d * vectors * 16 + r] = GLUE(load1_, Q_TYPE)(q + at[r], d, 1.0f) * SCALE;
 }
 
+/* o[rows] = acc keep / sum, from acc[d][16 rows]; adding +0 turns -0 into +0: hidden keys may decide its sign. 16 dimensions of 16 rows through
+ * registers. */
+static inline void write_rows(global uchar *o, private const long *at, int rows, private const float *acc, int vectors, float16 l,
+                              float16 keep, float16 sum)
+{
+    int16 none = l == (float16)0.0f;
+    for (int d = 0; d + 16 <= V_HEAD_DIM; d += 16) {
+        float16 x[16];
+#pragma unroll
+        for (int c = 0; c < 16; c++) x[c] = none ? (float16)0.0f : GET(acc + (d + c) * vectors * 16) * keep / sum + (float16)0.0f;
+#define PUT_ROW(n, e)                                                                                                            \
+    if (n < rows) GLUE(store16_, O_TYPE)(o + at[n], d, COLUMN(x, e));
+        EACH_COLUMN(PUT_ROW)
+    }
+    for (int d = V_HEAD_DIM / 16 * 16; d < V_HEAD_DIM; d++) {
+        float x[16] ALIGNED;
+        PUT(none ? (float16)0.0f : GET(acc + d * vectors * 16) * keep / sum + (float16)0.0f, x);
+        for (int r = 0; r < rows; r++) GLUE(store1_, O_TYPE)(o + at[r], d, x[r]);
+    }
+}
+
 /* ---- the work item ------------------------------------------------------------------- */
 
 /* Rows of the item in panels of up to NV vectors, the last one perhaps not full; every array is [panels][...][16 * vectors], or [rows]. */
@@ -341,8 +412,9 @@ ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
     struct panel panel[ROWS / 16];
     int panels = 0, low = INT_MAX, high = 0;
     for (int r = 0; r < rows; panels++) {
-        struct panel a = {r, rows - r > NV * 8 ? NV : 1, 0, INT_MAX, 0, INT_MAX, 0};
+        struct panel a = {r, rows - r > NV * 8 ? NV : 1, 0, INT_MAX, 0, INT_MAX, 0, {0}, {0}};
         a.rows = min(rows - r, a.vectors * 16);
+        for (int n = 0; n < a.vectors; n++) a.begin[n] = INT_MAX;
         for (int n = 0; n < a.vectors; n++) {
             if (r + n * 16 >= whole) { /* a wide panel that is not full */
                 for (int y = r + n * 16; y < r + n * 16 + 16; y++) {
@@ -369,6 +441,9 @@ ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
             a.begin_min = min(a.begin_min, begin[y]);
             a.begin_max = max(a.begin_max, begin[y]);
             a.end_max = max(a.end_max, end[y]);
+            int n = (y - r) / 16;
+            a.begin[n] = min(a.begin[n], begin[y]);
+            a.end[n] = max(a.end[n], end[y]);
         }
         low = min(low, a.begin_min);
         high = max(high, a.end_max);
@@ -387,6 +462,7 @@ ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
             odd += copy_value(v + key_offset(st.v, s, page_table, b, g, j, problem), v_factor, v_rows + (j - block) * V_STEP);
         }
         bool finite = total16(odd) == 0;
+        int ahead = last, soon = min(last + KEYS, high); /* rows of the next block, fetched a few at a time while this one is worked on */
 
         for (int n = 0; n < panels; n++) {
             struct panel a = panel[n];
@@ -394,35 +470,51 @@ ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
             if (a.begin_min >= j1 || j0 >= j1) continue;
             int tiles = (keys + MR - 1) / MR * MR; /* the last tile may compute keys that are not there; nobody looks at them */
             private const float *k_part = k_rows + (j0 - block) * K_STEP, *v_part = v_rows + (j0 - block) * V_STEP;
-            bool partial = a.begin_max > j0 || a.end_min < j1 || ALTERED || MASKED;
+            bool outside = a.begin_max > j0 || a.end_min < j1;
             for (int x = 0; x < a.vectors; x++) PUT(GET(m + r + x * 16), top + x * 16);
-#if NV > 1
-            if (a.vectors == NV) GLUE(scores_, NV)(q_all + r * HEAD_DIM, k_part, p, tiles, top);
-            else
-#endif
-                scores_1(q_all + r * HEAD_DIM, k_part, p, tiles, top);
-            if (partial || tiles > keys)
+            for (int x = 0, step = outside ? EDGE : 4 * MR; x < tiles; x += step) {
+                for (int y = 0; y < AHEAD && ahead < soon; y++, ahead++) {
+                    fetch_row(k + key_offset(st.k, s, page_table, b, g, ahead, problem), K_BYTES);
+                    fetch_row(v + key_offset(st.v, s, page_table, b, g, ahead, problem), V_BYTES);
+                }
+                score_lanes(a.vectors, lanes_of(&a, j0 + x, j0 + x + step), q_all + r * HEAD_DIM, k_part + x * K_STEP, p + x * a.vectors * 16,
+                       min(step, tiles - x), top);
+            }
+            if (outside || ALTERED || MASKED || tiles > keys)
                 terms(a.vectors, p, j0, keys, s.kv_len, begin + r, end + r, own + r, slope, mask, mask_at + (MASKED ? r : 0), bias,
                       bias_at + (BIAS ? r : 0), m + r, top);
             softmax(a.vectors, p, keys, !finite, top, m + r, l + r, fade);
-            if (!finite) values_carefully(a.vectors, acc + r * V_HEAD_DIM, v_part, p, keys, fade);
-#if NV > 1
-            else if (a.vectors == NV) GLUE(values_, NV)(acc + r * V_HEAD_DIM, v_part, p, keys, fade);
-#endif
-            else values_1(acc + r * V_HEAD_DIM, v_part, p, keys, fade);
+            if (!finite) {
+                values_carefully(a.vectors, acc + r * V_HEAD_DIM, v_part, p, keys, fade);
+                continue;
+            }
+            for (int x = 0, next; x < keys; x = next) { /* runs of steps with the same vectors; the first one that holds a vector rescales it */
+                next = outside ? min(x + EDGE, keys) : keys;
+                struct lanes lanes = lanes_of(&a, j0 + x, j0 + next);
+                while (next < keys) {
+                    struct lanes more = lanes_of(&a, j0 + next, j0 + min(next + EDGE, keys));
+                    if (more.first != lanes.first || more.end != lanes.end) break;
+                    next = min(next + EDGE, keys);
+                }
+                value_lanes(a.vectors, lanes, acc + r * V_HEAD_DIM, v_part + x * V_STEP, p + x * a.vectors * 16, next - x, fade);
+                for (int y = lanes.first; y < lanes.end; y++) PUT((float16)1.0f, fade + y * 16);
+            }
         }
     }
 
     for (int n = 0; n < panels; n++) {
         struct panel a = panel[n];
-        for (int y = 0; y < a.rows; y++) {
-            int r = a.first + y, i = item.q_begin + r;
-            float2 by = end_row(m[r], l[r], st, s, b, h, i, lse, sinks, true, problem);
-            global uchar *to = o + query_offset(st.o, s, b, h, i);
-            private const float *from = acc + a.first * V_HEAD_DIM + y;
-            bool none = l[r] == 0;
-            for (int d = 0; d < V_HEAD_DIM; d++) /* adding +0 turns -0 into +0: hidden keys may decide its sign */
-                GLUE(store1_, O_TYPE)(to, d, none ? 0.0f : from[d * a.vectors * 16] * by.s0 / by.s1 + 0.0f);
+        for (int x = 0; x < a.rows; x += 16) {
+            float keep[16] ALIGNED, sum[16] ALIGNED;
+            long o_at[16];
+            for (int y = 0; y < 16; y++) {
+                int r = a.first + min(x + y, a.rows - 1), i = item.q_begin + r;
+                float2 by = end_row(m[r], l[r], st, s, b, h, i, lse, sinks, x + y < a.rows, problem);
+                keep[y] = by.s0;
+                sum[y] = by.s1;
+                o_at[y] = query_offset(st.o, s, b, h, i);
+            }
+            write_rows(o, o_at, min(16, a.rows - x), acc + a.first * V_HEAD_DIM + x, a.vectors, GET(l + a.first + x), GET(keep), GET(sum));
         }
     }
 }
