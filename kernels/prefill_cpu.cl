@@ -116,8 +116,8 @@ PANEL(1, 2) PANEL(2, 2)
 PANEL(1, 3) PANEL(2, 3) PANEL(3, 3)
 #define EACH_LANES(X) X(1, 3) X(2, 3) X(3, 3)
 #elif NV == 4
-PANEL(1, 4) PANEL(2, 4) PANEL(3, 4) PANEL(4, 4)
-#define EACH_LANES(X) X(1, 4) X(2, 4) X(3, 4) X(4, 4)
+PANEL(2, 4) PANEL(4, 4)
+#define EACH_LANES(X) X(2, 4) X(4, 4)
 #else
 #define EACH_LANES(X)
 #endif
@@ -189,14 +189,39 @@ static inline struct lanes lanes_of(private const struct panel *a, int j0, int j
         lanes.first = min(lanes.first, n);
         lanes.end = n + 1;
     }
+#if NV == 4 /* by twos: every number of vectors is two more functions to compile */
+    lanes.first &= ~1;
+    lanes.end = min((lanes.end + 1) & ~1, a->vectors);
+#endif
     return lanes;
 }
 
-#define COLUMN(x, e)                                                                                                             \
-    (float16)(x[0].e, x[1].e, x[2].e, x[3].e, x[4].e, x[5].e, x[6].e, x[7].e, x[8].e, x[9].e, x[10].e, x[11].e, x[12].e,         \
-              x[13].e, x[14].e, x[15].e)
-#define EACH_COLUMN(X) X(0, s0) X(1, s1) X(2, s2) X(3, s3) X(4, s4) X(5, s5) X(6, s6) X(7, s7) X(8, s8) X(9, s9) X(10, sa) X(11, sb)   \
-        X(12, sc) X(13, sd) X(14, se) X(15, sf)
+/* x[r] element c becomes x[c] element r. Zipping row i with row i + 8 turns the eight bits of (r, c) once round; four times is a transposition. */
+static inline float16 zip(float8 x, float8 y)
+{
+    float16 z;
+    z.even = x;
+    z.odd = y;
+    return z;
+}
+
+static inline void turn(private const float16 *x, private float16 *y)
+{
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        y[2 * i] = zip(x[i].lo, x[i + 8].lo);
+        y[2 * i + 1] = zip(x[i].hi, x[i + 8].hi);
+    }
+}
+
+static inline void transpose(private float16 *x)
+{
+    float16 y[16];
+    turn(x, y);
+    turn(y, x);
+    turn(x, y);
+    turn(y, x);
+}
 
 /* to[16 keys][16 rows] = elements j ... of 16 rows of mask (1 shows, 0 hides) or bias, each at base + at[row]; rows end at kv_len. */
 static inline float16 sixteen_of_mask(global const uchar *row, int j, int kv_len)
@@ -227,8 +252,8 @@ static inline void columns(bool of_bias, global const uchar *base, private const
     float16 x[16];
 #pragma unroll
     for (int r = 0; r < 16; r++) x[r] = of_bias ? sixteen_of_bias(base + at[r], j, kv_len) : sixteen_of_mask(base + at[r], j, kv_len);
-#define PUT_COLUMN(n, e) PUT(COLUMN(x, e), to + n * 16);
-    EACH_COLUMN(PUT_COLUMN)
+    transpose(x);
+    UNROLL for (int n = 0; n < 16; n++) PUT(x[n], to + n * 16);
 }
 
 /* Rules 2 to 5 on p[keys][16 * vectors], keys from j0 on (a multiple of 16), and the maximum once more. */
@@ -344,8 +369,8 @@ static inline void copy_queries(global const uchar *q, private const long *at, i
         float16 x[16];
 #pragma unroll
         for (int r = 0; r < 16; r++) x[r] = GLUE(load16_, Q_TYPE)(q + at[r], d, 1.0f) * (float16)SCALE;
-#define PUT_QUERY(n, e) PUT(COLUMN(x, e), to + (d + n) * vectors * 16);
-        EACH_COLUMN(PUT_QUERY)
+        transpose(x);
+        UNROLL for (int n = 0; n < 16; n++) PUT(x[n], to + (d + n) * vectors * 16);
     }
     for (int d = HEAD_DIM / 16 * 16; d < HEAD_DIM; d++)
         for (int r = 0; r < 16; r++) to[d * vectors * 16 + r] = GLUE(load1_, Q_TYPE)(q + at[r], d, 1.0f) * SCALE;
@@ -361,9 +386,8 @@ static inline void write_rows(global uchar *o, private const long *at, int rows,
         float16 x[16];
 #pragma unroll
         for (int c = 0; c < 16; c++) x[c] = none ? (float16)0.0f : GET(acc + (d + c) * vectors * 16) * keep / sum + (float16)0.0f;
-#define PUT_ROW(n, e)                                                                                                            \
-    if (n < rows) GLUE(store16_, O_TYPE)(o + at[n], d, COLUMN(x, e));
-        EACH_COLUMN(PUT_ROW)
+        transpose(x);
+        NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store16_, O_TYPE)(o + at[r], d, x[r]);
     }
     for (int d = V_HEAD_DIM / 16 * 16; d < V_HEAD_DIM; d++) {
         float x[16] ALIGNED;
