@@ -39,41 +39,54 @@ static const struct capture_text *carried(const char *name)
 
 static heed_type type_in(const struct npy *npy) { return npy->type == NPY_F2 ? HEED_F16 : npy->type == NPY_U2 ? HEED_BF16 : HEED_F32; }
 
-/* shape: [len, heads, dim]. path NULL: the carried file. */
 static bool array_read(const char *name, const char *path, struct npy *npy, const struct message *message)
 {
-    char file[16];
-    snprintf(file, sizeof file, "%s.npy", name);
-    const struct capture_text *text = path ? NULL : carried(file);
-    const bool read = path ? npy_read(path, npy, message->text, message->capacity) : npy_parse(text->text, text->length, npy, message->text, message->capacity);
-    if (!path) path = file;
-    if (!read) return false;
+    const struct capture_text *text = path ? NULL : carried(name);
+    return path ? npy_read(path, npy, message->text, message->capacity) : npy_parse(text->text, text->length, npy, message->text, message->capacity);
+}
+
+/* An array as [len][heads][dim]: steps in elements; two axes are one head. */
+struct source {
+    const struct npy *npy;
+    int64_t len, heads, dim, len_step, head_step;
+};
+
+static bool source_of(const char *name, const struct npy *npy, bool heads_first, struct source *s, const struct message *message)
+{
     if (npy->type != NPY_F4 && npy->type != NPY_F8 && npy->type != NPY_F2 && npy->type != NPY_U2)
-        return bad(message, "%s: holds %s; wanted <f4, <f2, <f8, or <u2 for the bits of bf16", path, npy_type_text(npy->type));
-    if (npy->rank == 4 && npy->shape[0] == 1) memmove(npy->shape, npy->shape + 1, 3 * sizeof npy->shape[0]);
-    else if (npy->rank != 3) return bad(message, "%s: wanted [len, heads, dim] of one sequence, or [1, len, heads, dim]", path);
-    if (npy->shape[0] < 1 || npy->shape[1] < 1 || npy->shape[2] < 1 || npy->shape[0] > EXPLORE_MAX_TOKENS || npy->shape[2] > 1024 || npy->shape[1] > 65536)
-        return bad(message, "%s: [%lld, %lld, %lld]; wanted [len, heads, dim] with len from 1 to %d, dim from 1 to 1024", path,
-                   (long long)npy->shape[0], (long long)npy->shape[1], (long long)npy->shape[2], EXPLORE_MAX_TOKENS);
+        return bad(message, "%s: holds %s; wanted <f4, <f2, <f8, or <u2 for the bits of bf16", name, npy_type_text(npy->type));
+    const bool four = npy->rank == 4 && npy->shape[0] == 1;
+    const int64_t *axis = npy->shape + four;
+    const int32_t rank = npy->rank - four;
+    if (rank != 2 && rank != 3)
+        return bad(message, "%s: wanted %s of one sequence, [1, ...] of it, or [len, dim]", name, heads_first ? "[heads, len, dim]" : "[len, heads, dim]");
+    *s = (struct source){.npy = npy, .len = axis[rank == 3 && heads_first], .heads = rank == 2 ? 1 : axis[!heads_first], .dim = axis[rank - 1]};
+    s->len_step = heads_first ? s->dim : s->heads * s->dim;
+    s->head_step = heads_first ? s->len * s->dim : s->dim;
+    if (s->len < 1 || s->heads < 1 || s->dim < 1 || s->len > EXPLORE_MAX_TOKENS || s->dim > 1024 || s->heads > 65536)
+        return bad(message, "%s: %lld tokens of %lld heads of %lld elements; wanted len from 1 to %d, dim from 1 to 1024", name, (long long)s->len,
+                   (long long)s->heads, (long long)s->dim, EXPLORE_MAX_TOKENS);
     return true;
 }
 
-static void to_floats(const struct npy *npy, float *to)
+static void to_floats(const struct source *s, float *to)
 {
-    const int64_t row = npy->shape[2];
-    for (int64_t n = 0; n < npy->count / row; n++, to += row)
-        if (npy->type == NPY_F8)
-            for (int64_t d = 0; d < row; d++) to[d] = (float)((const double *)npy->data)[n * row + d];
-        else row_to_f32(type_in(npy), (const char *)npy->data + (size_t)(n * row) * npy_type_size(npy->type), 1, to, (int32_t)row);
+    for (int64_t t = 0; t < s->len; t++)
+        for (int64_t h = 0; h < s->heads; h++, to += s->dim) {
+            const int64_t at = t * s->len_step + h * s->head_step;
+            if (s->npy->type == NPY_F8)
+                for (int64_t d = 0; d < s->dim; d++) to[d] = (float)((const double *)s->npy->data)[at + d];
+            else row_to_f32(type_in(s->npy), (const char *)s->npy->data + (size_t)at * npy_type_size(s->npy->type), 1, to, (int32_t)s->dim);
+        }
 }
 
-static bool fits(const struct npy *q, const struct npy *k, const struct npy *v, const struct message *message)
+static bool fits(const struct source *q, const struct source *k, const struct source *v, const struct message *message)
 {
-    if (k->shape[0] != v->shape[0] || k->shape[1] != v->shape[1])
-        return bad(message, "k has %lld tokens of %lld heads, v %lld of %lld", (long long)k->shape[0], (long long)k->shape[1], (long long)v->shape[0],
-                   (long long)v->shape[1]);
-    if (q->shape[1] % k->shape[1]) return bad(message, "q has %lld heads, k %lld: not a multiple", (long long)q->shape[1], (long long)k->shape[1]);
-    if (q->shape[2] != k->shape[2]) return bad(message, "rows of q have %lld elements, rows of k %lld", (long long)q->shape[2], (long long)k->shape[2]);
+    if (k->len != v->len || k->heads != v->heads)
+        return bad(message, "k has %lld tokens of %lld heads, v %lld of %lld", (long long)k->len, (long long)k->heads, (long long)v->len,
+                   (long long)v->heads);
+    if (q->heads % k->heads) return bad(message, "q has %lld heads, k %lld: not a multiple", (long long)q->heads, (long long)k->heads);
+    if (q->dim != k->dim) return bad(message, "rows of q have %lld elements, rows of k %lld", (long long)q->dim, (long long)k->dim);
     return true;
 }
 
@@ -118,6 +131,22 @@ static bool label(struct explore *explore, const char *path, const char *text, s
     return (explore->k_labels && (explore->q_labels || explore->queries > count)) || bad(message, "out of memory");
 }
 
+static void labels_clear(struct explore *explore)
+{
+    for (int32_t n = 0; explore->k_labels && n < explore->keys; n++) free(explore->k_labels[n]);
+    for (int32_t n = 0; explore->q_labels && n < explore->queries; n++) free(explore->q_labels[n]);
+    free(explore->k_labels);
+    free(explore->q_labels);
+    explore->k_labels = explore->q_labels = NULL;
+}
+
+bool explore_label_tokens(struct explore *explore, const char *name, const char *lines, size_t length, char *text, size_t capacity)
+{
+    const struct message message = {text, capacity};
+    labels_clear(explore);
+    return label(explore, name, lines, length, &message);
+}
+
 static bool labels(struct explore *explore, bool own, const char *tokens, const struct message *message)
 {
     char *text;
@@ -131,25 +160,34 @@ static bool labels(struct explore *explore, bool own, const char *tokens, const 
     return good;
 }
 
+bool explore_load_arrays(struct explore *explore, const char *const names[3], const struct npy *const arrays[3], bool heads_first, char *text, size_t capacity)
+{
+    const struct message message = {text, capacity};
+    struct source s[3];
+    bool good = true;
+    for (int n = 0; good && n < 3; n++) good = source_of(names[n], arrays[n], heads_first, &s[n], &message);
+    good = good && fits(&s[0], &s[1], &s[2], &message);
+    good = good && (explore_shape(explore, (int32_t)s[0].len, (int32_t)s[1].len, (int32_t)s[0].heads, (int32_t)s[1].heads, (int32_t)s[0].dim, (int32_t)s[2].dim) ||
+                    bad(&message, "out of memory"));
+    float *const to[3] = {explore->q, explore->k, explore->v};
+    for (int n = 0; good && n < 3; n++) to_floats(&s[n], to[n]);
+    if (!good) explore_free(explore);
+    return good;
+}
+
 bool explore_load_capture(struct explore *explore, const char *q, const char *k, const char *v, const char *tokens, char *text, size_t capacity)
 {
     const struct message message = {text, capacity};
-    const char *const names[] = {"q", "k", "v"}, *const paths[] = {q, k, v ? v : k};
+    const char *const files[] = {"q.npy", "k.npy", "v.npy"}, *const paths[] = {q, k, v ? v : k};
+    const char *names[3];
     struct npy array[3] = {0};
     bool good = !q == !k || bad(&message, "--q and --k belong together");
-    for (int n = 0; good && n < 3; n++) good = array_read(names[n], paths[n], &array[n], &message);
-    good = good && fits(&array[0], &array[1], &array[2], &message);
-    if (good) {
-        const int64_t *qs = array[0].shape, *ks = array[1].shape;
-        good = explore_shape(explore, (int32_t)qs[0], (int32_t)ks[0], (int32_t)qs[1], (int32_t)ks[1], (int32_t)qs[2], (int32_t)array[2].shape[2]) ||
-               bad(&message, "out of memory");
+    for (int n = 0; good && n < 3; n++) {
+        names[n] = paths[n] ? paths[n] : files[n];
+        good = array_read(files[n], paths[n], &array[n], &message);
     }
-    if (good) {
-        to_floats(&array[0], explore->q);
-        to_floats(&array[1], explore->k);
-        to_floats(&array[2], explore->v);
-        good = labels(explore, !q, tokens, &message);
-    }
+    good = good && explore_load_arrays(explore, names, (const struct npy *const[]){&array[0], &array[1], &array[2]}, false, text, capacity);
+    good = good && labels(explore, !q, tokens, &message);
     for (int n = 0; n < 3; n++) npy_free(&array[n]);
     if (!good) explore_free(explore);
     return good;

@@ -1,38 +1,56 @@
 /* SPDX-License-Identifier: MIT
  * explore_lessons.c - the lesson in seven steps. Each begins with numbers small enough to be followed by hand; the last is a real capture.
+ * The terminal and the page (web/) tell the same lesson; only how things are moved differs.
  */
 #include "explore_lessons.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const struct lesson lessons[] = {
     {"alignment",
-     "The dot product of two arrows is |q| |k| cos(angle): large when they point the same way, and larger for longer arrows. "
-     "Turn q with + and -: every key's score moves, and softmax turns the scores into weights that sum to 1."},
+     "The dot product of two arrows is |q| |k| cos(angle): large when they point the same way, and larger for longer arrows.",
+     "Turn q with + and -: every key's score moves, and softmax turns the scores into weights that sum to 1.",
+     "Drag the query's tip: every score moves, and softmax turns the scores into weights that sum to 1."},
     {"negative",
      "More than a right angle between two arrows makes their dot product negative: they disagree. "
-     "Softmax makes that a small weight, but never zero. Press ! to negate a number and see the order turn around."},
+     "Softmax makes that a small weight, but never zero.",
+     "Press ! to negate a number and see the order turn around.",
+     "Drag the query to the other side and see the order turn around."},
     {"perpendicular",
      "At right angles the dot product is 0: nothing in common. A score of 0 is no weight of 0: e^0 = 1, "
-     "so a perpendicular key still gets more than one that disagrees. With q = 0 (press 0) all weights are equal."},
+     "so a perpendicular key still gets more than one that disagrees.",
+     "With q = 0 (press 0) all weights are equal.",
+     "With q = 0 all weights are equal."},
     {"scaling",
-     "Sums of many products grow with their number: here 16. Dividing by sqrt(16) = 4 keeps the softmax from "
-     "picking one winner alone. Press s to switch the scaling off and on, and watch the weights."},
+     "Sums of many products grow with their number: here 16. Dividing by sqrt(16) = 4 keeps the softmax from picking one winner alone.",
+     "Press s to switch the scaling off and on, and watch the weights.",
+     "Switch the scaling off and on, and watch the weights."},
     {"causal mask",
-     "A word may look back only: with the causal mask query i sees keys 0 to i, hidden ones get no weight at all. "
-     "Press c to switch the mask, Tab for the next query. The first word can only attend to itself."},
+     "A word may look back only: with the causal mask query i sees keys 0 to i, hidden ones get no weight at all.",
+     "Press c to switch the mask, Tab for the next query. The first word can only attend to itself.",
+     "Choose another query: the first word can only attend to itself."},
     {"temperature",
      "Scores divided by T before the softmax: T below 1 sharpens to the best key, T above 1 flattens to the mean. "
-     "Press t and T. The same lever as in sampling; scaling by 1 / sqrt(d) is a temperature, too."},
+     "The same lever as in sampling; scaling by 1 / sqrt(d) is a temperature, too.",
+     "Press t and T.",
+     "Move the slider of the temperature."},
     {"capture",
-     "A real layer: q, k and v of all-MiniLM-L6-v2, 4 of its heads. [ and ] change the head, Tab the query, m shows the map, "
-     "o sorts keys by weight. In head 0 the query `it` looks at `animal`: that is what attention is for."},
+     "A real layer: q, k and v of all-MiniLM-L6-v2, 4 of its heads. In head 0 the query `it` looks at `animal`.",
+     "[ and ] change the head, Tab the query, m shows the map, o sorts keys by weight. That is what attention is for.",
+     "Choose another head and another query, or point at the map. That is what attention is for."},
 };
 enum { LESSONS = sizeof lessons / sizeof *lessons, WORDS = 6 };
 
 int explore_lesson_count(void) { return LESSONS; }
 const struct lesson *explore_lesson(int n) { return &lessons[n]; }
+
+const char *explore_lesson_text(int n, bool page, char text[LESSON_BYTES])
+{
+    snprintf(text, LESSON_BYTES, "%s %s", lessons[n].text, page ? lessons[n].hands : lessons[n].keys);
+    return text;
+}
 
 /* Arrows in the plane: the first three steps. */
 struct plane {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * explore_model.c - the numbers behind `heed explore`. Nothing is computed here that the library computes: dot, cosine and plain score come from
- * heed_dot(), heed_cosine() and heed_score(), logits, weights and outputs from heed_forward().
+ * heed_dot(), heed_cosine() and heed_score(), logits, weights and outputs from heed_forward() or from a row that is asked for.
  */
 #include "explore_model.h"
 #include <math.h>
@@ -24,7 +24,7 @@ void explore_free(struct explore *explore)
     float *const arrays[] = {explore->q, explore->k, explore->v, explore->scores, explore->weights, explore->o};
     for (size_t n = 0; n < sizeof arrays / sizeof *arrays; n++) free(arrays[n]);
     free(explore->order);
-    *explore = (struct explore){.context = explore->context};
+    *explore = (struct explore){.context = explore->context, .kernel = explore->kernel};
 }
 
 static float *zeros(int32_t a, int32_t b, int32_t c) { return calloc((size_t)a * (size_t)b * (size_t)c, sizeof(float)); }
@@ -81,15 +81,69 @@ static float scale_of(const struct explore *explore)
     return (explore->scaled ? 1 / sqrtf((float)explore->dim) : 1) / temperature;
 }
 
+static heed_desc desc_of(const struct explore *explore, int32_t v_dim)
+{
+    return (heed_desc){.struct_size = sizeof(heed_desc), .q_heads = 1, .head_dim = explore->dim, .v_head_dim = v_dim, .scale = scale_of(explore),
+                       .flags = explore->causal ? HEED_CAUSAL : 0};
+}
+
+static heed_lengths lengths_of(const struct explore *explore)
+{
+    return (heed_lengths){.struct_size = sizeof(heed_lengths), .batch = 1, .q_len = explore->queries, .kv_len = explore->keys};
+}
+
+static heed_tensors tensors_of(const struct explore *explore)
+{
+    return (heed_tensors){.struct_size = sizeof(heed_tensors), .q = head_of(explore, PART_Q, explore->queries),
+                          .k = head_of(explore, PART_K, explore->keys), .v = head_of(explore, PART_V, explore->keys),
+                          .o = grid(explore->o, explore->queries, explore->v_dim)};
+}
+
 static heed_status forward(struct explore *explore, int32_t stage, float *scores)
 {
-    const heed_desc desc = {.struct_size = sizeof desc, .q_heads = 1, .head_dim = explore->dim, .v_head_dim = explore->v_dim,
-                            .scale = scale_of(explore), .flags = HEED_WRITE_SCORES | (explore->causal ? HEED_CAUSAL : 0), .scores_stage = stage};
-    const heed_lengths lengths = {.struct_size = sizeof lengths, .batch = 1, .q_len = explore->queries, .kv_len = explore->keys};
-    const heed_tensors tensors = {.struct_size = sizeof tensors, .q = head_of(explore, PART_Q, explore->queries),
-                                  .k = head_of(explore, PART_K, explore->keys), .v = head_of(explore, PART_V, explore->keys),
-                                  .o = grid(explore->o, explore->queries, explore->v_dim), .scores = grid(scores, explore->queries, explore->keys)};
+    heed_desc desc = desc_of(explore, explore->v_dim);
+    const heed_lengths lengths = lengths_of(explore);
+    heed_tensors tensors = tensors_of(explore);
+    desc.flags |= HEED_WRITE_SCORES;
+    desc.scores_stage = stage;
+    tensors.scores = grid(scores, explore->queries, explore->keys);
     return heed_forward(explore->context, 0, &desc, &lengths, &tensors);
+}
+
+static heed_status run_kernel(struct explore *explore, int32_t v_dim, const heed_tensors *tensors)
+{
+    const heed_desc desc = desc_of(explore, v_dim);
+    const heed_lengths lengths = lengths_of(explore);
+    heed_plan *plan = NULL;
+    heed_batch *batch = NULL;
+    heed_tensor workspace = {0};
+    heed_status status = heed_plan_create(explore->context, 0, &desc, explore->kernel, &plan);
+    if (status == HEED_OK) status = heed_batch_create(plan, &lengths, &batch);
+    if (status == HEED_OK) {
+        const size_t bytes = (heed_batch_workspace_size(batch) + 63) / 64 * 64;
+        workspace = (heed_tensor){.data = bytes ? aligned_alloc(64, bytes) : NULL, .bytes = bytes};
+        status = bytes && !workspace.data ? HEED_OUT_OF_MEMORY : heed_run(plan, batch, tensors, bytes ? &workspace : NULL);
+    }
+    free(workspace.data);
+    heed_batch_destroy(batch);
+    heed_plan_destroy(plan);
+    return status;
+}
+
+/* A fast row never holds its weights in one place. Values that are the identity, a column for each key, bring them out as the output:
+ *     o[i][c] = sum_j w[i][j] (j == c) = w[i][c] */
+static heed_status by_kernel(struct explore *explore)
+{
+    const int32_t keys = explore->keys;
+    heed_tensors tensors = tensors_of(explore);
+    heed_status status = run_kernel(explore, explore->v_dim, &tensors);
+    float *identity = zeros(keys, keys, 1);
+    for (int32_t j = 0; identity && j < keys; j++) identity[j * keys + j] = 1;
+    tensors.v = grid(identity, keys, keys);
+    tensors.o = grid(explore->weights, explore->queries, keys);
+    if (status == HEED_OK) status = identity ? run_kernel(explore, keys, &tensors) : HEED_OUT_OF_MEMORY;
+    free(identity);
+    return status;
 }
 
 /* order: keys by falling weight for the query, equal ones by number. Insertion: at most EXPLORE_MAX_TOKENS. As long as the cursor is on the query,
@@ -108,7 +162,7 @@ static void sort_keys(struct explore *explore)
 heed_status explore_compute(struct explore *explore)
 {
     heed_status status = forward(explore, 2, explore->scores);
-    if (status == HEED_OK) status = forward(explore, 3, explore->weights);
+    if (status == HEED_OK) status = explore->kernel ? by_kernel(explore) : forward(explore, 3, explore->weights);
     if (status == HEED_OK) sort_keys(explore);
     return status;
 }

@@ -22,6 +22,7 @@ struct cursor {
 
 struct explore {
     heed_context *context;
+    const char *kernel;        /* the row that computes weights and o; NULL: the definition, in double. Scores are the definition's in any case */
     int32_t queries, keys, q_heads, kv_heads, dim, v_dim;
     float *q, *k, *v;          /* [queries][q_heads][dim], [keys][kv_heads][dim], [keys][kv_heads][v_dim] */
     char **q_labels, **k_labels; /* owned; NULL: numbers */
@@ -29,7 +30,7 @@ struct explore {
     bool causal, scaled, sorted;
     int32_t temperature;       /* a place in explore_temperatures[] */
     struct cursor cursor;
-    /* of the chosen head, by heed_forward() with HEED_WRITE_SCORES: */
+    /* of the chosen head, by heed_forward() with HEED_WRITE_SCORES, or by the row: */
     float *scores, *weights;   /* [queries][keys]: logits as the softmax gets them (hidden: -infinity), and probabilities */
     float *o;                  /* [queries][v_dim] */
     int32_t *order;            /* [keys]: as shown, by number or by weight for the query */
@@ -51,7 +52,7 @@ enum action {
 
 extern const float explore_temperatures[EXPLORE_TEMPERATURES];
 
-/* All zero, to be filled; what was there before is freed, the context (the caller's) stays. False: out of memory. */
+/* All zero, to be filled; what was there before is freed, context and kernel (the caller's) stay. False: out of memory. */
 bool explore_shape(struct explore *explore, int32_t queries, int32_t keys, int32_t q_heads, int32_t kv_heads, int32_t dim, int32_t v_dim);
 void explore_free(struct explore *explore);
 /* Everything anew from q, k, v and the settings. */

@@ -104,14 +104,14 @@ static void draw_text(const char *text)
 static void draw_head(const struct scene *view)
 {
     const struct lesson *lesson = explore_lesson(view->step);
-    char title[160];
+    char title[160], text[LESSON_BYTES];
     if (view->own_files) snprintf(title, sizeof title, " heed explore   your capture");
     else snprintf(title, sizeof title, " heed explore   step %d of %d: %s", view->step + 1, explore_lesson_count(), lesson->title);
     attron(A_REVERSE);
     mvprintw(0, 0, "%-*.*s", COLS, COLS, title);
     if (COLS >= 60) mvaddstr(0, COLS - 20, "? keys  q quit      ");
     attroff(A_REVERSE);
-    if (view->page == PAGE_NUMBERS && !view->own_files) draw_text(lesson->text);
+    if (view->page == PAGE_NUMBERS && !view->own_files) draw_text(explore_lesson_text(view->step, false, text));
     else if (view->page == PAGE_NUMBERS) draw_text("Queries, keys and values from your files. [ and ] change the head, Tab the query, o sorts the keys by weight, m shows the map.");
 }
 

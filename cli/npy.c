@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const type_texts[NPY_TYPES] = {"<f4", "<f8", "<f2", "<u2", "<i4", "<i8", "|b1", "|u1", "|i1"};
-static const size_t type_sizes[NPY_TYPES] = {4, 8, 2, 2, 4, 8, 1, 1, 1};
+static const char *const type_texts[NPY_TYPES] = {"<f4", "<f8", "<f2", "<u2", "<i4", "<i8", "|b1", "|u1", "|i1", "<i2", "<u4", "<u8"};
+static const size_t type_sizes[NPY_TYPES] = {4, 8, 2, 2, 4, 8, 1, 1, 1, 2, 4, 8};
 enum { HEADER_LIMIT = 65536, MAGIC_BYTES = 8 };
 static const unsigned char magic[6] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 
@@ -112,10 +112,10 @@ static bool read_header(struct cursor c, struct npy *array, char *message, size_
     while (!take(&c, '}')) {
         if (!take_text(&c, key, sizeof key) || !take(&c, ':')) return refuse(message, capacity, "the header is no dictionary of names");
         if (!strcmp(key, "descr") && !descr) {
-            if (!take_text(&c, text, sizeof text)) return refuse(message, capacity, "descr is no plain type");
+            if (!take_text(&c, text, sizeof text)) return refuse(message, capacity, "descr is no plain type (an array of records?)");
             if (!find_type(text, &array->type))
                 return *text == '>' ? refuse(message, capacity, "type %s is big endian: save x.astype('<%s')", text, text + 1)
-                                    : refuse(message, capacity, "type %s: only f2 f4 f8 u1 u2 i1 i4 i8 b1", text);
+                                    : refuse(message, capacity, "type %s: only f2 f4 f8, u1 to u8, i1 to i8, b1", text);
             descr = true;
         } else if (!strcmp(key, "fortran_order") && !order) {
             if (!take_word(&c, "False")) return refuse(message, capacity, "stored in Fortran order: save numpy.ascontiguousarray(x)");

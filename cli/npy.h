@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum npy_type { NPY_F4, NPY_F8, NPY_F2, NPY_U2, NPY_I4, NPY_I8, NPY_B1, NPY_U1, NPY_I1, NPY_TYPES };
+enum npy_type { NPY_F4, NPY_F8, NPY_F2, NPY_U2, NPY_I4, NPY_I8, NPY_B1, NPY_U1, NPY_I1, NPY_I2, NPY_U4, NPY_U8, NPY_TYPES };
 enum { NPY_MAX_RANK = 8 };
 
 struct npy {

@@ -95,6 +95,9 @@ double array_value(const struct case_array *array, int64_t n)
     case NPY_I4: return ((const int32_t *)data)[n];
     case NPY_I8: return (double)((const int64_t *)data)[n];
     case NPY_I1: return ((const signed char *)data)[n];
+    case NPY_I2: return ((const int16_t *)data)[n];
+    case NPY_U4: return ((const uint32_t *)data)[n];
+    case NPY_U8: return (double)((const uint64_t *)data)[n];
     default: return ((const unsigned char *)data)[n];
     }
 }

@@ -81,7 +81,9 @@ Test(explore, lessons_say_the_truth)
     struct explore x = {.context = context_new()};
     for (int n = 0; n < explore_lesson_count(); n++) {
         count_check(&c, load(&x, n) && all_right(&x), explore_lesson(n)->title);
-        count_check(&c, strlen(explore_lesson(n)->text) <= 240, "test_explorer.c: the text fits three lines");
+        char text[LESSON_BYTES];
+        count_check(&c, strlen(explore_lesson_text(n, false, text)) <= 240, "test_explorer.c: the text fits three lines");
+        count_check(&c, strlen(explore_lesson_text(n, true, text)) < LESSON_BYTES - 1, "test_explorer.c: the page's text is whole");
     }
     load(&x, 0);
     count_check(&c, explore_strongest(&x, 0) == 2, "test_explorer.c: the longer arrow wins");
@@ -240,16 +242,64 @@ Test(explore, captures_from_files)
     count_check(&c, refused(&x, &f, f.v, f.tokens, "2 labels for 5 keys"), "test_explorer.c: labels that do not fit");
     count_check(&c, refused(&x, &f, f.v, "/no/such/file", "/no/such/file"), "test_explorer.c: a file that is not there");
     count_check(&c, refused(&x, &f, f.q, NULL, "5 tokens of 2 heads"), "test_explorer.c: values of another length");
+    write_npy(f.k, NPY_F4, 1, 30, 0, 0, 0, k);
+    count_check(&c, refused(&x, &f, f.v, NULL, "wanted [len, heads, dim]"), "test_explorer.c: one axis");
     write_npy(f.k, NPY_F4, 2, 5, 6, 0, 0, k);
-    count_check(&c, refused(&x, &f, f.v, NULL, "wanted [len, heads, dim]"), "test_explorer.c: two axes");
+    count_check(&c, refused(&x, &f, NULL, NULL, "rows of q have 3 elements, rows of k 6"), "test_explorer.c: two axes are one head");
     write_npy(f.k, NPY_I4, 3, 5, 2, 2, 0, k);
     count_check(&c, refused(&x, &f, f.v, NULL, "<i4"), "test_explorer.c: integers");
     write_npy(f.k, NPY_F4, 3, 5, 2, 2, 0, k);
     count_check(&c, refused(&x, &f, f.v, NULL, "rows of q have 3"), "test_explorer.c: rows of another length");
     write_npy(f.k, NPY_F4, 3, 0, 2, 3, 0, k);
-    count_check(&c, refused(&x, &f, f.v, NULL, "len from 1"), "test_explorer.c: no key");
+    count_check(&c, refused(&x, &f, f.v, NULL, "len from 1 to 1024"), "test_explorer.c: no key");
     unlink(f.q), unlink(f.k), unlink(f.v), unlink(f.tokens), rmdir(folder);
     explore_free(&x);
+    heed_context_destroy(x.context);
+    count_end(&c);
+}
+
+/* The same numbers whether heads or tokens come first, with two axes, and from every row that can compute them. */
+Test(explore, arrays_and_rows)
+{
+    struct counts c = {0};
+    struct explore x = {.context = context_new()}, y = {.context = x.context};
+    char message[256];
+    static float q[4 * 2 * 3], q_first[4 * 2 * 3], k[5 * 2 * 3], k_first[5 * 2 * 3];
+    for (int t = 0; t < 5; t++)
+        for (int h = 0; h < 2; h++)
+            for (int d = 0; d < 3; d++) {
+                const int at = (t * 2 + h) * 3 + d;
+                k[at] = k_first[(h * 5 + t) * 3 + d] = (float)(at * 7 % 11) / 4 - 1;
+                if (t < 4) q[at] = q_first[(h * 4 + t) * 3 + d] = (float)(at * 5 % 13) / 4 - 1;
+            }
+    const char *const names[3] = {"q", "k", "v"};
+    const struct npy aq = {.type = NPY_F4, .rank = 3, .shape = {4, 2, 3}, .count = 24, .data = q}, ak = {.type = NPY_F4, .rank = 3, .shape = {5, 2, 3}, .data = k};
+    const struct npy bq = {.type = NPY_F4, .rank = 4, .shape = {1, 2, 4, 3}, .count = 24, .data = q_first}, bk = {.type = NPY_F4, .rank = 3, .shape = {2, 5, 3}, .data = k_first};
+    const struct npy cq = {.type = NPY_F4, .rank = 2, .shape = {4, 3}, .data = q_first + 12}, ck = {.type = NPY_F4, .rank = 2, .shape = {5, 3}, .data = k_first + 15};
+    bool good = explore_load_arrays(&x, names, (const struct npy *const[]){&aq, &ak, &ak}, false, message, sizeof message);
+    good = good && explore_load_arrays(&y, names, (const struct npy *const[]){&bq, &bk, &bk}, true, message, sizeof message);
+    count_check(&c, good && !memcmp(x.q, y.q, sizeof q) && !memcmp(x.k, y.k, sizeof k) && !memcmp(x.v, y.v, sizeof k), "test_explorer.c: heads first");
+    x.head = 1, x.causal = true;
+    good = good && explore_compute(&x) == HEED_OK && all_right(&x);
+    count_check(&c, good && explore_label_tokens(&x, "lines", "a\nb\nc\nd\ne\n", 10, message, sizeof message) && !strcmp(x.q_labels[0], "b"), "test_explorer.c: labels");
+    count_check(&c, good && !explore_label_tokens(&x, "lines", "a\nb", 3, message, sizeof message) && strstr(message, "2 labels for 5 keys") && !x.k_labels, "test_explorer.c: too few labels");
+    static const char *const kernels[] = {"cpu.scalar.prefill", "cpu.vector.prefill", "reference"};
+    for (size_t n = 0; good && n < sizeof kernels / sizeof *kernels; n++) {
+        y.kernel = kernels[n];
+        bool same = explore_load_arrays(&y, names, (const struct npy *const[]){&bq, &bk, &bk}, true, message, sizeof message) && y.kernel == kernels[n];
+        y.head = 1, y.causal = true, y.temperature = 3;
+        same = same && explore_compute(&y) == HEED_OK && all_right(&y);
+        count_check(&c, same, kernels[n]);
+    }
+    y.kernel = "no such row";
+    count_check(&c, explore_compute(&y) == HEED_INVALID_ARGUMENT, "test_explorer.c: a row that is not there");
+    y.kernel = NULL;
+    good = explore_load_arrays(&y, names, (const struct npy *const[]){&cq, &ck, &ck}, true, message, sizeof message) && explore_compute(&y) == HEED_OK;
+    x.temperature = EXPLORE_PLAIN, x.causal = false;
+    good = good && explore_compute(&x) == HEED_OK;
+    count_check(&c, good && !memcmp(x.weights, y.weights, sizeof *x.weights * 20), "test_explorer.c: two axes are one head");
+    explore_free(&x);
+    explore_free(&y);
     heed_context_destroy(x.context);
     count_end(&c);
 }
