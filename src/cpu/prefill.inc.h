@@ -267,6 +267,22 @@ static struct prefill_ahead look_ahead(const struct prefill_pass *pass, int32_t 
     return ahead;
 }
 
+/* Where panels of few rows find keys [j0, j1): in the copies that others read too, or where they lie. */
+static void find_rows_of(struct prefill_pass *pass, struct key_block k, struct key_block v, int32_t j0, int32_t j1)
+{
+    pass->work.k_type = pass->direct ? pass->p->k_type : HEED_F32;
+    pass->work.v_type = pass->direct ? pass->p->v_type : HEED_F32;
+    if (pass->direct) {
+        find_block(pass->call, &pass->k, pass->b, pass->g, j0, j1, pass->k_rows);
+        find_block(pass->call, &pass->v, pass->b, pass->g, j0, j1, pass->v_rows);
+        return;
+    }
+    for (int32_t n = 0; n < j1 - j0; n++) {
+        pass->k_rows[n] = (const unsigned char *)(k.data + n * k.step);
+        pass->v_rows[n] = (const unsigned char *)(v.data + n * v.step);
+    }
+}
+
 /* One block of keys for all panels that see some of it. */
 static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, const struct work_item *next)
 {
@@ -279,9 +295,14 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, co
         if (span[n].j1 > j1) j1 = span[n].j1;
     }
     if (j0 >= j1) return;
-    const struct key_block k = load_keys(pass->call, &pass->k, pass->b, pass->g, j0, j1);
-    const struct key_block v = load_values(pass->call, &pass->v, pass->b, pass->g, j0, j1);
-    const bool finite = block_is_finite(v, j1 - j0, pass->p->v_head_dim);
+    struct key_block k = {pass->k.copy, pass->k.copy_step}, v = {pass->v.copy, pass->v.copy_step};
+    bool finite = true;
+    if (!pass->direct) {
+        k = load_keys(pass->call, &pass->k, pass->b, pass->g, j0, j1);
+        v = load_values(pass->call, &pass->v, pass->b, pass->g, j0, j1);
+        finite = block_is_finite(v, j1 - j0, pass->p->v_head_dim);
+    }
+    if (pass->panel[pass->panels - 1].few) find_rows_of(pass, k, v, j0, j1);
     struct prefill_ahead ahead = look_ahead(pass, j1, end, next);
     if (ahead.j0 < ahead.j1) {
         if (lies_apart(&pass->k, k.data)) ahead.k = &pass->k;
@@ -291,6 +312,8 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, co
         if (span[n].j0 >= span[n].j1) continue;
         if (ahead.queries && n == pass->panels - 1) prefetch_queries(pass, ahead.queries);
         const ptrdiff_t skip = span[n].j0 - j0;
+        pass->work.k_rows = pass->k_rows + skip;
+        pass->work.v_rows = pass->v_rows + skip;
         attend_block(pass, &span[n], (struct key_block){k.data + skip * k.step, k.step}, (struct key_block){v.data + skip / CELL * v.step, v.step},
                      finite, &ahead);
         ahead.k = ahead.v = NULL;
@@ -352,6 +375,30 @@ static const struct work_item *item_behind(const struct heed_batch *batch, const
     return NULL;
 }
 
+/* Is every number of o finite? Then every value that had a part in it was. */
+static bool outputs_are_finite(const struct prefill_pass *pass)
+{
+    const struct panel *a = &pass->panel[0];
+    const vf zero = vset1(0);
+    vf sum = zero;
+    for (int r = 0; r < a->rows; r++)
+        for (ptrdiff_t d = 0; d < a->few; d += VW) sum = vfma(vload(a->o + r * a->few + d), zero, sum);
+    return !vany(vne(sum, sum));
+}
+
+/* Rows first ... of the item against all keys; nothing is written yet. */
+static void walk_pass(struct prefill_pass *pass, const struct work_item *item, int32_t first, int rows, const struct work_item *next)
+{
+    start_pass(pass, item, first, rows);
+    int32_t begin = INT32_MAX, end = 0;
+    for (int n = 0; n < pass->panels; n++) {
+        if (pass->panel[n].begin_min < begin) begin = pass->panel[n].begin_min;
+        if (pass->panel[n].end_max > end) end = pass->panel[n].end_max;
+    }
+    if (MUTANT(cpu_prefill_first_block) && begin > 0 && end > 0) begin += PANEL_KEYS;
+    for (int32_t block = begin / PANEL_KEYS * PANEL_KEYS; block < end; block += PANEL_KEYS) walk_block(pass, block, end, next);
+}
+
 static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)
 {
     const struct problem *p = &call->plan->problem;
@@ -361,16 +408,16 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
     place_pass(&pass, scratch);
     pass.work.scale = p->scale;
     const int32_t rows = (item->q_end - item->q_begin) * p->group;
+    const bool floats = p->k_type <= HEED_BF16 && p->v_type <= HEED_BF16;
     for (int32_t first = 0; first < rows; first += PASS_ROWS) {
-        start_pass(&pass, item, first, min_int(PASS_ROWS, rows - first));
-        int32_t begin = INT32_MAX, end = 0;
-        for (int n = 0; n < pass.panels; n++) {
-            if (pass.panel[n].begin_min < begin) begin = pass.panel[n].begin_min;
-            if (pass.panel[n].end_max > end) end = pass.panel[n].end_max;
-        }
-        if (MUTANT(cpu_prefill_first_block) && begin > 0 && end > 0) begin += PANEL_KEYS;
+        const int count = min_int(PASS_ROWS, rows - first);
         const struct work_item *next = first + PASS_ROWS < rows ? NULL : item_behind(call->batch, item);
-        for (int32_t block = begin / PANEL_KEYS * PANEL_KEYS; block < end; block += PANEL_KEYS) walk_block(&pass, block, end, next);
+        pass.direct = floats && count <= FEW_MOST && p->v_head_dim >= VW;
+        walk_pass(&pass, item, first, count, next);
+        if (pass.direct && !outputs_are_finite(&pass) && !MUTANT(cpu_few_infinity)) { /* rare: once more, with an eye on each block */
+            pass.direct = false;
+            walk_pass(&pass, item, first, count, next);
+        }
         for (int n = 0; n < pass.panels; n++)
             for (int c = 0; c < pass.panel[n].width; c += VW) finish_vector(&pass, &pass.panel[n], c);
     }
