@@ -75,7 +75,7 @@ enum {
 
 /* ---- a row's kernels ------------------------------------------------------- */
 
-enum { CL_PARTS = 6, CL_OPTIONS = 4096, CL_CONSTANTS = 30, CL_DUMMY_BYTES = 64, CL_SLOT_WORKSPACE = ROLE_COUNT, CL_SLOTS };
+enum { CL_PARTS = 6, CL_OPTIONS = 4096, CL_CONSTANTS = 32, CL_DUMMY_BYTES = 64, CL_SLOT_WORKSPACE = ROLE_COUNT, CL_SLOTS };
 
 /* NDRange of every attention and merge-of-parts launch: work_dim 2, local size local[0] x local[1], one work-group per item:
  *
@@ -278,8 +278,9 @@ struct cl_plan {                  /* plan->state */
 
 struct cl_batch {                 /* batch->state */
     cl_mem sequences, q_positions, page_table;
-    cl_mem items[2], merges[2];
-    double pairs[2];              /* cost of all items */
+    cl_mem score_slots;
+    cl_mem items[WORK_KINDS], merges[WORK_KINDS];
+    double pairs[WORK_KINDS];     /* cost of all items */
 };
 
 heed_status cl_step_prepare(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, struct cl_step *step);

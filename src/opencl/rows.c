@@ -7,6 +7,7 @@
 enum {
     TYPES_FLOAT = 1u << HEED_F32 | 1u << HEED_F16 | 1u << HEED_BF16,
     NAIVE_TILE = 16,
+    NAIVE_KEYS = 64,
     TYPES_ALL = TYPES_FLOAT | 1u << HEED_I8 | 1u << HEED_Q8_0 | 1u << HEED_Q4_0 | 1u << HEED_F8_E4M3 | 1u << HEED_F8_E5M2
 };
 
@@ -195,6 +196,14 @@ static void naive_local(const struct cl_device *device, const struct problem *pr
     while (local[0] > device->max_group || local[0] > device->max_sizes[0] || local[0] > atomic_load(&device->kernel_group)) local[0] /= 2;
 }
 
+/* A work-item per key of scores.cl's item. */
+static void naive_scores_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    (void)problem;
+    local[0] = NAIVE_KEYS;
+    while (local[0] > device->max_group || local[0] > device->max_sizes[0] || local[0] > atomic_load(&device->kernel_group)) local[0] /= 2;
+}
+
 /* ---- specs --------------------------------------------------------------------- */
 
 static const struct cl_kernel_spec decode_cpu = {
@@ -212,6 +221,8 @@ static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATR
     .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
 static const struct cl_kernel_spec naive = {
     .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .shrinks = true, .run_time = true, .options = naive_options, .local = naive_local};
+static const struct cl_kernel_spec naive_scores = {.parts = {"common.cl", "naive.cl", "scores.cl"}, .kernel = "naive_scores", .shrinks = true, .run_time = true,
+    .options = naive_options, .local = naive_scores_local};
 /* One program for the three: what differs is the kernel. */
 #define BESIDE .parts = {"common.cl", "append.cl", "merge_two.cl"}, .run_time = true
 static const struct cl_kernel_spec append = {BESIDE, .kernel = "append"};
@@ -223,33 +234,33 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
 /* h_d of decode: head_dim / 16 fmas and 4 levels of the tree; h_n: one chain over a chunk, a merge per chunk, a value's scale and the sink. */
 const struct kernel_row cl_rows[] = {
     {.name = "opencl.decode_matrix_bf16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
      .arithmetic = {MATRIX_MATHS, .key_block = 512, .weight_type = HEED_BF16}, .cl = &decode_matrix},
     {.name = "opencl.decode_matrix_f16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
      .arithmetic = {MATRIX_MATHS, .key_block = 512, .weight_type = HEED_F16}, .cl = &decode_matrix},
     {.name = "opencl.decode_cpu", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_CPU,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
      .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_cpu},
     {.name = "opencl.decode_lanes", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
      .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_lanes},
     {.name = "opencl.prefill_matrix_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_matrix},
     {.name = "opencl.prefill_matrix_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_F16}, .cl = &prefill_matrix},
     {.name = "opencl.prefill_cpu", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 128,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &prefill_cpu},
     {.name = "opencl.prefill_tile", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .dim_limit = 512, .q_tile = 64,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &prefill_tile},
     {.name = "opencl.append", .kinds = KIND_BIT(KIND_APPEND), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
@@ -258,6 +269,9 @@ const struct kernel_row cl_rows[] = {
      .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &rotate},
     {.name = "opencl.merge", .kinds = KIND_BIT(KIND_MERGE), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .arithmetic = {OWN_MATHS}, .cl = &merge_two},
+    {.name = "opencl.naive_scores", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_NAIVE, .features = FEATURES_ALL, .q_types = TYPES_ALL,
+     .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = NAIVE_KEYS,
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 16, OWN_MATHS}, .cl = &naive_scores},
     {.name = "opencl.naive", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_NAIVE, .features = FEATURES_ALL,
      .q_types = TYPES_ALL, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .q_tile = NAIVE_TILE,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 16, OWN_MATHS}, .cl = &naive},
