@@ -32,7 +32,7 @@ static double row_worst(struct verifier *v, const struct arithmetic *arithmetic,
     const struct sequence *s = &v->call.batch->sequences[b];
     double lse_bound = 0, worst = 0;
     reference_compute(&v->call, b, h, i, v->row);
-    bound_row(&v->call, b, h, i, v->row, arithmetic, v->bound, &lse_bound, NULL);
+    bound_row(&v->call, b, h, i, v->row, arithmetic, v->bound, &lse_bound);
     row_to_f32(p->o_type, query_row(&v->call.o, s, b, h, i), 1, v->values, p->v_head_dim);
     for (int32_t d = 0; d < p->v_head_dim; d++) {
         const double ratio = ratio_of(v->values[d], v->row->o[d], v->bound[d]);

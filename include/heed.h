@@ -200,13 +200,15 @@ HEED_API heed_tensor heed_buffer_tensor(const heed_buffer *buffer, heed_tensor l
 #define HEED_WRITE_LSE        (UINT64_C(1) << 7)
 #define HEED_INVARIANT        (UINT64_C(1) << 8)  /* bits of a row do not depend on q_len either: prefill in pieces = token by token */
 #define HEED_BIAS_FIRST       (UINT64_C(1) << 9)  /* the bias is added before the softcap */
-#define HEED_WRITE_SCORES     (UINT64_C(1) << 10) /* write what scores_stage says for every (i, j): for looking, not for speed */
+#define HEED_WRITE_SCORES     (UINT64_C(1) << 10) /* write what scores_stage says for every (i, j), or of chosen heads and rows: heed_lengths */
 #define HEED_KEY_RANGE        (UINT64_C(1) << 11) /* query i sees only keys key_range[i][0] <= j < key_range[i][1]: packed documents, prefix-LM, image spans, chunks */
 #define HEED_LSE_BASE2        (UINT64_C(1) << 12) /* lse is written (and read by heed_merge) in base 2 */
 #define HEED_LSE_WITHOUT_SINK (UINT64_C(1) << 13) /* the sink weighs in o but is left out of lse */
 #define HEED_ROPE_INTERLEAVED (UINT64_C(1) << 14) /* rotate pairs (2i, 2i + 1); without it (i, i + rope_dim / 2) */
 #define HEED_WINDOW           (UINT64_C(1) << 15) /* window_left and window_right are meant; a zero-filled descriptor has no window */
-/* kept free for: block selection, block masks, a mask over the last q_len keys only, output gate, column sums of the weights, rotated KV */
+#define HEED_WRITE_KEY_SUMS   (UINT64_C(1) << 16) /* write how much weight each key got from the last queries: key_sums */
+#define HEED_KEY_SUMS_ALL_HEADS (UINT64_C(1) << 17) /* from all query heads together: one row instead of q_heads */
+/* kept free for: block selection, block masks, a mask over the last q_len keys only, output gate, rotated KV */
 
 typedef struct heed_desc {
     size_t struct_size;
@@ -264,6 +266,11 @@ typedef struct heed_lengths {
     const int32_t *q_positions;   /* [all queries] a position of its own for each query (trees, drafts); NULL = q_position + i */
     const int32_t *kv_first;      /* [batch] position of key 0 (compact window caches, shards); NULL = 0 */
     const int32_t *page_table;    /* [batch, page_table_stride] */
+    /* What scores and key_sums tell of. Attention itself stays fused: they are made by one more pass over these queries, from the sums that it
+     * kept, so they cost what was chosen and not what the problem is. That pass reads q again: o may not be q then. */
+    int32_t score_rows;           /* the last so many queries of each sequence; 0 = all. With n > 0 row t = i - (q_len_b - min(n, q_len_b)) of the scores */
+    int32_t score_head_count;
+    const int32_t *score_heads;   /* [score_head_count] query heads whose scores are written, in this order; NULL with a count of 0 = all */
     /* later: page_start [batch + 1], page lists without padding */
 } heed_lengths;
 
@@ -284,9 +291,14 @@ typedef struct heed_tensors {
     heed_tensor alibi_slopes, sinks; /* f32 [q_heads] */
     heed_tensor k_scale, v_scale; /* f32 [batch, kv_heads, kv_len] */
     heed_tensor rope_cos, rope_sin; /* f32 [position, rope_dim / 2] */
-    heed_tensor scores;           /* f32 [batch, q_heads, q_len, kv_len] */
+    heed_tensor scores;           /* f32 [batch, q_heads, q_len, kv_len]; of what heed_lengths chooses: [batch, score_head_count, score_rows, kv_len] */
     heed_tensor key_range;        /* i32 [batch, q_len, 2], as two elements per row */
-    /* later, at the end: select, select_count, gate, key_sums, q2, k2, k_zero, v_zero */
+    /* f32 [batch, q_heads, kv_len], or [batch, 1, kv_len] with HEED_KEY_SUMS_ALL_HEADS; never packed, token_stride unused:
+     *     key_sums[b,h,j] = sum over the last score_rows queries i of p[b,h,i,j]
+     * The probabilities p of scores_stage 3, whatever scores_stage is; a hidden key gets 0. What eviction from a KV cache ranks keys by (H2O,
+     * SnapKV); the alignment of words with audio, the pattern of a head: chosen rows of the scores. */
+    heed_tensor key_sums;
+    /* later, at the end: select, select_count, gate, q2, k2, k_zero, v_zero */
 } heed_tensors;
 
 /* Compute o (and lse). Blocks until done; heed_opencl.h has the form that returns an event.
@@ -336,14 +348,14 @@ typedef struct heed_check_report {
     uint64_t elements, outside;      /* compared; of these beyond the bound */
     double worst_ratio;              /* largest error / bound; <= 1 passes */
     double max_abs_error, mean_signed_error;
-    int32_t worst_output;            /* 0 o, 1 lse, 2 scores */
+    int32_t worst_output;            /* 0 o, 1 lse, 2 scores, 3 key_sums */
     uint32_t reserved;
     int64_t worst_batch, worst_head, worst_token, worst_dim; /* worst_dim -1 for lse */
     double got, expected, bound;     /* at the worst element */
     char kernel[64];                 /* the row that computed it */
 } heed_check_report;
 
-/* Compute the problem by a plan and by another (NULL = the double-precision reference), and hold every element of o, lse and scores
+/* Compute the problem by a plan and by another (NULL = the double-precision reference), and hold every element of o, lse, scores and key_sums
  * against its own derived error bound (semantics.md, 7). HEED_MISMATCH if one lies outside. Device tensors are read back; with o = q
  * the input is saved first. */
 HEED_API heed_status heed_check(const heed_plan *plan, const heed_plan *against, const heed_lengths *lengths,

@@ -24,7 +24,7 @@
 struct problem {
     int head_dim, v_head_dim, kv_heads, group, q_type, k_type, v_type, o_type, bias_type, page_size, window_left, window_right, causal, alibi, sinks,
         mask_bool, mask_bits, bias, bias_first, key_range, write_lse, lse_base2, lse_without_sink, scores, scores_stage, scale_bits,
-        softcap_bits, rope_dim, rope_offset, rope_interleaved;
+        softcap_bits, rope_dim, rope_offset, rope_interleaved, key_sums, keep_sums;
 };
 #if RUN_TIME
 #define HEAD_DIM problem.head_dim
@@ -57,6 +57,8 @@ struct problem {
 #define ROPE_DIM problem.rope_dim
 #define ROPE_OFFSET problem.rope_offset
 #define ROPE_INTERLEAVED problem.rope_interleaved
+#define KEY_SUMS problem.key_sums
+#define KEEP_SUMS problem.keep_sums
 #endif
 
 #ifdef MUTANT_cl_scale_twice
@@ -130,8 +132,10 @@ struct view {
 };
 
 struct strides {
-    struct view q, k, v, o, lse, mask, bias, alibi, sinks, k_scale, v_scale, key_range, scores;
+    struct view q, k, v, o, lse, mask, bias, alibi, sinks, k_scale, v_scale, key_range, scores, key_sums;
+    struct view kept; /* m and l of query rows, in the workspace; token t is query q_index + t, batch is score_rows of heed_lengths */
 };
+#define SCORE_ROWS (st.kept.batch)
 
 struct sequence {
     int q_len, kv_len;
@@ -154,12 +158,12 @@ struct merge_item {
     global const uchar *q, global const uchar *k, global const uchar *v, global uchar *o, global uchar *lse,                     \
         global const uchar *mask, global const uchar *bias, global const uchar *alibi, global const uchar *sinks,                \
         global const uchar *k_scale, global const uchar *v_scale, global const uchar *key_range, global uchar *scores,           \
-        global float *work, global const struct sequence *sequences, global const int *q_positions,                              \
-        global const int *page_table, global const uchar *items, int item_first, int item_count, struct strides st, long part_rows,              \
+        global uchar *key_sums, global float *work, global const struct sequence *sequences, global const int *q_positions,                              \
+        global const int *page_table, global const int *score_slots, global const uchar *items, int item_first, int item_count, struct strides st, long part_rows,              \
         struct problem problem
 
 #define ATTENTION_PASSED                                                                                                         \
-    q, k, v, o, lse, mask, bias, alibi, sinks, k_scale, v_scale, key_range, scores, work, sequences, q_positions, page_table, items,         \
+    q, k, v, o, lse, mask, bias, alibi, sinks, k_scale, v_scale, key_range, scores, key_sums, work, sequences, q_positions, page_table, score_slots, items, \
         item_first, item_count, st, part_rows, problem
 
 /* ---- where a row lies (src/view.h) ------------------------------------------ */
@@ -550,10 +554,10 @@ static inline float16 logits16(float16 x, int j, struct row row, global const uc
 
 /* ---- the end of a row ---------------------------------------------------------- */
 
-/* m and l of all keys of row (b, h, i): takes the sink in, writes lse, and gives what its accumulators are to be multiplied with and then
+/* m and l of all keys of row (b, h, i): takes the sink in, writes lse, keeps m and l for the scores, and gives what its accumulators are to be multiplied with and then
  * divided by. l = 0: the row saw nothing, o is +0. writes: one of the work-items that share the row. */
-static inline float2 end_row(float m, float l, struct strides st, struct sequence s, int b, int h, int i, global uchar *lse,
-                             global const uchar *sinks, bool writes, struct problem problem)
+static inline float2 end_row_in(global float *work, float m, float l, struct strides st, struct sequence s, int b, int h, int i, global uchar *lse,
+                                global const uchar *sinks, bool writes, struct problem problem)
 {
     float keep = 1.0f, all_m = m, all_l = l, sink = SINKS ? AT(float, sinks + st.sinks.offset)[h] : -INFINITY;
     if (SINKS && l != 0 && sink != -INFINITY) {
@@ -575,8 +579,15 @@ static inline float2 end_row(float m, float l, struct strides st, struct sequenc
         if (LSE_BASE2 && fabs(written) < INFINITY) written = fma(written, LOG2E, written * LOG2E_REST);
         if (writes) ((global float *)(lse + query_offset(st.lse, s, b, h, i)))[0] = written;
     }
+    if (KEEP_SUMS && writes) {
+        global float *kept = (global float *)((global uchar *)work + st.kept.offset + (s.q_index + i) * st.kept.token + h * st.kept.head);
+        kept[0] = all_m;
+        kept[1] = all_l;
+    }
     return (float2)(keep, all_l);
 }
+/* The workspace, where sums are kept for the scores, is the kernel's own argument `work` wherever a row ends. */
+#define end_row(m, l, st, s, b, h, i, lse, sinks, writes, problem) end_row_in(work, m, l, st, s, b, h, i, lse, sinks, writes, problem)
 
 /* A partial result's (m, l), behind all accumulators. */
 static inline global float *part_sums(global float *work, long part_rows, long r, struct problem problem)

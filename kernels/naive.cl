@@ -23,6 +23,19 @@ static inline void load_block(int type, global const uchar *row, int d, int n, f
     }
 }
 
+/* q . k of a row each, in the order of d. */
+static inline float naive_dot(global const uchar *q_row, global const uchar *k_row, float factor, struct problem problem)
+{
+    float dot = 0, x[BLOCK], y[BLOCK];
+    for (int d = 0; d < HEAD_DIM; d += BLOCK) {
+        int n = min(BLOCK, HEAD_DIM - d);
+        load_block(Q_TYPE, q_row, d, n, 1.0f, x);
+        load_block(K_TYPE, k_row, d, n, factor, y);
+        for (int e = 0; e < n; e++) dot = fma(x[e], y[e], dot);
+    }
+    return dot;
+}
+
 /* One row: query i of query head h. The list is the kernel's own. */
 static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
 {
@@ -33,13 +46,10 @@ static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
     struct sequence s = sequences[b];
     struct row row = row_of(st, s, b, h, i, q_positions, key_range, alibi, problem);
     global const uchar *q_row = q + query_offset(st.q, s, b, h, i);
-    global float *score_row = (global float *)(scores + query_offset(st.scores, s, b, h, i));
     float m = -INFINITY, l = 0, acc[ROW_LIMIT], x[BLOCK], y[BLOCK];
     for (int d = 0; d < V_HEAD_DIM; d++) acc[d] = 0;
 
-    /* scores are written for every key of the sequence, hidden or not */
-    int first = SCORES ? 0 : row.begin / BLOCK * BLOCK, last = SCORES ? s.kv_len : row.end;
-    for (int j0 = first; j0 < last; j0 += BLOCK) {
+    for (int j0 = row.begin / BLOCK * BLOCK; j0 < row.end; j0 += BLOCK) {
         float t[BLOCK], top = -INFINITY, v_factor[BLOCK];
         long v_at[BLOCK];
         uint visible = 0;
@@ -48,26 +58,13 @@ static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
             t[c] = -INFINITY;
             v_at[c] = 0;
             v_factor[c] = 1.0f;
-            if (j >= last) continue;
-            bool look = j >= row.begin && j < row.end && mask_shows(mask, row, j, problem);
-            float logit = -INFINITY, raw = 0, capped = 0;
-            if (look || (SCORES && SCORES_STAGE < 2)) {
+            if (j >= row.end) continue;
+            float logit = -INFINITY, capped = 0;
+            if (j >= row.begin && mask_shows(mask, row, j, problem)) {
                 global const uchar *k_row = k + key_offset(st.k, s, page_table, b, g, j, problem);
                 float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
-                float dot = 0;
-                for (int d = 0; d < HEAD_DIM; d += BLOCK) {
-                    int n = min(BLOCK, HEAD_DIM - d);
-                    load_block(Q_TYPE, q_row, d, n, 1.0f, x);
-                    load_block(K_TYPE, k_row, d, n, factor, y);
-                    for (int e = 0; e < n; e++) dot = fma(x[e], y[e], dot);
-                }
-                raw = SCALE * dot;
-                logit = logit1(raw, j, row, mask, bias, &capped, problem);
+                logit = logit1(SCALE * naive_dot(q_row, k_row, factor, problem), j, row, mask, bias, &capped, problem);
             }
-#ifdef MUTANT_cl_scores_spill
-            if (SCORES && j + 1 == s.kv_len) score_row[j + 1] = logit;
-#endif
-            if (SCORES) score_row[j] = SCORES_STAGE == 0 ? raw : SCORES_STAGE == 1 ? capped : logit;
             if (logit == -INFINITY) continue;
             t[c] = logit;
             top = LARGER(top, t[c]);
@@ -109,15 +106,6 @@ static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
     float2 end = end_row(m, l, st, s, b, h, i, lse, sinks, true, problem);
     global uchar *o_row = o + query_offset(st.o, s, b, h, i);
     for (int d = 0; d < V_HEAD_DIM; d++) STORE1(O_TYPE, o_row, d, l != 0 ? acc[d] * end.s0 / end.s1 : 0.0f);
-
-    if (SCORES && SCORES_STAGE == 3) {
-        /* e^(t - m) / l from the logits written above; with a sink m and l are those without it, rescaled by end.s0 */
-        float base = m == -INFINITY ? 0 : m;
-        for (int j = 0; j < s.kv_len; j++) {
-            float logit = score_row[j];
-            score_row[j] = logit == -INFINITY ? 0.0f : exp_1(logit - base) * end.s0 / end.s1;
-        }
-    }
 }
 
 ATTENTION_KERNEL void naive(ATTENTION_ARGUMENTS)

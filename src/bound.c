@@ -43,6 +43,7 @@ struct terms {
     double dot;         /* gamma(h_d + 3 ...): relative to the magnitude of a score */
     double tanh_error;  /* relative error of the softcap */
     double exp_error;   /* (T + 1) exps, each 2au / (1 - 2au) */
+    double exp_once;    /* one of them */
     double roundings;   /* r u */
     double chain;       /* h_n + T */
     double division;    /* e_div */
@@ -75,6 +76,7 @@ static struct terms terms_of(const struct problem *p, const struct arithmetic *a
         .dot = gamma_of(h_d + 3),
         .tanh_error = (2 * (double)a->tanh_ulp + 4) * U,
         .exp_error = (rescales + 1) * exp_once,
+        .exp_once = exp_once,
         .roundings = (double)a->exp_roundings * U,
         .chain = h_n + rescales,
         .division = (double)a->div_roundings,
@@ -265,8 +267,21 @@ static double stage_bound(const struct problem *p, const struct arithmetic *a, d
     return stored(HEED_F32, fabs(score), e + 3 * U * fabs(score), a->flushes);
 }
 
+/* ---- scores and key sums: a pass of its own ------------------------------- */
+
+/* p' = e^(s' - m') / l' with this row's m' and l' and the pass's s': the exponent is off by e_j of the pass, by X (how far m' + ln l' is from lse
+ * without its own roundings) and by the rounding of the difference; then come exp, the quotient, and what underflows. */
+static double weight_bound(const struct terms *t, const struct reference_row *row, double e, double x, double e_max, int32_t j)
+{
+    const double weight = row->weight[j], distance = fabs(row->maximum - row->logit[j]) + e + e_max;
+    double d = e + x + t->roundings * distance + (distance > 0 ? t->exp_once : 0);
+    if (MUTANT(bound_weight_sums_exact)) d -= x;
+    d = growth(weight, row->logit[j] - row->lse, d);
+    return d + gamma_of(t->division + 2) * (weight + d) + 0x1p-125;
+}
+
 static void score_bounds(const struct problem *p, const struct arithmetic *a, const struct terms *t, const struct reference_row *row,
-                         double l, double *bound)
+                         double x, double e_max, double *bound)
 {
     for (int32_t j = 0; j < row->kv_len; j++) {
         if (p->scores_stage == 0) {
@@ -278,10 +293,8 @@ static void score_bounds(const struct problem *p, const struct arithmetic *a, co
         } else if (p->scores_stage == 2) {
             bound[j] = row->order_matters ? INFINITY : stage_bound(p, a, 0, row->logit[j], logit_error(p, t, row, j));
         } else {
-            double weight = row->weight[j], x = row->error[j] + l;
-            double e = growth(weight, row->logit[j] - row->lse, x);
-            e = min_of(e + gamma_of(t->chain + t->division) * (weight + e) + t->weight * weight, 1);
-            bound[j] = row->order_matters ? INFINITY : stored(HEED_F32, weight, e + t->tiny_weight * 2, a->flushes);
+            const double e = weight_bound(t, row, logit_error(p, t, row, j), x, e_max, j);
+            bound[j] = row->order_matters ? INFINITY : stored(HEED_F32, row->weight[j], e, a->flushes);
         }
     }
 }
@@ -299,23 +312,22 @@ static double rounding_alone(heed_type type, double value)
     return isfinite(value) && value != 0 ? stored(type, fabs(value), 0x1p-45 * fabs(value), false) : 0;
 }
 
-static void exact_bounds(const struct problem *p, const struct reference_row *row, double *o_bound, double *lse_bound, double *score_bound)
+static void exact_bounds(const struct problem *p, const struct reference_row *row, double *o_bound, double *lse_bound)
 {
     double size = 0x1p-45; /* room for another order of the same double sums */
     for (int32_t c = 0; c < p->v_head_dim; c++) o_bound[c] = rounding_alone(p->o_type, row->o[c]);
     *lse_bound = rounding_alone(HEED_F32, row->lse_out) + (isfinite(row->lse_out) ? size : 0);
-    for (int32_t j = 0; score_bound && j < row->kv_len; j++) score_bound[j] = rounding_alone(HEED_F32, reference_score(p, row, j));
 }
 
 void bound_row(const struct call *call, int32_t b, int32_t h, int32_t i, const struct reference_row *row,
-               const struct arithmetic *arithmetic, double *o_bound, double *lse_bound, double *score_bound)
+               const struct arithmetic *arithmetic, double *o_bound, double *lse_bound)
 {
     const struct problem *p = &call->plan->problem;
     struct reference_row *scratch = (struct reference_row *)row; /* its error, v_row and scratch alone are written */
     int32_t n = p->v_head_dim;
     (void)i;
     if (arithmetic->exact_double) {
-        exact_bounds(p, row, o_bound, lse_bound, score_bound);
+        exact_bounds(p, row, o_bound, lse_bound);
         return;
     }
     struct terms t = terms_of(p, arithmetic, row);
@@ -326,15 +338,10 @@ void bound_row(const struct call *call, int32_t b, int32_t h, int32_t i, const s
         set_all(o_bound, n, nothing);
         *lse_bound = (p->flags & HEED_LSE_BASE2) && isfinite(row->lse_out) ? 2 * U * fabs(row->lse_out) : nothing;
         if (not_a_number && isfinite(row->lse_out)) *lse_bound = INFINITY; /* a NaN sink that is left out of lse: no weights to go by */
-        if (score_bound) {
-            for (int32_t j = row->begin; j < row->end; j++) scratch->error[j] = 0;
-            score_bounds(p, arithmetic, &t, row, 0, score_bound);
-        }
         return;
     }
     double d_0, e_max = weight_errors(p, &t, scratch, &d_0);
     double l = log_of_errors(row, row->sink, d_0);
-    if (score_bound) score_bounds(p, arithmetic, &t, row, l, score_bound);
     if (row->order_matters) {
         set_all(o_bound, n, INFINITY);
         *lse_bound = INFINITY;
@@ -347,4 +354,42 @@ void bound_row(const struct call *call, int32_t b, int32_t h, int32_t i, const s
     for (int32_t c = 0; c < n; c++) o_bound[c] = output_bound(p, arithmetic, &t, row, &s, sink_growth, c);
     double l_out = (p->flags & HEED_LSE_WITHOUT_SINK) ? log_of_errors(row, -INFINITY, 0) : l;
     *lse_bound = lse_bound_of(p, arithmetic, &t, row, l_out, e_max);
+}
+
+double bound_sums(const struct problem *p, const struct reference_row *row, const struct arithmetic *arithmetic, double *e_max)
+{
+    *e_max = 0;
+    if (row->visible == 0 || isnan(row->lse)) return 0;
+    if (arithmetic->exact_double) return 2 * U;
+    const struct terms t = terms_of(p, arithmetic, row);
+    double d_0;
+    *e_max = weight_errors(p, &t, (struct reference_row *)row, &d_0);
+    const double g = gamma_of(t.chain);
+    return log_of_errors(row, row->sink, d_0) + g / (1 - g) + (row->visible + 1.0) * 0x1p-126;
+}
+
+void bound_scores(const struct problem *p, const struct reference_row *row, const struct arithmetic *attention,
+                  const struct arithmetic *scores, double *score_bound, double *weight_bounds)
+{
+    double e_max, x;
+    if (scores->exact_double) {
+        for (int32_t j = 0; score_bound && j < row->kv_len; j++) score_bound[j] = rounding_alone(HEED_F32, reference_score(p, row, j));
+        for (int32_t j = 0; weight_bounds && j < row->kv_len; j++) weight_bounds[j] = 0x1p-45 * row->weight[j];
+        return;
+    }
+    const struct terms t = terms_of(p, scores, row);
+    x = bound_sums(p, row, attention, &e_max);
+    if (score_bound) score_bounds(p, scores, &t, row, x, e_max, score_bound);
+    for (int32_t j = 0; weight_bounds && j < row->kv_len; j++) {
+        weight_bounds[j] = row->logit[j] == -INFINITY ? 0 : row->order_matters ? INFINITY : weight_bound(&t, row, logit_error(p, &t, row, j), x, e_max, j);
+        if (isnan(row->weight[j]) && !row->order_matters) weight_bounds[j] = 0; /* NaN is demanded of the sum */
+    }
+}
+
+double bound_key_sum(const struct problem *p, const struct arithmetic *scores, int32_t rows, double sum, double weights)
+{
+    const double heads = (p->flags & HEED_KEY_SUMS_ALL_HEADS) ? p->q_heads : 0;
+    if (isnan(sum) || sum == 0) return weights;
+    if (scores->exact_double) return rounding_alone(HEED_F32, sum) + weights;
+    return stored(HEED_F32, sum, weights + gamma_of(ceil(rows / 16.0) + 4 + heads) * (sum + weights), scores->flushes);
 }

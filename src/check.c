@@ -18,7 +18,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { ROWS_PER_TASK = 4, OUTPUT_O = 0, OUTPUT_LSE = 1, OUTPUT_SCORES = 2 };
+enum { ROWS_PER_TASK = 4, OUTPUT_O = 0, OUTPUT_LSE = 1, OUTPUT_SCORES = 2, OUTPUT_KEY_SUMS = 3 };
 
 /* ---- counting ------------------------------------------------------------ */
 
@@ -89,9 +89,13 @@ static void add_tally(struct tally *to, const struct tally *from)
 
 struct worker {
     struct reference_row *reference;
-    double *o_bound, *o_other, *score_bound, *score_other; /* [v_head_dim] twice, [kv_len] twice */
+    double *o_bound, *o_other;                       /* [v_head_dim] */
+    double *score_bound, *score_other;               /* [kv_len] */
+    double *weight_bound, *weight_other;             /* [kv_len] of one row's probabilities */
+    double *sum, *sum_bound, *sum_other;             /* [kv_len] of the rows so far */
     struct tally tally;
 };
+enum { WORKER_KEY_ARRAYS = 7 };
 
 struct check_work {
     const struct call *got, *other; /* other may be NULL */
@@ -111,6 +115,37 @@ static const struct kernel_row *row_of(const struct call *call, int32_t b)
     return call->plan->row[sequence_kind(call->plan, call->batch->sequences[b].q_len)];
 }
 
+/* Row of the pass over the scores, of the call's own plan. */
+static const struct arithmetic *scores_arithmetic(const struct call *call) { return &call->plan->row[KIND_SCORES]->arithmetic; }
+
+/* Scores of row (b, h, i) where they are written, and its share of the key sums. */
+static void check_scores(const struct check_work *work, struct worker *w, struct tally *place)
+{
+    const struct call *got = work->got, *other = work->other;
+    const struct problem *p = &got->plan->problem;
+    const struct sequence *s = &got->batch->sequences[place->b];
+    const struct reference_row *row = w->reference;
+    const int32_t b = place->b, i = place->i, slot = got->batch->score_slots ? got->batch->score_slots[place->h] : -1;
+    const bool sums = p->flags & HEED_WRITE_KEY_SUMS;
+    if (i < first_scored(got->batch, s) || (slot < 0 && !sums)) return;
+    bound_scores(p, row, &row_of(got, b)->arithmetic, scores_arithmetic(got), slot < 0 ? NULL : w->score_bound, sums ? w->weight_bound : NULL);
+    if (other)
+        bound_scores(p, row, &row_of(other, b)->arithmetic, scores_arithmetic(other), slot < 0 ? NULL : w->score_other, sums ? w->weight_other : NULL);
+    for (int32_t j = 0; sums && j < s->kv_len; j++) {
+        w->sum[j] += row->weight[j];
+        w->sum_bound[j] += w->weight_bound[j];
+        if (other) w->sum_other[j] += w->weight_other[j];
+    }
+    if (slot < 0) return;
+    const void *mine = score_row(got, b, slot, i), *theirs = other ? score_row(other, b, slot, i) : NULL;
+    place->output = OUTPUT_SCORES;
+    place->row = got->plan->row[KIND_SCORES];
+    for (place->d = 0; place->d < s->kv_len; place->d++) {
+        double want = other ? element(HEED_F32, theirs, place->d) : reference_score(p, row, place->d);
+        count(&w->tally, place, element(HEED_F32, mine, place->d), want, w->score_bound[place->d] + (other ? w->score_other[place->d] : 0));
+    }
+}
+
 /* All outputs of row (b, h, i). want is the reference's value, or the other computation's with both bounds added. */
 static void check_row(const struct check_work *work, struct worker *w, int32_t b, int32_t h, int32_t i)
 {
@@ -118,12 +153,11 @@ static void check_row(const struct check_work *work, struct worker *w, int32_t b
     const struct problem *p = &got->plan->problem;
     const struct sequence *s = &got->batch->sequences[b];
     const struct reference_row *row = w->reference;
-    bool scores = p->flags & HEED_WRITE_SCORES;
     double lse_bound, lse_other = 0;
 
     reference_compute(got, b, h, i, w->reference);
-    bound_row(got, b, h, i, row, &row_of(got, b)->arithmetic, w->o_bound, &lse_bound, scores ? w->score_bound : NULL);
-    if (other) bound_row(other, b, h, i, row, &row_of(other, b)->arithmetic, w->o_other, &lse_other, scores ? w->score_other : NULL);
+    bound_row(got, b, h, i, row, &row_of(got, b)->arithmetic, w->o_bound, &lse_bound);
+    if (other) bound_row(other, b, h, i, row, &row_of(other, b)->arithmetic, w->o_other, &lse_other);
 
     struct tally place = {.b = b, .h = h, .i = i, .row = row_of(got, b), .output = OUTPUT_O};
     const void *o = query_row(&got->o, s, b, h, i), *o_other = other ? query_row(&other->o, s, b, h, i) : NULL;
@@ -137,22 +171,56 @@ static void check_row(const struct check_work *work, struct worker *w, int32_t b
         double want = other ? element(HEED_F32, query_row(&other->lse, s, b, h, i), 0) : row->lse_out;
         count(&w->tally, &place, element(HEED_F32, query_row(&got->lse, s, b, h, i), 0), want, lse_bound + lse_other);
     }
-    if (!scores) return;
-    place.output = OUTPUT_SCORES;
-    const void *mine = query_row(&got->scores, s, b, h, i), *theirs = other ? query_row(&other->scores, s, b, h, i) : NULL;
-    for (place.d = 0; place.d < s->kv_len; place.d++) {
-        double want = other ? element(HEED_F32, theirs, place.d) : reference_score(p, row, place.d);
-        count(&w->tally, &place, element(HEED_F32, mine, place.d), want, w->score_bound[place.d] + (other ? w->score_other[place.d] : 0));
+    if (p->flags & (HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS)) check_scores(work, w, &place);
+}
+
+/* The sums of query head h, or of all heads (h = 0), after all their rows. */
+static void check_sums(const struct check_work *work, struct worker *w, int32_t b, int32_t h)
+{
+    const struct call *got = work->got, *other = work->other;
+    const struct sequence *s = &got->batch->sequences[b];
+    const int32_t rows = s->q_len - first_scored(got->batch, s);
+    struct tally place = {.b = b, .h = h, .output = OUTPUT_KEY_SUMS, .row = got->plan->row[KIND_SCORES]};
+    for (place.d = 0; place.d < s->kv_len && !MUTANT(check_sums_forgotten); place.d++) {
+        const int32_t j = place.d;
+        double bound = bound_key_sum(&got->plan->problem, scores_arithmetic(got), rows, w->sum[j], w->sum_bound[j]);
+        if (other) bound += bound_key_sum(&got->plan->problem, scores_arithmetic(other), rows, w->sum[j], w->sum_other[j]);
+        const double want = other ? (double)key_sums_row(other, b, h)[j] : w->sum[j];
+        count(&w->tally, &place, (double)key_sums_row(got, b, h)[j], want, bound);
     }
 }
 
 /* ---- all rows, on the context's threads ---------------------------------- */
 
-/* Task t: ROWS_PER_TASK queries of one head of one sequence. */
+/* Queries of one head per task; with key sums all of them, so that one worker adds them up in order. */
+static int32_t rows_per_task(const struct call *got, int32_t q_len)
+{
+    if (!(got->plan->problem.flags & HEED_WRITE_KEY_SUMS)) return ROWS_PER_TASK;
+    return q_len > 0 ? q_len : 1;
+}
+
+/* Heads per task: all where they share one row of sums. */
+static int32_t heads_per_task(const struct problem *p)
+{
+    return (p->flags & HEED_WRITE_KEY_SUMS) && (p->flags & HEED_KEY_SUMS_ALL_HEADS) ? p->q_heads : 1;
+}
+
+static int64_t tasks_of(const struct call *got, int32_t q_len)
+{
+    const struct problem *p = &got->plan->problem;
+    const int32_t rows = rows_per_task(got, q_len);
+    int64_t tiles = ((int64_t)q_len + rows - 1) / rows;
+    if (p->flags & HEED_WRITE_KEY_SUMS) tiles = 1; /* also without a query: sums are written */
+    return tiles * (p->q_heads / heads_per_task(p));
+}
+
+/* Task t: some queries of one head of one sequence, and its key sums; or of all heads. */
 static void check_task(void *arg, int32_t t, int32_t number)
 {
     const struct check_work *work = arg;
     const struct heed_batch *batch = work->got->batch;
+    const struct problem *p = &work->got->plan->problem;
+    struct worker *w = &work->workers[number];
     int32_t low = 0, high = batch->batch; /* the sequence: first_task[low] <= t < first_task[low + 1] */
     while (high - low > 1) {
         int32_t middle = low + (high - low) / 2;
@@ -161,11 +229,15 @@ static void check_task(void *arg, int32_t t, int32_t number)
         else
             high = middle;
     }
-    int32_t q_len = batch->sequences[low].q_len, tiles = (q_len - 1) / ROWS_PER_TASK + 1;
-    int32_t rest = t - work->first_task[low], h = rest / tiles, first = rest % tiles * ROWS_PER_TASK;
-    int32_t end = q_len - first < ROWS_PER_TASK ? q_len : first + ROWS_PER_TASK;
+    const bool sums = p->flags & HEED_WRITE_KEY_SUMS;
+    const int32_t q_len = batch->sequences[low].q_len, rows = rows_per_task(work->got, q_len), tiles = q_len > 0 ? (q_len - 1) / rows + 1 : 1;
+    const int32_t rest = t - work->first_task[low], h = rest / tiles, first = rest % tiles * rows, heads = heads_per_task(p);
+    int32_t end = q_len - first < rows ? q_len : first + rows;
     if (MUTANT(check_last_rows_forgotten) && end == q_len) end--;
-    for (int32_t i = first; i < end; i++) check_row(work, &work->workers[number], low, h, i);
+    if (sums) memset(w->sum, 0, 3 * (size_t)batch->kv_len_max * sizeof *w->sum);
+    for (int32_t n = h; n < h + heads; n++)
+        for (int32_t i = first; i < end; i++) check_row(work, w, low, n, i);
+    if (sums) check_sums(work, w, low, h);
 }
 
 static void workers_delete(const struct services *services, struct worker *workers, int32_t n)
@@ -180,17 +252,18 @@ static void workers_delete(const struct services *services, struct worker *worke
 static struct worker *workers_new(const struct services *services, const struct problem *p, int32_t kv_len_max, int32_t n)
 {
     struct worker *workers = memory_new(services, (size_t)n, sizeof *workers);
-    size_t v = (size_t)p->v_head_dim, k = (p->flags & HEED_WRITE_SCORES) ? (size_t)kv_len_max : 0;
+    size_t v = (size_t)p->v_head_dim, k = (p->flags & (HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS)) ? (size_t)kv_len_max : 0;
     for (int32_t w = 0; workers && w < n; w++) {
         workers[w].reference = reference_row_new(services, p, kv_len_max);
-        workers[w].o_bound = memory_new(services, 2 * (v + k), sizeof(double));
+        workers[w].o_bound = memory_new(services, 2 * v + WORKER_KEY_ARRAYS * k, sizeof(double));
         if (!workers[w].reference || !workers[w].o_bound) {
             workers_delete(services, workers, n);
             return NULL;
         }
         workers[w].o_other = workers[w].o_bound + v;
-        workers[w].score_bound = workers[w].o_other + v;
-        workers[w].score_other = workers[w].score_bound + k;
+        double **const arrays[WORKER_KEY_ARRAYS] = {&workers[w].score_bound, &workers[w].score_other, &workers[w].weight_bound, &workers[w].weight_other,
+                                                    &workers[w].sum,         &workers[w].sum_bound,   &workers[w].sum_other};
+        for (size_t n = 0; n < WORKER_KEY_ARRAYS; n++) *arrays[n] = workers[w].o_other + v + n * k;
     }
     return workers;
 }
@@ -202,8 +275,7 @@ static heed_status count_tasks(const struct call *got, int32_t *first_task)
         if (tasks > INT32_MAX) return fail(HEED_UNSUPPORTED, "more than 2^31 - 1 groups of rows in one check");
         first_task[b] = (int32_t)tasks;
         if (b == got->batch->batch) break;
-        int64_t q_len = got->batch->sequences[b].q_len;
-        tasks += (q_len + ROWS_PER_TASK - 1) / ROWS_PER_TASK * got->plan->problem.q_heads;
+        tasks += tasks_of(got, got->batch->sequences[b].q_len);
     }
     return HEED_OK;
 }
@@ -221,7 +293,7 @@ static void fill_report(const struct tally *t, const struct heed_plan *plan, hee
     report->worst_output = t->output;
     report->worst_batch = t->b;
     report->worst_head = t->h;
-    report->worst_token = t->i;
+    report->worst_token = t->output == OUTPUT_KEY_SUMS ? -1 : t->i;
     report->worst_dim = t->d;
     report->got = t->got;
     report->expected = t->want;

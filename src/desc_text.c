@@ -40,6 +40,8 @@ static const struct {
     {"lsenosink", HEED_LSE_WITHOUT_SINK},
     {"invariant", HEED_INVARIANT},
     {"ropeil", HEED_ROPE_INTERLEAVED},
+    {"keysums", HEED_WRITE_KEY_SUMS},
+    {"sumheads", HEED_KEY_SUMS_ALL_HEADS},
 };
 
 enum { NUMBER_COUNT = sizeof numbers / sizeof *numbers, FLAG_COUNT = sizeof flags / sizeof *flags };

@@ -55,7 +55,9 @@ struct services {
 #define FEATURE_PAGED   (UINT64_C(1) << 41)
 #define FEATURE_GQA     (UINT64_C(1) << 42) /* q_heads > kv_heads */
 #define FEATURE_V_DIM   (UINT64_C(1) << 43) /* v_head_dim differs from head_dim */
-/* HEED_INVARIANT is not a feature but the column `order`; HEED_TOP_LEFT and HEED_ROPE_INTERLEAVED never reach a row. */
+#define FEATURE_SUMS    (UINT64_C(1) << 44) /* m and l of every query row are kept in the workspace, for the pass over the scores */
+/* HEED_INVARIANT is not a feature but the column `order`; HEED_TOP_LEFT and HEED_ROPE_INTERLEAVED never reach a row, nor do HEED_WRITE_SCORES and
+ * HEED_WRITE_KEY_SUMS: they are a kind of step of their own. */
 #define FEATURES_ALL (~UINT64_C(0))
 
 struct problem {
@@ -96,6 +98,8 @@ struct work_item {
     int32_t part;     /* -1: write o and lse. Else index of the first row of partial results in the workspace */
     int32_t reserved;
 };
+/* An item of KIND_SCORES: the chosen queries [q_begin, q_end) against keys [kv_begin, kv_end), all of which it writes. head -1: every head, for one
+ * row of sums. Empty queries: the sums are 0. */
 
 /* Partial results of `chunks` items, to be merged in this order: rows part + c * rows ... of chunk c. 32 bytes. */
 struct merge_item {
@@ -116,7 +120,10 @@ struct work_list {
  * all rows' accumulators, (m, l) at float index part_rows * v_head_dim + 2 * r. m is a natural logarithm's maximum (in base 2 a bias of
  * -FLT_MAX would overflow), -infinity with l = 0 where nothing was seen. */
 
-enum kind { KIND_PREFILL, KIND_DECODE, KIND_MERGE, KIND_APPEND, KIND_ROTATE, KIND_COUNT };
+/* The query rows' own m and l, behind the partial results (from kept_offset on, FEATURE_SUMS): two floats at index 2 * ((q_index_b + i) * q_heads + h),
+ * the sink counted in: p_j = e^(s_j - m) / l. l = 0 where nothing was seen. */
+
+enum kind { KIND_PREFILL, KIND_DECODE, KIND_SCORES, WORK_KINDS, KIND_MERGE = WORK_KINDS, KIND_APPEND, KIND_ROTATE, KIND_COUNT }; /* WORK_KINDS: those of a run, with work lists */
 #define KIND_BIT(kind) (1u << (kind))
 
 struct heed_batch {
@@ -132,8 +139,13 @@ struct heed_batch {
     struct sequence *sequences;       /* [batch] */
     int32_t *q_positions;             /* [q_total] or NULL */
     int32_t *page_table;              /* [batch * page_table_stride] or NULL */
-    struct work_list work[2];         /* KIND_PREFILL, KIND_DECODE */
+    int32_t score_rows;               /* the last so many queries of each sequence; 0 = all */
+    int32_t score_rows_max;           /* of the longest sequence */
+    int32_t score_head_count;
+    int32_t *score_slots;             /* [q_heads] which head of the scores tensor a query head is, -1 = none; NULL: no scores are written */
+    struct work_list work[WORK_KINDS];
     int64_t part_rows;
+    size_t kept_offset, kept_bytes;   /* of the query rows' sums in the workspace */
     size_t workspace_bytes;
     void *state;                      /* the backend's copy on the device */
 };
@@ -154,7 +166,7 @@ struct view {
 struct call {
     const struct heed_plan *plan;
     const struct heed_batch *batch;
-    struct view q, k, v, o, lse, mask, bias, alibi, sinks, k_scale, v_scale, scores, key_range, rope_cos, rope_sin;
+    struct view q, k, v, o, lse, mask, bias, alibi, sinks, k_scale, v_scale, scores, key_range, key_sums, rope_cos, rope_sin;
     struct view workspace;
     bool private_output;    /* heed_forward: outputs go to memory of the backend's own, copied out after success */
     bool may_copy;          /* heed_forward: host tensors may be staged through device memory */

@@ -9,7 +9,7 @@
 #include "status.h"
 #include <string.h>
 
-static const char *const kind_names[KIND_COUNT] = {"prefill", "decode", "merge", "append", "rotate"};
+static const char *const kind_names[KIND_COUNT] = {"prefill", "decode", "scores", "merge", "append", "rotate"};
 
 /* Up to how many query tokens a step is decode: while the row for decode is quicker with so many rows than that for prefill. One at least. */
 static int32_t decode_threshold(const struct heed_plan *plan)
@@ -45,12 +45,19 @@ static const char *row_refusal(struct walk *walk, const struct kernel_row *row, 
     return text;
 }
 
+/* The row of this name, if it does this kind of step. name may be NULL. */
+static const struct kernel_row *row_named(const struct heed_plan *plan, const char *name, enum kind kind)
+{
+    const struct kernel_row *row, *found = NULL;
+    for (int32_t n = 0; name && (row = registry_row(plan->device->backend, n)); n++)
+        if (!strcmp(row->name, name) && (row->kinds & KIND_BIT(kind))) found = row;
+    return found;
+}
+
 static void choose(struct walk *walk, enum kind kind)
 {
     const struct backend *backend = walk->plan->device->backend;
-    const struct kernel_row *row, *wanted = NULL;
-    for (int32_t n = 0; walk->insisted && (row = registry_row(backend, n)); n++)
-        if (!strcmp(row->name, walk->insisted) && (row->kinds & KIND_BIT(kind))) wanted = row;
+    const struct kernel_row *row, *wanted = row_named(walk->plan, walk->insisted, kind);
     if (wanted) walk->insisted_seen = true;
 
     for (int32_t n = 0; (row = registry_row(backend, n)); n++) {
@@ -73,11 +80,16 @@ static heed_status choose_rows(struct heed_plan *plan, const char *kernel, char 
 {
     struct walk walk = {.plan = plan, .insisted = kernel, .text = text, .status = HEED_UNSUPPORTED};
     for (int kind = 0; kind < KIND_COUNT; kind++) {
+        const bool wanted = kind != KIND_SCORES || (plan->problem.flags & (HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS));
+        if (!wanted) {
+            walk.insisted_seen |= row_named(plan, kernel, KIND_SCORES) != NULL; /* nothing for it to do */
+            continue;
+        }
         /* merging partial results is part of a run; appending and rotating need rope and cache rules that problem.c has checked */
         choose(&walk, (enum kind)kind);
         const bool failed = walk.status != HEED_UNSUPPORTED && !plan->row[kind]; /* the call's own message is longer: a build log */
         if (walk.insisted_refused) return fail(walk.status, "kernel %s", failed ? heed_error_message() : walk.refusal);
-        if (!plan->row[kind] && kind <= KIND_DECODE)
+        if (!plan->row[kind] && kind < WORK_KINDS)
             return fail(walk.status, "no row of %s can do this %s step; the last one, %s", plan->device->info.name, kind_names[kind],
                         failed ? heed_error_message() : walk.refusal);
     }

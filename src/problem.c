@@ -9,10 +9,12 @@
 #include <math.h>
 #include <string.h>
 
-#define KNOWN_FLAGS ((HEED_WINDOW << 1) - 1)
+#define KNOWN_FLAGS ((HEED_KEY_SUMS_ALL_HEADS << 1) - 1)
 
-/* Flags that a row need not know: order is a column, positions are made by lengths.c, rotation is another kind of step. */
-#define QUIET_FLAGS (HEED_INVARIANT | HEED_TOP_LEFT | HEED_ROPE_INTERLEAVED | HEED_WINDOW)
+/* Flags that a row need not know: order is a column, positions are made by lengths.c, rotation and scores are other kinds of step. */
+#define QUIET_FLAGS                                                                                                               \
+    (HEED_INVARIANT | HEED_TOP_LEFT | HEED_ROPE_INTERLEAVED | HEED_WINDOW | HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS |               \
+     HEED_KEY_SUMS_ALL_HEADS)
 
 enum { TAIL_LIMIT = 65536 }; /* a struct that claims to be longer than this was never initialised */
 
@@ -168,6 +170,7 @@ static uint64_t features_of(const struct problem *p)
     if (p->page_size > 0) features |= FEATURE_PAGED;
     if (p->group > 1) features |= FEATURE_GQA;
     if (p->v_head_dim != p->head_dim) features |= FEATURE_V_DIM;
+    if ((p->flags & HEED_WRITE_KEY_SUMS) || ((p->flags & HEED_WRITE_SCORES) && p->scores_stage == 3)) features |= FEATURE_SUMS;
     return features;
 }
 

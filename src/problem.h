@@ -38,7 +38,7 @@ struct byte_range { int64_t begin, end; };
 
 enum role { ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_LSE, ROLE_MASK, ROLE_BIAS, ROLE_ALIBI, ROLE_SINKS, ROLE_K_SCALE, ROLE_V_SCALE,
             ROLE_SCORES, ROLE_KEY_RANGE, ROLE_ROPE_COS, ROLE_ROPE_SIN, ROLE_NEW_K, ROLE_NEW_V, ROLE_X, ROLE_O_A, ROLE_LSE_A, ROLE_O_B,
-            ROLE_LSE_B, ROLE_COUNT };
+            ROLE_LSE_B, ROLE_KEY_SUMS, ROLE_COUNT };
 /* By role, of a checked call: the view and the bytes it reaches from element 0 (so begin is negative with negative strides). */
 const struct view *call_view(const struct call *call, enum role role);
 heed_status call_range(const struct call *call, enum role role, struct byte_range *range);

@@ -29,7 +29,8 @@ static const struct {
     [ROLE_SINKS] = {"sinks", offsetof(struct call, sinks), ROWS_ONE},
     [ROLE_K_SCALE] = {"k_scale", offsetof(struct call, k_scale), ROWS_KEY},
     [ROLE_V_SCALE] = {"v_scale", offsetof(struct call, v_scale), ROWS_KEY},
-    [ROLE_SCORES] = {"scores", offsetof(struct call, scores), ROWS_PAIR},
+    [ROLE_SCORES] = {"scores", offsetof(struct call, scores), ROWS_SCORE},
+    [ROLE_KEY_SUMS] = {"key_sums", offsetof(struct call, key_sums), ROWS_SUM},
     [ROLE_KEY_RANGE] = {"key_range", offsetof(struct call, key_range), ROWS_QUERY},
     [ROLE_ROPE_COS] = {"rope_cos", offsetof(struct call, rope_cos), ROWS_TABLE},
     [ROLE_ROPE_SIN] = {"rope_sin", offsetof(struct call, rope_sin), ROWS_TABLE},
@@ -82,7 +83,11 @@ static void role_row(const struct call *call, enum role role, heed_type *type, i
         *type = p->bias_type, *elements = call->batch->kv_len_max;
         break;
     case ROLE_SCORES:
+        *elements = call->batch->kv_len_max, *heads = call->batch->score_head_count;
+        break;
+    case ROLE_KEY_SUMS:
         *elements = call->batch->kv_len_max;
+        if (p->flags & HEED_KEY_SUMS_ALL_HEADS) *heads = 1;
         break;
     case ROLE_ALIBI:
     case ROLE_SINKS:
@@ -144,6 +149,14 @@ static void shape_extents(const struct call *call, struct shape *s)
     const int32_t page_size = call->plan->problem.page_size;
     s->batch = batch->batch;
     switch (s->rows) {
+    case ROWS_SUM:
+        s->token = 1;
+        break;
+    case ROWS_SCORE:
+        if (batch->score_rows > 0) {
+            s->token = batch->score_rows_max;
+            break;
+        } /* fall through */
     case ROWS_QUERY:
     case ROWS_PAIR:
         s->token = batch->q_packed ? batch->q_total : batch->q_len_max;
@@ -243,9 +256,12 @@ static bool range_of_pages(const struct call *call, const struct shape *s, const
 static bool range_of_sequence(const struct call *call, const struct shape *s, const struct view *v, int32_t b, struct byte_range *range)
 {
     const struct sequence *q = &call->batch->sequences[b];
-    const bool keys = s->rows == ROWS_KEY, packed = keys ? call->batch->kv_packed : call->batch->q_packed;
-    const int64_t tokens = keys ? q->kv_len : q->q_len, first = keys ? q->kv_token : q->q_token, place = packed ? 0 : b;
-    const int64_t row_bytes = s->rows == ROWS_PAIR ? row_length(s, q->kv_len) : s->row_bytes;
+    const bool keys = s->rows == ROWS_KEY, chosen = s->rows == ROWS_SUM || (s->rows == ROWS_SCORE && call->batch->score_rows > 0);
+    const bool packed = keys ? call->batch->kv_packed : call->batch->q_packed && !chosen;
+    const bool by_key = s->rows == ROWS_PAIR || s->rows == ROWS_SCORE || s->rows == ROWS_SUM;
+    int64_t tokens = keys ? q->kv_len : q->q_len, first = keys ? q->kv_token : q->q_token;
+    const int64_t row_bytes = by_key ? row_length(s, q->kv_len) : s->row_bytes, place = packed ? 0 : b;
+    if (chosen) tokens = s->rows == ROWS_SUM ? 1 : q->q_len - first_scored(call->batch, q), first = 0;
     if (tokens == 0 || row_bytes == 0) return true;
     return range_add(range, v, (int64_t[2]){place, place}, (int64_t[2]){first, first + tokens - 1}, s->head, row_bytes);
 }

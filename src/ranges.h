@@ -10,6 +10,8 @@
 enum rows {
     ROWS_QUERY, /* (b, h, i), fixed length */
     ROWS_PAIR,  /* (b, h, i), kv_len_b elements */
+    ROWS_SCORE, /* the same of chosen heads and queries; not packed where queries are chosen */
+    ROWS_SUM,   /* (b, h), kv_len_b elements */
     ROWS_KEY,   /* (b, g, j), or pages */
     ROWS_ONE,   /* a single row, strides unused */
     ROWS_TABLE  /* row p of a table of positions */

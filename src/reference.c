@@ -12,7 +12,7 @@
 
 /* ---- one row's memory --------------------------------------------------- */
 
-enum { KEY_ARRAYS = 8 }; /* raw ... error */
+enum { KEY_ARRAYS = 9 }; /* raw ... sums */
 
 static size_t row_doubles(const struct problem *problem, int32_t kv_len_max)
 {
@@ -29,7 +29,7 @@ struct reference_row *reference_row_place(void *memory, const struct problem *pr
     struct reference_row *row = memory;
     double *next = (double *)(row + 1);
     double **arrays[KEY_ARRAYS] = {&row->raw,       &row->capped,   &row->logit, &row->weight,
-                                   &row->magnitude, &row->key_size, &row->added, &row->error};
+                                   &row->magnitude, &row->key_size, &row->added, &row->error, &row->sums};
     for (int n = 0; n < KEY_ARRAYS; n++, next += kv_len_max) *arrays[n] = next;
     row->q_row = next;
     row->k_row = row->q_row + problem->head_dim;
@@ -264,9 +264,37 @@ void reference_item(const struct call *call, const struct work_item *item, struc
         void *o = query_row(&call->o, s, b, h, i);
         for (int32_t d = 0; d < p->v_head_dim; d++) store_output(p->o_type, o, d, row->o[d]);
         if (p->flags & HEED_WRITE_LSE) store_output(HEED_F32, query_row(&call->lse, s, b, h, i), 0, row->lse_out);
-        if (p->flags & HEED_WRITE_SCORES) {
-            void *scores = query_row(&call->scores, s, b, h, i);
-            for (int32_t j = 0; j < row->kv_len; j++) store_output(HEED_F32, scores, j, reference_score(p, row, j));
+        if (p->features & FEATURE_SUMS) { /* for another row's pass over the scores */
+            float *kept = kept_sums(call, s, h, i);
+            kept[0] = (float)row->maximum;
+            kept[1] = row->lse == -INFINITY ? 0 : (float)exp(row->lse - (double)kept[0]);
         }
     }
+}
+
+/* The chosen queries of one head: their scores, and their weights added to row->sums. */
+static void score_head(const struct call *call, const struct work_item *item, int32_t h, struct reference_row *row)
+{
+    const struct problem *p = &call->plan->problem;
+    const int32_t b = item->sequence, slot = call->batch->score_slots ? call->batch->score_slots[h] : -1;
+    if (slot < 0 && !(p->flags & HEED_WRITE_KEY_SUMS)) return;
+    for (int32_t i = item->q_begin; i < item->q_end; i++) {
+        reference_compute(call, b, h, i, row);
+        for (int32_t j = 0; j < row->kv_len; j++) row->sums[j] += row->weight[j];
+        if (slot < 0) continue;
+        void *scores = score_row(call, b, slot, i);
+        for (int32_t j = 0; j < row->kv_len; j++) store_output(HEED_F32, scores, j, reference_score(p, row, j));
+    }
+}
+
+/* One query head, or with item->head -1 all of them, and every key: this row never cuts them. */
+void reference_scores_item(const struct call *call, const struct work_item *item, struct reference_row *row)
+{
+    const struct problem *p = &call->plan->problem;
+    const int32_t first = item->head < 0 ? 0 : item->head, end = item->head < 0 ? p->q_heads : first + 1;
+    for (int32_t j = 0; j < item->kv_end; j++) row->sums[j] = 0;
+    for (int32_t h = first; h < end; h++) score_head(call, item, h, row);
+    if (!(p->flags & HEED_WRITE_KEY_SUMS)) return;
+    float *sums = key_sums_row(call, item->sequence, first);
+    for (int32_t j = 0; j < item->kv_end; j++) store_output(HEED_F32, sums, j, row->sums[j]);
 }

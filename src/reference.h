@@ -22,6 +22,7 @@ struct reference_row {
     double *key_size;              /* [kv_len] sum_d |k_jd| */
     double *added;                 /* [kv_len] |ALiBi term| + |bias| */
     double *error;                 /* [kv_len] bound.c's scratch: e_j, then d_j */
+    double *sums;                  /* [kv_len] reference_scores_item()'s */
     int32_t terms;                 /* how many terms are added (ALiBi, bias): 0 to 2 */
     double *k_row, *v_row, *q_row; /* scratch: one row each, in double */
     double *o;                     /* [v_head_dim] */
@@ -51,7 +52,8 @@ bool reference_may_overflow(const struct problem *problem, double magnitude);
 double reference_score(const struct problem *problem, const struct reference_row *row, int32_t j);
 
 /* The table's last CPU row and its functions: run, append, rotate, merge in plain loops. */
-void reference_item(const struct call *call, const struct work_item *item, struct reference_row *row); /* writes o, lse, scores */
+void reference_item(const struct call *call, const struct work_item *item, struct reference_row *row);        /* writes o and lse */
+void reference_scores_item(const struct call *call, const struct work_item *item, struct reference_row *row); /* writes scores and key sums */
 void reference_append(const struct call *call, int32_t b, int32_t g, int32_t i);
 void reference_rotate(const struct call *call, int32_t b, int32_t h, int32_t i);
 void reference_merge(const struct call *call, int32_t b, int32_t h, int32_t i);

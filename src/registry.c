@@ -29,11 +29,11 @@ static const struct {
     {HEED_WRITE_LSE, "lse"},
     {HEED_LSE_BASE2, "lse2"},
     {HEED_LSE_WITHOUT_SINK, "lsenosink"},
-    {HEED_WRITE_SCORES, "scores"},
     {FEATURE_SOFTCAP, "softcap"},
     {FEATURE_PAGED, "page"},
     {FEATURE_GQA, "grouped heads"},
     {FEATURE_V_DIM, "v_head_dim other than head_dim"},
+    {FEATURE_SUMS, "sums kept for the scores"},
 };
 
 static const char *missing_feature(uint64_t missing)
@@ -67,21 +67,22 @@ const char *registry_refusal(const struct kernel_row *row, const struct problem 
 {
     const char *reason;
     if (!(row->kinds & KIND_BIT(kind))) return "another kind of step";
-    if (kind == KIND_PREFILL || kind == KIND_DECODE) {
+    const bool attention = kind == KIND_PREFILL || kind == KIND_DECODE;
+    if (attention || kind == KIND_SCORES) {
         const uint64_t missing = problem->features & ~row->features;
         if (missing) {
             text_append(text, capacity, 0, "does not do %s", missing_feature(missing));
             return text;
         }
-        if ((problem->flags & HEED_INVARIANT) && row->order == ORDER_OWN) return "its order of arithmetic is not the canonical one";
+        if (attention && (problem->flags & HEED_INVARIANT) && row->order == ORDER_OWN) return "its order of arithmetic is not the canonical one";
         if ((reason = type_refusal("q", row->q_types, problem->q_type, text, capacity))) return reason;
-        if ((reason = type_refusal("o", row->o_types, problem->o_type, text, capacity))) return reason;
+        if (attention && (reason = type_refusal("o", row->o_types, problem->o_type, text, capacity))) return reason;
         if ((reason = dim_refusal(row, "head_dim", problem->head_dim, text, capacity))) return reason;
-        if ((reason = dim_refusal(row, "v_head_dim", problem->v_head_dim, text, capacity))) return reason;
+        if (attention && (reason = dim_refusal(row, "v_head_dim", problem->v_head_dim, text, capacity))) return reason;
     }
-    if (kind == KIND_PREFILL || kind == KIND_DECODE || kind == KIND_APPEND) {
+    if (attention || kind == KIND_SCORES || kind == KIND_APPEND) {
         if ((reason = type_refusal("k", row->k_types, problem->k_type, text, capacity))) return reason;
-        if ((reason = type_refusal("v", row->v_types, problem->v_type, text, capacity))) return reason;
+        if (kind != KIND_SCORES && (reason = type_refusal("v", row->v_types, problem->v_type, text, capacity))) return reason;
     }
     return row->fits ? row->fits(problem, text, capacity) : NULL;
 }

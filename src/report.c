@@ -30,14 +30,15 @@ size_t report_problem(const struct call *call, char *text, size_t capacity)
 
 heed_status report_mismatch(const struct call *got, const struct call *other, const heed_check_report *report)
 {
-    static const char *const outputs[] = {"o", "lse", "scores"};
+    static const char *const outputs[] = {"o", "lse", "scores", "key_sums"};
     char problem[512], place[96], mine[40], theirs[40], bound[40];
     report_problem(got, problem, sizeof problem);
     text_of_double(report->got, mine, sizeof mine);
     text_of_double(report->expected, theirs, sizeof theirs);
     text_of_double(report->bound, bound, sizeof bound);
-    size_t n = text_append(place, sizeof place, 0, "%s[b %lld, h %lld, i %lld", outputs[report->worst_output],
-                           (long long)report->worst_batch, (long long)report->worst_head, (long long)report->worst_token);
+    size_t n = text_append(place, sizeof place, 0, "%s[b %lld, h %lld", outputs[report->worst_output], (long long)report->worst_batch,
+                           (long long)report->worst_head);
+    if (report->worst_token >= 0) n = text_append(place, sizeof place, n, ", i %lld", (long long)report->worst_token);
     if (report->worst_dim >= 0) n = text_append(place, sizeof place, n, ", %lld", (long long)report->worst_dim);
     text_append(place, sizeof place, n, "]");
     return fail(HEED_MISMATCH, "\"%s\": %s is %s by %s, %s by %s, bound %s; %llu of %llu elements lie outside", problem, place, mine,
@@ -79,6 +80,16 @@ static void put_lengths(FILE *json, const char *key, const struct heed_batch *ba
     fputs("],\n", json);
 }
 
+/* The heads in the order of the scores tensor. */
+static void put_score_heads(FILE *json, const struct call *call)
+{
+    fputs("  \"score_heads\": [", json);
+    for (int32_t n = 0; n < call->batch->score_head_count; n++)
+        for (int32_t h = 0; h < call->plan->problem.q_heads; h++)
+            if (call->batch->score_slots[h] == n) fprintf(json, "%s%d", n ? ", " : "", h);
+    fputs("],\n", json);
+}
+
 static void put_problem(FILE *json, const struct call *call, const char *name)
 {
     const struct problem *p = &call->plan->problem;
@@ -112,6 +123,10 @@ static void put_problem(FILE *json, const struct call *call, const char *name)
     put_flag(json, "lse_without_sink", p->flags & HEED_LSE_WITHOUT_SINK);
     put_flag(json, "invariant", p->flags & HEED_INVARIANT);
     if (p->flags & HEED_WRITE_SCORES) fprintf(json, "  \"scores_stage\": %d,\n", p->scores_stage);
+    put_flag(json, "key_sums", p->flags & HEED_WRITE_KEY_SUMS);
+    put_flag(json, "key_sums_all_heads", p->flags & HEED_KEY_SUMS_ALL_HEADS);
+    if (batch->score_rows > 0) fprintf(json, "  \"score_rows\": %d,\n", batch->score_rows);
+    if (batch->score_slots && batch->score_head_count < p->q_heads) put_score_heads(json, call);
 }
 
 static void put_worst(FILE *json, const struct call *call, const heed_check_report *r)

@@ -328,7 +328,7 @@ struct results {
 };
 
 static void fill_results(struct store *to, struct results *all, const struct rows *o_rows, const struct rows *lse_rows,
-                         struct reference_row *row, double *score_bound)
+                         struct reference_row *row)
 {
     const struct call *c = to->call;
     const struct problem *p = &c->plan->problem;
@@ -340,7 +340,7 @@ static void fill_results(struct store *to, struct results *all, const struct row
                 int64_t at = row_index(to, o_rows, b, h, i), at_lse = row_index(to, lse_rows, b, h, i);
                 reference_compute(c, b, h, i, row);
                 bound_row(c, b, h, i, row, arithmetic, (double *)all->bound.data + at * p->v_head_dim,
-                          (double *)all->lse_bound.data + at_lse, score_bound);
+                          (double *)all->lse_bound.data + at_lse);
                 memcpy((double *)all->y.data + at * p->v_head_dim, row->o, (size_t)p->v_head_dim * sizeof(double));
                 ((double *)all->lse.data)[at_lse] = row->lse_out;
                 row_to_f32(p->o_type, query_row(&c->o, s, b, h, i), 1.0f, (float *)all->got.data + at * p->v_head_dim, p->v_head_dim);
@@ -373,7 +373,7 @@ heed_status store_outputs(struct store *to)
         if (!per_row) arrays[n]->shape[arrays[n]->rank++] = p->v_head_dim;
         status = array_new(to, arrays[n]);
     }
-    if (status == HEED_OK) fill_results(to, &all, &o_rows, &lse_rows, row, NULL);
+    if (status == HEED_OK) fill_results(to, &all, &o_rows, &lse_rows, row);
     for (int n = 0; n < 6; n++) {
         if (status == HEED_OK && (n < 5 || c->lse.given)) status = array_done(to, arrays[n]);
         memory_delete(services_of(to), arrays[n]->data);

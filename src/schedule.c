@@ -166,25 +166,93 @@ static heed_status build_list(const struct services *services, struct heed_batch
     return HEED_OK;
 }
 
+/* ---- scores and key sums ------------------------------------------------------------ */
+
+/* Does the pass over the scores have to look at some of the query heads [begin, end)? */
+static bool heads_scored(const struct heed_batch *batch, int32_t begin, int32_t end)
+{
+    if (batch->plan->problem.flags & HEED_WRITE_KEY_SUMS) return true;
+    for (int32_t h = begin; h < end; h++)
+        if (batch->score_slots[h] >= 0) return true;
+    return false;
+}
+
+/* One head (or group, or all of them) of a sequence: every key, in chunks where the row can cut them. */
+static void add_scored(struct builder *to, int32_t b, int32_t head)
+{
+    const struct sequence *s = &to->batch->sequences[b];
+    const int32_t chunk = to->row->kv_chunk > 0 ? to->row->kv_chunk : s->kv_len;
+    for (int64_t j = 0; j < s->kv_len; j += chunk) {
+        const int64_t end = j + chunk < s->kv_len ? j + chunk : s->kv_len;
+        add_item(to, (struct work_item){.sequence = b, .head = head, .q_begin = first_scored(to->batch, s), .q_end = s->q_len,
+                                        .kv_begin = (int32_t)j, .kv_end = (int32_t)(MUTANT(schedule_scores_last_key) ? end - 1 : end), .part = -1});
+    }
+}
+
+static void build_scored(struct builder *to)
+{
+    const struct problem *p = &to->plan->problem;
+    const bool sums = p->flags & HEED_WRITE_KEY_SUMS, together = sums && (p->flags & HEED_KEY_SUMS_ALL_HEADS);
+    const int32_t each = to->row->packs_group ? p->group : 1;
+    to->step = 1;
+    for (int32_t b = 0; b < to->batch->batch; b++) {
+        if (to->batch->sequences[b].q_len == 0 && (!sums || MUTANT(schedule_scores_no_query))) continue;
+        if (together) {
+            add_scored(to, b, -1);
+            continue;
+        }
+        for (int32_t head = 0; head < p->q_heads / each; head++)
+            if (heads_scored(to->batch, head * each, (head + 1) * each)) add_scored(to, b, head);
+    }
+}
+
+static heed_status build_scores_list(const struct services *services, struct heed_batch *batch)
+{
+    struct work_list *list = &batch->work[KIND_SCORES];
+    struct builder count = {.plan = batch->plan, .batch = batch, .row = batch->plan->row[KIND_SCORES]};
+    list->row = count.row;
+    if (!count.row) return HEED_OK;
+    build_scored(&count);
+    if (count.count == 0) return HEED_OK;
+    if (count.count > INT32_MAX)
+        return fail(HEED_UNSUPPORTED, "the scores of the batch make %lld work items, more than 2^31 - 1 in one call", (long long)count.count);
+    struct builder fill = count;
+    fill.count = fill.at = 0;
+    list->items = fill.items = memory_new(services, (size_t)count.count, sizeof *list->items);
+    if (!list->items) return out_of_memory((size_t)count.count * sizeof *list->items);
+    build_scored(&fill);
+    list->count = (int32_t)fill.count;
+    return HEED_OK;
+}
+
+/* ---- all of it ------------------------------------------------------------------------ */
+
+static size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
 heed_status schedule_batch(const struct services *services, struct heed_batch *batch)
 {
     batch->part_rows = 0;
     batch->workspace_bytes = 0;
     heed_status status = build_list(services, batch, KIND_PREFILL);
     if (status == HEED_OK) status = build_list(services, batch, KIND_DECODE);
+    if (status == HEED_OK) status = build_scores_list(services, batch);
     if (status != HEED_OK) {
         schedule_release(services, batch);
         return status;
     }
     const size_t row_bytes = ((size_t)batch->plan->problem.v_head_dim + 2) * sizeof(float);
     if (MUTANT(schedule_short_workspace) && batch->part_rows) batch->part_rows -= 1;
-    batch->workspace_bytes = ((size_t)batch->part_rows * row_bytes + 63) / 64 * 64; /* < 2^31 * 2^13: no overflow in 64 bits */
+    batch->kept_offset = round_up((size_t)batch->part_rows * row_bytes); /* < 2^31 * 2^13: no overflow in 64 bits */
+    batch->kept_bytes = 0;
+    if (batch->plan->problem.features & FEATURE_SUMS)
+        batch->kept_bytes = round_up((size_t)batch->q_total * (size_t)batch->plan->problem.q_heads * 2 * sizeof(float));
+    batch->workspace_bytes = batch->kept_offset + batch->kept_bytes;
     return HEED_OK;
 }
 
 void schedule_release(const struct services *services, struct heed_batch *batch)
 {
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < WORK_KINDS; kind++) {
         memory_delete(services, batch->work[kind].items);
         memory_delete(services, batch->work[kind].merges);
         batch->work[kind] = (struct work_list){0};

@@ -11,7 +11,7 @@
 
 static const enum role input_roles[] = {ROLE_Q,     ROLE_K,     ROLE_V,       ROLE_MASK,    ROLE_BIAS,
                                         ROLE_ALIBI, ROLE_SINKS, ROLE_K_SCALE, ROLE_V_SCALE, ROLE_KEY_RANGE};
-static const enum role output_roles[] = {ROLE_O, ROLE_LSE, ROLE_SCORES};
+static const enum role output_roles[] = {ROLE_O, ROLE_LSE, ROLE_SCORES, ROLE_KEY_SUMS};
 enum { INPUTS = sizeof input_roles / sizeof *input_roles, OUTPUTS = sizeof output_roles / sizeof *output_roles };
 
 static struct view *view_of(struct call *call, enum role role)

@@ -224,10 +224,16 @@ static heed_status take_workspace(struct taking *t, const heed_tensor *w)
 
 static const char *slot_name(int slot) { return slot == SLOT_WORKSPACE ? "workspace" : role_name((enum role)slot); }
 
-/* What may be computed in place: o on q, and in a merge the results on either side. */
-static bool may_share(int out, int in)
+/* The pass over the scores comes after o is written, and reads q once more. */
+static bool reads_q_again(const struct taking *t)
 {
-    return (out == ROLE_O && (in == ROLE_Q || in == ROLE_O_A || in == ROLE_O_B)) ||
+    return (t->written & (ROLE_BIT(ROLE_SCORES) | ROLE_BIT(ROLE_KEY_SUMS))) != 0 && !MUTANT(problem_scores_in_place);
+}
+
+/* What may be computed in place: o on q, and in a merge the results on either side. */
+static bool may_share(const struct taking *t, int out, int in)
+{
+    return (out == ROLE_O && ((in == ROLE_Q && !reads_q_again(t)) || in == ROLE_O_A || in == ROLE_O_B)) ||
            (out == ROLE_LSE && (in == ROLE_LSE_A || in == ROLE_LSE_B));
 }
 
@@ -235,11 +241,13 @@ static heed_status check_pair(const struct taking *t, int out, int other)
 {
     const struct placed *a = &t->placed[out], *b = &t->placed[other];
     const enum overlap found = overlap_between(a, b);
-    if (found == APART || (may_share(out, other) && same_rows(a, b))) return HEED_OK;
+    if (found == APART || (may_share(t, out, other) && same_rows(a, b))) return HEED_OK;
     if (found == UNDECIDED)
         return fail(HEED_INVALID_ARGUMENT, "%s and %s share a range of memory, and their strides cannot be told apart", slot_name(out),
                     slot_name(other));
-    if (may_share(out, other))
+    if (out == ROLE_O && other == ROLE_Q && reads_q_again(t))
+        return fail(HEED_INVALID_ARGUMENT, "o overlaps q: with scores or key_sums q is read once more after o is written");
+    if (may_share(t, out, other))
         return fail(HEED_INVALID_ARGUMENT, "%s overlaps %s: it may only be in place, with the same layout", slot_name(out),
                     slot_name(other));
     return fail(HEED_INVALID_ARGUMENT, "%s overlaps %s", slot_name(out), slot_name(other));
@@ -282,6 +290,7 @@ heed_status tensors_take(const struct heed_plan *plan, const struct heed_batch *
     if ((status = take_output(&t, ROLE_O, &x.o))) return status;
     if ((flags & HEED_WRITE_LSE) && (status = take_output(&t, ROLE_LSE, &x.lse))) return status;
     if ((flags & HEED_WRITE_SCORES) && (status = take_output(&t, ROLE_SCORES, &x.scores))) return status;
+    if ((flags & HEED_WRITE_KEY_SUMS) && (status = take_output(&t, ROLE_KEY_SUMS, &x.key_sums))) return status;
     if ((status = take_if(&t, flags & (HEED_MASK_BOOL | HEED_MASK_BITS), ROLE_MASK, &x.mask))) return status;
     if ((status = take_if(&t, flags & HEED_BIAS, ROLE_BIAS, &x.bias))) return status;
     if ((status = take_if(&t, flags & HEED_ALIBI, ROLE_ALIBI, &x.alibi_slopes))) return status;

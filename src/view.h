@@ -39,6 +39,33 @@ static inline heed_tensor view_memory(const struct view *v)
     return (heed_tensor){.data = v->mem ? v->mem : (void *)(v->data - v->offset), .bytes = v->bytes, .memory = v->memory};
 }
 
+/* The first of the queries that scores and key sums tell of. */
+static inline int32_t first_scored(const struct heed_batch *batch, const struct sequence *s)
+{
+    return batch->score_rows > 0 && batch->score_rows < s->q_len ? s->q_len - batch->score_rows : 0;
+}
+
+/* Scores of query i, in the place `slot` among the chosen heads. */
+static inline void *score_row(const struct call *call, int32_t b, int32_t slot, int32_t i)
+{
+    const struct view *v = &call->scores;
+    const struct sequence *s = &call->batch->sequences[b];
+    if (call->batch->score_rows == 0) return query_row(v, s, b, slot, i);
+    return v->data + (int64_t)b * v->batch + (int64_t)(i - first_scored(call->batch, s)) * v->token + (int64_t)slot * v->head;
+}
+
+/* Sums of query head h, or of all (h = 0). */
+static inline float *key_sums_row(const struct call *call, int32_t b, int32_t h)
+{
+    return (float *)(void *)(call->key_sums.data + (int64_t)b * call->key_sums.batch + (int64_t)h * call->key_sums.head);
+}
+
+/* m and l of query row (h, i) in the workspace of the host. */
+static inline float *kept_sums(const struct call *call, const struct sequence *s, int32_t h, int32_t i)
+{
+    return (float *)(void *)(call->workspace.data + call->batch->kept_offset) + 2 * ((s->q_index + i) * call->plan->problem.q_heads + h);
+}
+
 /* p_i of doc/semantics.md, section 2. */
 static inline int64_t query_position(const struct heed_batch *batch, const struct sequence *s, int32_t i)
 {

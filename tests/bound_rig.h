@@ -211,7 +211,7 @@ static inline int outside(struct state *s, const struct kernel *kernel, const st
     int count = 0;
     simulate(s, kernel, o, &lse);
     struct reference_row *row = rig_row(&s->r, 0, 0, 0);
-    bound_row(&s->r.call, 0, 0, 0, row, arithmetic, o_bound, &lse_bound, NULL);
+    bound_row(&s->r.call, 0, 0, 0, row, arithmetic, o_bound, &lse_bound);
     for (int c = 0; c < VDIM; c++) {
         if (!bound_holds((double)o[c], row->o[c], o_bound[c])) count++;
         if (o_bound[c] > 0 && fabs((double)o[c] - row->o[c]) / o_bound[c] > *worst) *worst = fabs((double)o[c] - row->o[c]) / o_bound[c];

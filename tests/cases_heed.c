@@ -40,7 +40,8 @@ static uint64_t flags_of(const struct case_files *files, bool *good)
            flag_if(key_bool(root, "lse_base2", false, good), HEED_LSE_BASE2) |
            flag_if(key_bool(root, "lse_without_sink", false, good), HEED_LSE_WITHOUT_SINK) |
            flag_if(key_bool(root, "invariant", false, good), HEED_INVARIANT) |
-           flag_if(key_bool(root, "write_lse", true, good), HEED_WRITE_LSE) | flag_if(stage >= 0, HEED_WRITE_SCORES) |
+           flag_if(key_bool(root, "write_lse", true, good), HEED_WRITE_LSE) | flag_if(key_bool(root, "key_sums", false, good), HEED_WRITE_KEY_SUMS) |
+           flag_if(key_bool(root, "key_sums_all_heads", false, good), HEED_KEY_SUMS_ALL_HEADS) | flag_if(stage >= 0, HEED_WRITE_SCORES) |
            flag_if(mask && strcmp(mask->dtype, "bits"), HEED_MASK_BOOL) | flag_if(mask && !strcmp(mask->dtype, "bits"), HEED_MASK_BITS) |
            flag_if(files_array(files, "bias"), HEED_BIAS) | flag_if(files_array(files, "alibi"), HEED_ALIBI) |
            flag_if(files_array(files, "sinks"), HEED_SINKS) | flag_if(files_array(files, "key_range"), HEED_KEY_RANGE);
@@ -65,6 +66,10 @@ static bool read_desc(const struct case_files *files, struct problem_line *line)
     d->softcap = (float)key_number(root, "softcap", 0, &good);
     d->flags = flags_of(files, &good);
     if (d->flags & HEED_WRITE_SCORES) d->scores_stage = key_int(root, "scores_stage", 0, &good);
+    line->srows = key_int(root, "score_rows", 0, &good);
+    const json_t *heads = json_object_get(root, "score_heads");
+    line->shead_count = heads ? (int32_t)json_array_size(heads) : 0;
+    if (line->shead_count > LINE_HEADS || (heads && !key_ints(root, "score_heads", line->sheads, line->shead_count))) good = false;
     if (json_object_get(root, "window") && !key_ints(root, "window", window, 2)) good = false;
     if (window[0] != -1 || window[1] != -1) {
         d->flags |= HEED_WINDOW;
@@ -167,6 +172,9 @@ static bool read_lengths(struct instance *in, const struct case_files *files)
     in->line.desc.max_q_len = in->line.q_len;
     in->line.desc.max_kv_len = in->line.kv_len;
     in->lengths = (heed_lengths){.struct_size = sizeof in->lengths, .batch = batch, .q_len = in->line.q_len, .kv_len = in->line.kv_len};
+    in->lengths.score_rows = in->line.srows;
+    in->lengths.score_heads = in->line.shead_count ? in->line.sheads : NULL;
+    in->lengths.score_head_count = in->line.shead_count;
     if (q_ragged && !(in->lengths.q_start = in->q_start = sums_of(in->q_lens, batch))) return false;
     if (!strcmp(kv_layout, "ragged"))
         in->lengths.kv_start = in->kv_start = sums_of(in->kv_lens, batch);

@@ -13,7 +13,7 @@
 
 enum line_layout { LAYOUT_BLHD, LAYOUT_BHLD, LAYOUT_QKV };
 enum line_data { DATA_NORMAL, DATA_HUGE, DATA_EQUAL, DATA_SPIKE, DATA_DENORMAL, DATA_ONEHOT, DATA_COUNT };
-enum { LINE_BYTES = 512 };
+enum { LINE_BYTES = 512, LINE_HEADS = 64 };
 
 /* A problem string (doc/command.md): the words of heed_desc, and those that belong to the harness. */
 struct problem_line {
@@ -28,6 +28,8 @@ struct problem_line {
     bool ragged, kvlens;
     enum line_layout layout;
     bool bcast_b, bcast_h, bcast_q; /* mask and bias repeat over this dimension */
+    int32_t srows;                  /* score_rows */
+    int32_t sheads[LINE_HEADS], shead_count; /* score_heads */
     uint64_t seed;
     enum line_data data;
 };

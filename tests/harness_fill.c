@@ -305,8 +305,8 @@ bool instance_hide(struct instance *in, enum hidden with)
 static void own_row(struct instance *in, enum role role, int32_t b, int32_t h, int32_t i)
 {
     const struct block *block = &in->block[role];
-    int64_t bytes = in->shape[role].row_bytes;
-    if (role == ROLE_SCORES) bytes = type_row_bytes(HEED_F32, in->kv_lens[b]);
+    int32_t heads, rows;
+    const int64_t bytes = instance_output_rows(in, role, b, &heads, &rows);
     memset(block->owner + (instance_query_row(in, role, b, h, i) - block->open), 1, (size_t)bytes);
 }
 
@@ -315,9 +315,11 @@ static bool own_rows(struct instance *in, enum role role)
     struct block *block = &in->block[role];
     block->owner = calloc(block->open_bytes ? block->open_bytes : 1, 1);
     if (!block->owner) return false;
-    for (int32_t b = 0; b < in->line.batch; b++)
-        for (int32_t h = 0; h < in->problem.q_heads; h++)
-            for (int32_t i = 0; i < in->q_lens[b]; i++) own_row(in, role, b, h, i);
+    for (int32_t b = 0, heads, rows; b < in->line.batch; b++) {
+        instance_output_rows(in, role, b, &heads, &rows);
+        for (int32_t h = 0; h < heads; h++)
+            for (int32_t i = 0; i < rows; i++) own_row(in, role, b, h, i);
+    }
     return true;
 }
 

@@ -88,19 +88,19 @@ bool instance_untouched(const struct instance *in, char *message, size_t capacit
  * first, so that two byte orders do. */
 uint64_t instance_bits(const struct instance *in)
 {
-    const enum role roles[3] = {ROLE_O, ROLE_LSE, ROLE_SCORES};
+    const enum role roles[] = {ROLE_O, ROLE_LSE, ROLE_SCORES, ROLE_KEY_SUMS};
     uint64_t hash = UINT64_C(0xCBF29CE484222325);
-    for (int n = 0; n < 3; n++) {
+    for (size_t n = 0; n < sizeof roles / sizeof *roles; n++) {
         if (!in->shape[roles[n]].given) continue;
-        for (int32_t b = 0; b < in->line.batch; b++)
-            for (int32_t h = 0; h < in->problem.q_heads; h++)
-                for (int32_t i = 0; i < in->q_lens[b]; i++) {
+        for (int32_t b = 0, heads, rows; b < in->line.batch; b++) {
+            const int64_t bytes = instance_output_rows(in, roles[n], b, &heads, &rows);
+            const int64_t swap = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? type_row_bytes(in->shape[roles[n]].type, 1) - 1 : 0;
+            for (int32_t h = 0; h < heads; h++)
+                for (int32_t i = 0; i < rows; i++) {
                     const unsigned char *row = instance_query_row(in, roles[n], b, h, i);
-                    int64_t bytes = in->shape[roles[n]].row_bytes;
-                    const int64_t swap = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? type_row_bytes(in->shape[roles[n]].type, 1) - 1 : 0;
-                    if (roles[n] == ROLE_SCORES) bytes = type_row_bytes(HEED_F32, in->kv_lens[b]);
                     for (int64_t d = 0; d < bytes; d++) hash = (hash ^ row[d ^ swap]) * UINT64_C(0x100000001B3);
                 }
+        }
     }
     return hash;
 }

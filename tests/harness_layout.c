@@ -11,7 +11,7 @@
 
 /* ---- roles --------------------------------------------------------------------- */
 
-bool role_is_output(enum role role) { return role == ROLE_O || role == ROLE_LSE || role == ROLE_SCORES; }
+bool role_is_output(enum role role) { return role == ROLE_O || role == ROLE_LSE || role == ROLE_SCORES || role == ROLE_KEY_SUMS; }
 
 heed_tensor *role_tensor(heed_tensors *t, enum role role)
 {
@@ -19,17 +19,33 @@ heed_tensor *role_tensor(heed_tensors *t, enum role role)
         [ROLE_Q] = &t->q,           [ROLE_K] = &t->k,           [ROLE_V] = &t->v,           [ROLE_O] = &t->o,
         [ROLE_LSE] = &t->lse,       [ROLE_MASK] = &t->mask,     [ROLE_BIAS] = &t->bias,     [ROLE_ALIBI] = &t->alibi_slopes,
         [ROLE_SINKS] = &t->sinks,   [ROLE_K_SCALE] = &t->k_scale, [ROLE_V_SCALE] = &t->v_scale, [ROLE_SCORES] = &t->scores,
-        [ROLE_KEY_RANGE] = &t->key_range, [ROLE_ROPE_COS] = &t->rope_cos, [ROLE_ROPE_SIN] = &t->rope_sin};
+        [ROLE_KEY_RANGE] = &t->key_range, [ROLE_KEY_SUMS] = &t->key_sums, [ROLE_ROPE_COS] = &t->rope_cos, [ROLE_ROPE_SIN] = &t->rope_sin};
     return tensors[role];
 }
 
 static bool is_key_like(enum role role) { return role == ROLE_K || role == ROLE_V || role == ROLE_K_SCALE || role == ROLE_V_SCALE; }
 static bool is_table(enum role role) { return role == ROLE_ALIBI || role == ROLE_SINKS; }
 
+/* Rows of their own, not packed with the queries. */
+static bool is_chosen(const struct instance *in, enum role role) { return role == ROLE_KEY_SUMS || (role == ROLE_SCORES && in->line.srows > 0); }
+
+int64_t instance_output_rows(const struct instance *in, enum role role, int32_t b, int32_t *heads, int32_t *rows)
+{
+    const bool scores = role == ROLE_SCORES, sums = role == ROLE_KEY_SUMS;
+    *heads = in->problem.q_heads;
+    *rows = in->q_lens[b];
+    if (scores && in->line.shead_count) *heads = in->line.shead_count;
+    if (scores && in->line.srows && in->line.srows < *rows) *rows = in->line.srows;
+    if (sums) *rows = 1;
+    if (sums && (in->problem.flags & HEED_KEY_SUMS_ALL_HEADS)) *heads = 1;
+    return scores || sums ? type_row_bytes(HEED_F32, in->kv_lens[b]) : in->shape[role].row_bytes;
+}
+
 /* Bytes from element 0. */
 static int64_t query_at(const struct instance *in, enum role role, int32_t b, int32_t h, int32_t i)
 {
     const struct shape *s = &in->shape[role];
+    if (is_chosen(in, role)) return b * s->batch + i * s->token + h * s->head;
     int64_t token = in->q_start ? in->q_start[b] + i : i;
     return (in->q_start ? 0 : b * s->batch) + token * s->token + h * s->head;
 }
@@ -95,6 +111,7 @@ static bool is_needed(const struct instance *in, enum role role)
     case ROLE_V_SCALE: return in->shape[role].given || scales_of(in, p->v_type) != SCALES_NONE;
     case ROLE_SCORES: return p->flags & HEED_WRITE_SCORES;
     case ROLE_KEY_RANGE: return p->flags & HEED_KEY_RANGE;
+    case ROLE_KEY_SUMS: return p->flags & HEED_WRITE_KEY_SUMS;
     default: return false;
     }
 }
@@ -137,8 +154,14 @@ static void measure(struct instance *in, enum role role)
         if (masks && in->line.bcast_h) s->heads = 1;
         if (masks && in->line.bcast_q) s->tokens = s->tokens ? 1 : 0;
     }
+    if (is_chosen(in, role)) {
+        s->batches = batch;
+        s->tokens = role == ROLE_KEY_SUMS ? 1 : in->line.srows < in->line.q_len ? in->line.srows : in->line.q_len;
+    }
+    if (role == ROLE_SCORES && in->line.shead_count) s->heads = in->line.shead_count;
+    if (role == ROLE_KEY_SUMS && (p->flags & HEED_KEY_SUMS_ALL_HEADS)) s->heads = 1;
     int64_t elements = role == ROLE_Q || role == ROLE_K ? p->head_dim : role == ROLE_V || role == ROLE_O ? p->v_head_dim : 1;
-    if (masks || role == ROLE_SCORES) elements = kv;
+    if (masks || role == ROLE_SCORES || role == ROLE_KEY_SUMS) elements = kv;
     if (is_table(role)) elements = p->q_heads;
     if (role == ROLE_KEY_RANGE) elements = 2;
     s->row_bytes = type_row_bytes(s->type, elements);
@@ -214,10 +237,10 @@ static void reach(const struct instance *in, enum role role, int64_t *low, int64
     *high = INT64_MIN;
     const bool keys = is_key_like(role);
     for (int32_t b = 0; b < in->line.batch; b++) {
-        const int32_t heads = keys ? p->kv_heads : role == ROLE_KEY_RANGE ? 1 : p->q_heads;
-        const int32_t count = keys ? in->kv_lens[b] : in->q_lens[b];
+        int32_t heads = keys ? p->kv_heads : role == ROLE_KEY_RANGE ? 1 : p->q_heads;
+        int32_t count = keys ? in->kv_lens[b] : in->q_lens[b];
         int64_t row_bytes = s->row_bytes;
-        if (role == ROLE_SCORES) row_bytes = type_row_bytes(s->type, in->kv_lens[b]);
+        if (role_is_output(role)) row_bytes = instance_output_rows(in, role, b, &heads, &count);
         if (role == ROLE_BIAS) row_bytes = type_row_bytes(s->type, in->kv_lens[b]);
         if (role == ROLE_MASK) row_bytes = p->flags & HEED_MASK_BITS ? (in->kv_lens[b] + 7) / 8 : in->kv_lens[b];
         if (row_bytes == 0) continue;
@@ -256,7 +279,7 @@ static void tensor_of(struct instance *in, enum role role)
 {
     const struct shape *s = &in->shape[role];
     const struct block *block = &in->block[s->home];
-    const bool packed = is_key_like(role) ? in->kv_start != NULL : in->q_start != NULL;
+    const bool packed = is_key_like(role) ? in->kv_start != NULL : in->q_start != NULL && !is_chosen(in, role);
     int64_t unit = type_stride_bytes(s->type);
     if (role == ROLE_MASK) unit = 1;
     heed_tensor *t = role_tensor(&in->tensors, role);
@@ -267,7 +290,7 @@ static void tensor_of(struct instance *in, enum role role)
     const uint64_t pick = hash_of(in->line.seed, 2003, role, 0, 0);
     const bool masks = role == ROLE_MASK || role == ROLE_BIAS;
     if ((packed || in->line.batch == 1) && !(is_key_like(role) && in->page_table)) t->batch_stride = odd[pick % 4];
-    if (s->heads == 1 && (role == ROLE_KEY_RANGE || (is_key_like(role) ? in->problem.kv_heads : in->problem.q_heads) == 1))
+    if (s->heads == 1 && (role == ROLE_KEY_RANGE || role == ROLE_SCORES || role == ROLE_KEY_SUMS || (is_key_like(role) ? in->problem.kv_heads : in->problem.q_heads) == 1))
         t->head_stride = odd[pick / 4 % 4];
     const bool one_key = is_key_like(role) && !in->page_table && (in->kv_start ? s->tokens : s->tokens - 3) == 1;
     if (one_key || (!masks && !is_key_like(role) && s->tokens == 1)) t->token_stride = odd[pick / 16 % 4];

@@ -132,6 +132,9 @@ bool instance_lengths(struct instance *in, char *message, size_t capacity)
     for (int32_t b = 0; b < batch; b++) in->q_total += in->q_lens[b];
 
     in->lengths = (heed_lengths){.struct_size = sizeof in->lengths, .batch = batch, .q_len = line->q_len, .kv_len = line->kv_len};
+    in->lengths.score_rows = line->srows;
+    in->lengths.score_heads = line->shead_count ? in->line.sheads : NULL;
+    in->lengths.score_head_count = line->shead_count;
     bool enough = true;
     if (line->ragged) enough = (in->lengths.q_start = in->q_start = running_sum(in->q_lens, batch)) != NULL;
     if (line->ragged && !in->problem.page_size)

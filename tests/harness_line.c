@@ -79,6 +79,21 @@ static bool bcast_word(const char *word, struct problem_line *line)
     return true;
 }
 
+/* sheads=3,0: query heads, each once; whether they are there is the library's to say. */
+static bool heads_word(const char *word, struct problem_line *line)
+{
+    if (strncmp(word, "sheads=", 7) || !word[7]) return false;
+    line->shead_count = 0;
+    for (const char *at = word + 6; *at;) {
+        char *end;
+        const long head = strtol(at + 1, &end, 10);
+        if (end == at + 1 || at[1] < '0' || at[1] > '9' || head > 65535 || (*end && *end != ',') || line->shead_count == LINE_HEADS) return false;
+        line->sheads[line->shead_count++] = (int32_t)head;
+        at = end;
+    }
+    return true;
+}
+
 static bool flag_word(const char *word, const char *name, bool *flag)
 {
     if (strcmp(word, name)) return false;
@@ -95,7 +110,7 @@ static bool take_word(const char *word, struct problem_line *line, bool *kv_seen
            length_word(word, "kv", &line->kv_len, kv_seen) || int_word(word, "pos=", &line->pos, &line->pos_given) ||
            int_word(word, "kvfirst=", &line->kvfirst, &line->kvfirst_given) || flag_word(word, "tree", &line->tree) ||
            flag_word(word, "ragged", &line->ragged) || flag_word(word, "kvlens", &line->kvlens) || seed_word(word, &line->seed) ||
-           bcast_word(word, line);
+           bcast_word(word, line) || length_word(word, "srows=", &line->srows, NULL) || heads_word(word, line);
 }
 
 /* What is wrong with a word that begins like one of the harness's own; NULL: it does not. */
@@ -108,6 +123,8 @@ static const char *own_word_rule(const char *word)
         {"seed=", "a whole number from 0"},
         {"pos=", "a whole number"},
         {"kvfirst=", "a whole number"},
+        {"srows=", "a whole number from 0"},
+        {"sheads=", "query heads, parted by commas, at most 64"},
     };
     for (size_t n = 0; n < sizeof rules / sizeof *rules; n++)
         if (!strncmp(word, rules[n].begin, strlen(rules[n].begin))) return rules[n].rule;
@@ -173,6 +190,8 @@ size_t line_format(const struct problem_line *line, char *text, size_t capacity)
     if (line->layout) ADD(" layout=%s", layout_names[line->layout]);
     if (line->bcast_b || line->bcast_h || line->bcast_q)
         ADD(" bcast=%s%s%s", line->bcast_b ? "b" : "", line->bcast_h ? "h" : "", line->bcast_q ? "q" : "");
+    if (line->srows) ADD(" srows=%d", (int)line->srows);
+    for (int32_t k = 0; k < line->shead_count; k++) ADD("%s%d", k ? "," : " sheads=", (int)line->sheads[k]);
     if (line->seed != 1) ADD(" seed=%llu", (unsigned long long)line->seed);
     if (line->data) ADD(" data=%s", data_names[line->data]);
 #undef ADD

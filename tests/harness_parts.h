@@ -29,6 +29,9 @@ void instance_range(const struct instance *instance, int32_t b, int32_t i, int32
 bool instance_masked(const struct instance *instance, int32_t b, int32_t h, int32_t i, int32_t j); /* by the mask alone */
 
 bool role_is_output(enum role role);
+/* Rows of an output in sequence b: heads x rows, row (h, t) at instance_query_row(.., b, h, t); t counts the chosen queries where scores have a
+ * choice of them. Returns the bytes of one. */
+int64_t instance_output_rows(const struct instance *instance, enum role role, int32_t b, int32_t *heads, int32_t *rows);
 heed_tensor *role_tensor(heed_tensors *tensors, enum role role); /* NULL for roles that heed_tensors has not */
 
 /* One row of input data by the line's kind of data; depends on seed, role, b, head and token alone. */

@@ -125,11 +125,12 @@ heed_status prepared_compare(const struct prepared *prepared, heed_check_report 
         [ROLE_Q] = &call.q,         [ROLE_K] = &call.k,         [ROLE_V] = &call.v,         [ROLE_O] = &call.o,
         [ROLE_LSE] = &call.lse,     [ROLE_MASK] = &call.mask,   [ROLE_BIAS] = &call.bias,   [ROLE_ALIBI] = &call.alibi,
         [ROLE_SINKS] = &call.sinks, [ROLE_K_SCALE] = &call.k_scale, [ROLE_V_SCALE] = &call.v_scale, [ROLE_SCORES] = &call.scores,
-        [ROLE_KEY_RANGE] = &call.key_range};
+        [ROLE_KEY_RANGE] = &call.key_range, [ROLE_KEY_SUMS] = &call.key_sums};
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (!views[role]) continue;
         *views[role] = view_of(in, (enum role)role);
-        const bool packed = is_key_role((enum role)role) ? in->kv_start != NULL : in->q_start != NULL;
+        const bool chosen = role == ROLE_KEY_SUMS || (role == ROLE_SCORES && in->line.srows > 0);
+        const bool packed = is_key_role((enum role)role) ? in->kv_start != NULL : in->q_start != NULL && !chosen;
         if (packed) views[role]->batch = 0;
     }
     *report = (heed_check_report){.struct_size = sizeof *report};
@@ -144,7 +145,7 @@ const char *device_row(heed_context *context, int32_t index, int32_t n)
     const struct kernel_row *row;
     if (device_get(context, index, &device) != HEED_OK) return NULL;
     for (int32_t at = 0; (row = registry_row(device->backend, at)); at++) {
-        if (!(row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE)))) continue;
+        if (!(row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE) | KIND_BIT(KIND_SCORES)))) continue;
         if (n-- == 0) return row->name;
     }
     return NULL;
@@ -154,13 +155,16 @@ const char *device_row(heed_context *context, int32_t index, int32_t n)
 static bool row_is_used(const struct prepared *prepared, const char *kernel)
 {
     const struct instance *in = prepared->instance;
+    const struct kernel_row *scores = prepared->plan->row[KIND_SCORES];
     bool any = false;
+    if (scores && !strcmp(scores->name, kernel)) return true;
     for (int32_t b = 0; b < in->line.batch; b++) {
         if (in->q_lens[b] == 0) continue;
         any = true;
         if (!strcmp(prepared->plan->row[sequence_kind(prepared->plan, in->q_lens[b])]->name, kernel)) return true;
     }
-    return !any;
+    const char *end = strrchr(kernel, '.'); /* a row for scores alone has nothing to do without */
+    return !any && !(end && strstr(end, "scores"));
 }
 
 /* ---- verdicts ------------------------------------------------------------------------------ */
@@ -173,7 +177,7 @@ static void verdict(struct outcome *outcome, enum verdict verdict, const char *w
 
 static void explain_mismatch(const struct heed_check_report *r, struct outcome *outcome)
 {
-    static const char *const names[] = {"o", "lse", "scores"};
+    static const char *const names[] = {"o", "lse", "scores", "key_sums"};
     char got[40], expected[40], bound[40];
     text_of_double(r->got, got, sizeof got);
     text_of_double(r->expected, expected, sizeof expected);

@@ -2,25 +2,33 @@
  * kernel_source.c - a row's program as a device of some family would get it, on standard output: the options as #define, then the parts. No OpenCL is
  * needed, so kernels for GPUs are compiled by offline compilers where no GPU is (script/gpu_check).
  *
- *     kernel_source FAMILY ROW PROBLEM [GROUP]      GROUP: print the work-items per group instead
+ *     kernel_source FAMILY[:UNIT] ROW PROBLEM [GROUP]      GROUP: print the work-items per group instead
+ *
+ * UNIT: number of the matrix unit (enum cl_matrix), where the family has several. ROW may be a unit's probe: opencl.unit.amd-mfma.
  */
 #include "../src/opencl/cl.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct kernel_row *row_named(const char *name)
 {
     for (const struct kernel_row *row = cl_rows; row->name; row++)
         if (!strcmp(row->name, name)) return row;
+    for (int unit = MATRIX_EMULATED; unit < MATRIX_COUNT; unit++)
+        if (!strcmp(cl_unit_row((enum cl_matrix)unit)->name, name)) return cl_unit_row((enum cl_matrix)unit);
     return NULL;
 }
 
 /* What devices of a family have at least. */
-static void pretend(struct cl_device *device, const char *family)
+static void pretend(struct cl_device *device, const char *text)
 {
+    const size_t length = strcspn(text, ":");
+    char family[32];
+    snprintf(family, sizeof family, "%.*s", (int)length, text);
     device->own_tuning = *cl_tuning_named(family);
     device->tuning = &device->own_tuning;
-    device->matrix = (enum cl_matrix)device->tuning->matrix;
+    device->matrix = (enum cl_matrix)(text[length] ? atoi(text + length + 1) : device->tuning->matrix);
     device->max_group = device->max_sizes[0] = device->max_sizes[1] = device->max_sizes[2] = 256;
     atomic_init(&device->kernel_group, 256);
     device->local_bytes = 48 << 10;
@@ -47,7 +55,7 @@ int main(int argc, char **argv)
     struct problem problem;
     const struct kernel_row *row = argc >= 4 ? row_named(argv[2]) : NULL;
     if (!row) {
-        fprintf(stderr, "usage: kernel_source FAMILY ROW PROBLEM [GROUP]\n");
+        fprintf(stderr, "usage: kernel_source FAMILY[:UNIT] ROW PROBLEM [GROUP]\n");
         return 2;
     }
     pretend(&device, argv[1]);

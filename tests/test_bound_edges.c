@@ -12,14 +12,14 @@ Test(bound_edges, empty_rows_are_exact)
     double o_bound[VDIM], lse_bound;
     make_state(&s, NORMAL, 16, true, 3);
     s.r.sequences[0].position = -1;
-    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound, NULL);
+    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound);
     for (int c = 0; c < VDIM; c++) cr_assert(o_bound[c] == 0);
     cr_assert(lse_bound == 0, "the sink itself");
     s.r.plan.problem.flags |= HEED_LSE_BASE2;
-    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound, NULL);
+    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound);
     cr_assert(lse_bound > 0 && lse_bound < 1e-6, "the sink over ln 2 is rounded");
     s.r.plan.problem.flags &= ~HEED_SINKS;
-    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound, NULL);
+    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound);
     cr_assert(lse_bound == 0);
     rig_done(&s.r);
 }
@@ -44,13 +44,13 @@ Test(bound_edges, nan_rows_and_infinite_values)
     s.v[0] = NAN;      /* column 0 alone */
     s.v[1] = INFINITY; /* column 1 is infinite */
     struct reference_row *row = rig_row(&s.r, 0, 0, 0);
-    bound_row(&s.r.call, 0, 0, 0, row, &bound_wall, o_bound, &lse_bound, NULL);
+    bound_row(&s.r.call, 0, 0, 0, row, &bound_wall, o_bound, &lse_bound);
     cr_assert(isnan(row->o[0]) && !bound_holds(1, row->o[0], o_bound[0]) && bound_holds(NAN, row->o[0], o_bound[0]));
     cr_assert(row->o[1] == INFINITY && !bound_holds(1, row->o[1], o_bound[1]) && bound_holds(INFINITY, row->o[1], o_bound[1]));
     cr_assert(isfinite(row->o[2]) && o_bound[2] < 1e-4 && lse_bound < 1e-4);
     s.k[0] = NAN;
     row = rig_row(&s.r, 0, 0, 0);
-    bound_row(&s.r.call, 0, 0, 0, row, &bound_wall, o_bound, &lse_bound, NULL);
+    bound_row(&s.r.call, 0, 0, 0, row, &bound_wall, o_bound, &lse_bound);
     cr_assert(isnan(row->lse_out) && !bound_holds(1, row->o[2], o_bound[2]) && !bound_holds(1, row->lse_out, lse_bound));
     rig_done(&s.r);
 }
@@ -63,9 +63,9 @@ Test(bound_edges, far_keys_cost_nothing)
     make_state(&s, NORMAL, 16, false, 5);
     s.r.plan.problem.flags |= HEED_BIAS;
     s.bias[3] = -300;
-    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, near, &lse_near, NULL);
+    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, near, &lse_near);
     s.bias[3] = -1e30f;
-    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, far, &lse_far, NULL);
+    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, far, &lse_far);
     for (int c = 0; c < VDIM; c++) cr_assert(far[c] < 1.5 * near[c], "column %d: %g beside %g", c, far[c], near[c]);
     cr_assert(lse_far < 1.5 * lse_near, "lse: %g beside %g", lse_far, lse_near);
     rig_done(&s.r);
@@ -79,12 +79,12 @@ Test(bound_edges, values_decide)
     make_state(&s, HUGE_LOGITS, 64, false, 7);
     for (int n = 0; n < KEYS * VDIM; n++) s.v[n] = n % VDIM == 0 ? 3 : s.v[n];
     struct reference_row *row = rig_row(&s.r, 0, 0, 0);
-    bound_row(&s.r.call, 0, 0, 0, row, &bound_wall, o_bound, &lse_bound, NULL);
+    bound_row(&s.r.call, 0, 0, 0, row, &bound_wall, o_bound, &lse_bound);
     cr_assert(o_bound[0] < 400 * 3 * 0x1p-24, "equal values: %g", o_bound[0]);
     for (int c = 1; c < VDIM; c++) cr_assert(o_bound[c] < 10, "column %d: %g", c, o_bound[c]);
     for (int n = DIM; n < KEYS * DIM; n++) s.k[n] = s.k[n % DIM]; /* equal logits whose error is large: any weights may come out */
     for (int d = 0; d < DIM; d++) s.q[d] *= 1e6f;
-    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound, NULL);
+    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound);
     cr_assert(o_bound[0] < 400 * 3 * 0x1p-24);
     for (int c = 1; c < VDIM; c++) cr_assert(o_bound[c] > 0.5 && o_bound[c] < 6, "column %d: %g", c, o_bound[c]);
     rig_done(&s.r);
@@ -96,11 +96,11 @@ Test(bound_edges, overflow_promises_nothing)
     double o_bound[VDIM], lse_bound;
     make_state(&s, NORMAL, 16, false, 9);
     for (int j = 0; j < 16; j++) s.v[j * VDIM] = FLT_MAX / 2; /* the sum before its division is infinite */
-    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound, NULL);
+    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound);
     cr_assert(o_bound[0] == INFINITY && o_bound[1] < 1e-4);
     s.r.plan.problem.o_type = HEED_F16;
     for (int j = 0; j < 16; j++) s.v[j * VDIM] = 1e5f;
-    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound, NULL);
+    bound_row(&s.r.call, 0, 0, 0, rig_row(&s.r, 0, 0, 0), &bound_wall, o_bound, &lse_bound);
     cr_assert(o_bound[0] == INFINITY, "an f16 output of 1e5");
     rig_done(&s.r);
 }
@@ -108,7 +108,7 @@ Test(bound_edges, overflow_promises_nothing)
 Test(bound_edges, scores_of_every_stage)
 {
     static struct state s;
-    double o_bound[VDIM], lse_bound, scores[KEYS];
+    double scores[KEYS];
     make_state(&s, NORMAL, 64, true, 11);
     struct problem *p = &s.r.plan.problem;
     const struct kernel kernel = {.lanes = 1, .tile = 16, .chain = true, .weights = HEED_F32};
@@ -116,7 +116,7 @@ Test(bound_edges, scores_of_every_stage)
     for (int32_t stage = 0; stage < 4; stage++) {
         p->scores_stage = stage;
         struct reference_row *row = rig_row(&s.r, 0, 0, 0);
-        bound_row(&s.r.call, 0, 0, 0, row, &bound_wall, o_bound, &lse_bound, scores);
+        bound_scores(p, row, &bound_wall, &bound_wall, scores, NULL);
         for (int j = 0; j < row->kv_len; j++) {
             double want = reference_score(p, row, j);
             bool hidden = row->logit[j] == -INFINITY;
@@ -136,7 +136,7 @@ Test(bound_edges, the_reference_only_rounds)
     double o_bound[VDIM], lse_bound;
     make_state(&s, OFFSET, 64, true, 13);
     struct reference_row *row = rig_row(&s.r, 0, 0, 0);
-    bound_row(&s.r.call, 0, 0, 0, row, &exact, o_bound, &lse_bound, NULL);
+    bound_row(&s.r.call, 0, 0, 0, row, &exact, o_bound, &lse_bound);
     for (int c = 0; c < VDIM; c++) {
         cr_assert(bound_holds((double)(float)row->o[c], row->o[c], o_bound[c]));
         cr_assert_not(bound_holds((double)nextafterf(nextafterf((float)row->o[c], 1e9f), 1e9f), row->o[c], o_bound[c]));
@@ -153,7 +153,7 @@ struct size {
 static struct size size_of(struct state *s, const struct arithmetic *arithmetic)
 {
     double o_bound[VDIM], lse_bound;
-    bound_row(&s->r.call, 0, 0, 0, rig_row(&s->r, 0, 0, 0), arithmetic, o_bound, &lse_bound, NULL);
+    bound_row(&s->r.call, 0, 0, 0, rig_row(&s->r, 0, 0, 0), arithmetic, o_bound, &lse_bound);
     return (struct size){o_bound[2], lse_bound};
 }
 

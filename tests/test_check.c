@@ -4,7 +4,7 @@
  */
 #include "check.h"
 #include "counting.h"
-#include "harness.h"
+#include "harness_parts.h"
 #include "inner.h"
 #include "plan.h"
 #include "problem.h"
@@ -56,6 +56,8 @@ static const char *const problems[] = {
     "hq2 d8 q5 kv9 scores=2 alibi causal",
     "hq2 d8 q5 kv9 scores=3 wl=2",
     "b2 hq2 d8 q5 kv9 keyrange tree sinks lse lsenosink",
+    "b2 hq4 d8 q5 kv9 scores=3 srows=2 sheads=3,0 keysums",
+    "b2 hq4 d8 q5 kv9 keysums sumheads lse",
     "hq2 d8 q3 kv0 lse",
 };
 enum { PROBLEMS = sizeof problems / sizeof *problems };
@@ -71,7 +73,12 @@ Test(check, agrees_with_the_reference_and_with_itself)
         make_prepared(context, NULL, in, &run);
         cr_assert_eq(heed_check(run.plan, NULL, &in->lengths, &in->tensors, &report), HEED_OK, "%s: %s", problems[n], heed_error_message());
         uint64_t rows = (uint64_t)in->q_total * (uint64_t)in->problem.q_heads, scores = 0;
-        if (in->problem.flags & HEED_WRITE_SCORES) scores = rows * (uint64_t)in->line.kv_len;
+        for (int32_t b = 0, heads, each; b < in->line.batch; b++)
+            for (int role = 0; role < ROLE_COUNT; role++)
+                if (in->shape[role].given && (role == ROLE_SCORES || role == ROLE_KEY_SUMS)) {
+                    const int64_t bytes = instance_output_rows(in, (enum role)role, b, &heads, &each);
+                    scores += (uint64_t)(bytes / 4 * heads * each);
+                }
         uint64_t want = rows * ((uint64_t)in->problem.v_head_dim + ((in->problem.flags & HEED_WRITE_LSE) != 0)) + scores;
         cr_assert_eq(report.elements, want, "%s: %llu elements, not %llu", problems[n], (unsigned long long)report.elements,
                      (unsigned long long)want);
@@ -110,9 +117,10 @@ Test(check, finds_and_names_one_wrong_element)
                   {ROLE_O, 1, 3, 8, 15, -1e-3f},
                   {ROLE_LSE, 1, 2, 7, 0, 1e-3f},
                   {ROLE_SCORES, 0, 1, 4, 39, 1e-2f},
+                  {ROLE_KEY_SUMS, 1, 3, 0, 39, 1e-3f},
                   {ROLE_O, 1, 0, 3, 7, NAN}};
     heed_context *context = make_context(0, NULL);
-    struct instance *in = make_instance("b2 hq4 hk2 d16 q9 kv40 lse scores=2");
+    struct instance *in = make_instance("b2 hq4 hk2 d16 q9 kv40 lse scores=2 keysums");
     struct prepared run;
     make_prepared(context, NULL, in, &run);
     for (size_t n = 0; n < sizeof faults / sizeof *faults; n++) {
@@ -122,10 +130,10 @@ Test(check, finds_and_names_one_wrong_element)
         *element(in, faults[n].role, faults[n].b, faults[n].h, faults[n].i, faults[n].d) += faults[n].change;
         cr_assert_eq(prepared_compare(&run, &report), HEED_MISMATCH, "fault %zu", n);
         cr_assert_eq(report.outside, 1);
-        cr_assert_eq(report.worst_output, faults[n].role == ROLE_O ? 0 : faults[n].role == ROLE_LSE ? 1 : 2);
+        cr_assert_eq(report.worst_output, faults[n].role == ROLE_O ? 0 : faults[n].role == ROLE_LSE ? 1 : faults[n].role == ROLE_SCORES ? 2 : 3);
         cr_assert_eq(report.worst_batch, faults[n].b);
         cr_assert_eq(report.worst_head, faults[n].h);
-        cr_assert_eq(report.worst_token, faults[n].i);
+        cr_assert_eq(report.worst_token, faults[n].role == ROLE_KEY_SUMS ? -1 : faults[n].i);
         cr_assert_eq(report.worst_dim, faults[n].role == ROLE_LSE ? -1 : faults[n].d);
         cr_assert(report.worst_ratio > 1 &&
                   (isnan(faults[n].change) ? isnan(report.got) : report.max_abs_error > 0.5 * fabs((double)faults[n].change)));

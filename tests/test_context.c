@@ -324,13 +324,15 @@ Test(context, plans)
     EXPECT(&c, strstr(heed_error_message(), "no.such.row") != NULL);
     desc.flags = UINT64_C(1) << 60;
     REFUSES(&c, heed_plan_create(context, 0, &desc, NULL, &plan), HEED_UNSUPPORTED);
-    desc.flags = HEED_WRITE_SCORES; /* only the last row does that: the others say why not */
+    desc.q_type = HEED_F8_E5M2, desc.o_type = HEED_F32; /* only the last row takes such q: the others say why not */
+    desc.flags = HEED_WRITE_SCORES;
     cr_assert(heed_plan_create(context, 0, &desc, NULL, &plan) == HEED_OK, "%s", heed_error_message());
     const size_t length = heed_plan_explain(plan, text, sizeof text);
-    EXPECT(&c, length == strlen(text) && strstr(text, "reference") && strstr(text, "yes") && strstr(text, "scores"));
+    EXPECT(&c, length == strlen(text) && strstr(text, "scores   reference") && strstr(text, "yes") && strstr(text, "q type f8_e5m2"));
     EXPECT(&c, heed_plan_explain(plan, few, sizeof few) == length && strlen(few) == 9 && !strncmp(few, text, 9));
     EXPECT(&c, heed_plan_explain(plan, NULL, 0) == length);
     heed_plan_destroy(plan);
+    desc.q_type = desc.o_type = HEED_TYPE_DEFAULT;
     desc.flags = HEED_INVARIANT; /* one order for prefill and decode */
     cr_assert(heed_plan_create(context, 0, &desc, NULL, &plan) == HEED_OK, "%s", heed_error_message());
     EXPECT(&c, plan->row[KIND_PREFILL]->order == plan->row[KIND_DECODE]->order && plan->row[KIND_DECODE]->order != ORDER_OWN);

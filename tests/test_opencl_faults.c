@@ -214,6 +214,41 @@ Test(opencl_faults, a_row_that_lies_in_one_run_of_two_is_refused, .timeout = 200
     probe_fault("clEnqueueNDRangeKernel", FAULT_DROPS, 0, "two runs of its probe gave different bits");
 }
 
+/* The first launch is the unit's probe, whose numbers stay zeros: no kernel of a matrix unit is built, and the device is used without one. */
+Test(opencl_faults, a_matrix_unit_that_lies_is_refused, .timeout = 200)
+{
+    struct fault_state *f = layer();
+    char path[] = "/tmp/heed-tuning-XXXXXX";
+    heed_device_info info = {.struct_size = sizeof info};
+    const heed_desc desc = {.struct_size = sizeof desc, .q_heads = 1, .kv_heads = 1, .head_dim = 32, .q_type = HEED_BF16, .k_type = HEED_BF16,
+                            .v_type = HEED_BF16, .o_type = HEED_BF16};
+    heed_plan *plan = NULL;
+    const int handle = mkstemp(path);
+    FILE *file = handle >= 0 ? fdopen(handle, "w") : NULL;
+    cr_assert(file != NULL);
+    fprintf(file, "\"pocl-cpu\" matrix=1 mlike=5 limit=60\n\"generic-cpu\" matrix=1 mlike=5 limit=60\n");
+    fclose(file);
+    setenv("HEED_TUNING", path, 1);
+    heed_context *context = plain_context(0);
+    arm(f, "", 0, 0, false);
+    const int32_t device = cl_test_device(context);
+    unlink(path);
+    if (device < 0 || atomic_load(&f->calls) == 0) {
+        heed_context_destroy(context);
+        cr_skip_test("the loader takes no layers, or there is no OpenCL");
+    }
+    atomic_store(&f->how, FAULT_DROPS);
+    arm(f, "clEnqueueNDRangeKernel", 1, 0, false);
+    cr_assert_eq(heed_plan_create(context, device, &desc, "opencl.prefill_columns_bf16", &plan), HEED_UNSUPPORTED);
+    disarm(f);
+    cr_assert(strstr(heed_error_message(), "no matrix unit gave exact answers for bf16"), "%s", heed_error_message());
+    cr_assert_eq(heed_device_get_info(context, device, &info), HEED_OK);
+    cr_assert(strstr(info.reason, "opencl.unit.emulated: wrong result in its probe") != NULL, "%s", info.reason);
+    cr_assert_str_eq(info.matrix_unit, "none");
+    cr_assert(info.usable);
+    heed_context_destroy(context);
+}
+
 /* ---- as a spy ------------------------------------------------------------------------------- */
 
 /* heed_run builds nothing, allocates no device memory, and launches once per kind of step (and once for the merge). */

@@ -7,15 +7,15 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* A context whose CPU devices have an emulated matrix unit. The file must outlive the list of devices. */
-static heed_context *emulated(char *path)
+/* A context whose CPU devices have an emulated matrix unit with the layout of that number (enum cl_matrix). The file must outlive the list of devices. */
+static heed_context *emulated(char *path, int like)
 {
     heed_context *context = NULL;
     const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2};
     const int file = mkstemp(path);
     FILE *stream = file < 0 ? NULL : fdopen(file, "w");
     cr_assert(stream != NULL);
-    fprintf(stream, "\"pocl-cpu\" matrix=1 limit=120\n\"generic-cpu\" matrix=1 limit=120\n");
+    fprintf(stream, "\"pocl-cpu\" matrix=1 mlike=%d limit=120\n\"generic-cpu\" matrix=1 mlike=%d limit=120\n", like, like);
     cr_assert_eq(fclose(stream), 0);
     cr_assert_eq(setenv("HEED_TUNING", path, 1), 0);
     cr_assert_eq(heed_context_create(&options, &context), HEED_OK, "%s", heed_error_message());
@@ -73,7 +73,7 @@ Test(opencl_matrix, no_foreign_assembly)
     heed_context_destroy(context);
 }
 
-static void agree(const char *row, const char *text)
+static void agree(const char *row, int like, const char *text)
 {
     char path[] = "/tmp/heed-tuning-XXXXXX", why[256] = "";
     struct counts counts = {0};
@@ -81,7 +81,7 @@ static void agree(const char *row, const char *text)
     struct outcome outcome;
     if (!test_wants_device("opencl")) return;
     cr_assert(line_parse(text, &line, why, sizeof why), "%s", why);
-    heed_context *context = emulated(path);
+    heed_context *context = emulated(path, like);
     if (!context) return;
     line_check(context, 1, row, &line, &outcome);
     count_outcome(&counts, "opencl:0", row, text, &outcome);
@@ -92,11 +92,25 @@ static void agree(const char *row, const char *text)
     count_end(&counts);
 }
 
-Test(opencl_matrix, bf16_agrees) { agree("opencl.prefill_matrix_bf16", "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
+Test(opencl_matrix, bf16_agrees) { agree("opencl.prefill_matrix_bf16", 2, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
 Test(opencl_matrix, f16_agrees)
 {
-    agree("opencl.prefill_matrix_f16", "b2 hq2 hk1 d40 dv24 q21 kv50 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse");
+    agree("opencl.prefill_matrix_f16", 2, "b2 hq2 hk1 d40 dv24 q21 kv50 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse");
 }
+
+/* AMD's and Intel's layouts, by the numbers of enum cl_matrix. */
+Test(opencl_matrix, wmma3_agrees) { agree("opencl.prefill_columns_bf16", 3, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
+Test(opencl_matrix, wmma4_agrees) { agree("opencl.decode_columns_bf16", 4, "hq8 hk1 d32 q1 kv700 bf16 causal lse"); }
+Test(opencl_matrix, mfma_agrees)
+{
+    agree("opencl.prefill_columns_f16", 5, "b2 hq2 hk1 d40 dv24 q21 kv50 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse");
+}
+Test(opencl_matrix, dpas8_agrees)
+{
+    agree("opencl.decode_columns_f16", 6,
+          "b2 hq4 hk2 d40 dv24 q3 kv77 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 keyrange lse");
+}
+Test(opencl_matrix, dpas16_agrees) { agree("opencl.prefill_columns_bf16", 7, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
 
 /* ---- bits ------------------------------------------------------------------------ */
 
@@ -118,7 +132,7 @@ static heed_tensor rows_of(uint16_t *data, int32_t tokens, int32_t heads)
 }
 
 /* shift: elements between the arrays' beginning and the tensors', so that no row lies at a multiple of 16 bytes. */
-static void run_bits(heed_context *context, struct case_of_bits *x, int shift)
+static void run_bits(heed_context *context, const char *row, struct case_of_bits *x, int shift)
 {
     const heed_desc desc = {.struct_size = sizeof desc, .q_heads = HEADS, .kv_heads = 1, .head_dim = DIM, .q_type = HEED_BF16, .k_type = HEED_BF16,
                             .v_type = HEED_BF16, .o_type = HEED_BF16, .flags = HEED_CAUSAL | HEED_WRITE_LSE};
@@ -128,7 +142,7 @@ static void run_bits(heed_context *context, struct case_of_bits *x, int shift)
                                   .lse = {.data = x->lse, .bytes = sizeof x->lse, .head_stride = 1, .token_stride = HEADS, .batch_stride = Q_LEN * HEADS}};
     heed_plan *plan = NULL;
     heed_batch *batch = NULL;
-    cr_assert_eq(heed_plan_create(context, 1, &desc, "opencl.prefill_matrix_bf16", &plan), HEED_OK, "%s", heed_error_message());
+    cr_assert_eq(heed_plan_create(context, 1, &desc, row, &plan), HEED_OK, "%s", heed_error_message());
     cr_assert_eq(heed_batch_create(plan, &lengths, &batch), HEED_OK, "%s", heed_error_message());
     cr_assert_eq(heed_batch_workspace_size(batch), 0);
     cr_assert_eq(heed_run(plan, batch, &tensors, NULL), HEED_OK, "%s", heed_error_message());
@@ -169,14 +183,14 @@ static void hidden_keys(const struct case_of_bits *plain, const struct case_of_b
     count_check(counts, good, "NaN and infinity in keys change what sees them and no other bit");
 }
 
-Test(opencl_matrix, bits_of_rows_depend_on_what_they_see)
+static void bits(const char *row, int like)
 {
     char path[] = "/tmp/heed-tuning-XXXXXX";
     static struct case_of_bits plain, spoilt, shifted;
     struct counts counts = {0};
     heed_device_info info = {.struct_size = sizeof info};
     if (!test_wants_device("opencl")) return;
-    heed_context *context = emulated(path);
+    heed_context *context = emulated(path, like);
     if (!context) return;
     cr_assert_eq(heed_device_get_info(context, 1, &info), HEED_OK);
     if (!strcmp(info.family, "pocl-cpu")) { /* works on the caller's memory */
@@ -188,9 +202,9 @@ Test(opencl_matrix, bits_of_rows_depend_on_what_they_see)
         spoilt.v[25 * DIM + 1] = BF16_MINUS;
         for (int d = 0; d < DIM; d++) spoilt.k[32 * DIM + d] = BF16_NAN;
         for (int n = ROOM - 1; n > 0; n--) shifted.q[n] = plain.q[n - 1], shifted.k[n] = plain.k[n - 1], shifted.v[n] = plain.v[n - 1];
-        run_bits(context, &plain, 0);
-        run_bits(context, &spoilt, 0);
-        run_bits(context, &shifted, 1);
+        run_bits(context, row, &plain, 0);
+        run_bits(context, row, &spoilt, 0);
+        run_bits(context, row, &shifted, 1);
         hidden_keys(&plain, &spoilt, &counts);
         count_check(&counts, !memcmp(plain.o, shifted.o + 1, sizeof plain.o - 2 * sizeof *plain.o) && !memcmp(plain.lse, shifted.lse, sizeof plain.lse),
                     "rows at any address give the same bits");
@@ -198,3 +212,6 @@ Test(opencl_matrix, bits_of_rows_depend_on_what_they_see)
     heed_context_destroy(context);
     count_end(&counts);
 }
+
+Test(opencl_matrix, bits_of_rows_depend_on_what_they_see) { bits("opencl.prefill_matrix_bf16", 2); }
+Test(opencl_matrix, bits_of_columns_depend_on_what_they_see) { bits("opencl.prefill_columns_bf16", 3); }

@@ -203,6 +203,7 @@ Test(reference_layouts, scores_at_every_stage)
     struct rig r;
     const float k[4] = {0, NAN, 2, 3}, bias[4] = {0, 0, 0.5f, -INFINITY}, slope[1] = {0};
     const unsigned char shows[4] = {1, 0, 1, 1};
+    int32_t slot = 0;
     float o, lse, scores[5];
     three_init(&r, 1, 4);
     rig_tensors(&r, three_q, k, three_v, &o, &lse);
@@ -212,6 +213,7 @@ Test(reference_layouts, scores_at_every_stage)
     r.call.bias = rig_view(bias, 1, 1, 16);
     r.call.alibi = rig_view(slope, 1, 1, 4);
     r.call.scores = rig_view(scores, 1, 1, 16);
+    r.batch.score_slots = &slot;
     struct work_item item = {.q_end = 1, .kv_end = 4, .part = -1};
     double capped = 2 * tanh(1), w = exp(capped + 0.5);
     const double want[4][4] = {
@@ -221,6 +223,7 @@ Test(reference_layouts, scores_at_every_stage)
         for (int j = 0; j < 5; j++) scores[j] = 77;
         for (int j = 0; j < 4; j++) r.scratch->raw[j] = r.scratch->capped[j] = r.scratch->logit[j] = r.scratch->weight[j] = 55;
         reference_item(&r.call, &item, r.scratch);
+        reference_scores_item(&r.call, &item, r.scratch);
         for (int j = 0; j < 4; j++)
             cr_assert(scores[j] == (float)want[stage][j] || (isnan(scores[j]) && isnan(want[stage][j])), "stage %d, key %d: %g, not %g",
                       stage, j, (double)scores[j], want[stage][j]);

@@ -37,6 +37,26 @@ Test(tensors, every_tensor_fits_to_the_byte)
     range_is(ROLE_ROPE_COS, 0, 0);
 }
 
+/* Scores of two heads and the last two queries of each sequence; a row of sums per head, or one. */
+Test(tensors, chosen_scores_fit_to_the_byte)
+{
+    make("hq4 hk2 d8 scores=3 keysums", LENGTHS(.batch = 3, .q_start = INTS(0, 5, 6, 9), .kv_lens = INTS(7, 4, 3), .score_rows = 2, .score_head_count = 2, .score_heads = INTS(3, 0)));
+    f.x.scores = (heed_tensor){.data = f.arena + 11 * PLACE, .bytes = (2 * 28 + 14 + 7 + 3) * 4, .head_stride = 7, .token_stride = 14, .batch_stride = 28};
+    f.x.key_sums = (heed_tensor){.data = f.arena + 18 * PLACE, .bytes = (3 * 4 * 7 - 4) * 4, .head_stride = 7, .token_stride = INT64_MAX, .batch_stride = 28};
+    tight(&f.x.scores, "scores");
+    tight(&f.x.key_sums, "key_sums");
+    range_is(ROLE_SCORES, 0, (2 * 28 + 14 + 7 + 3) * 4);
+    range_is(ROLE_KEY_SUMS, 0, (2 * 28 + 3 * 7 + 3) * 4);
+    f.x.key_sums.head_stride = 6;
+    EXPECT(run(), HEED_INVALID_ARGUMENT, "key_sums: its rows overlap each other");
+    f.x.key_sums.head_stride = 7;
+    f.x.key_sums.data = f.x.scores.data;
+    EXPECT(run(), HEED_INVALID_ARGUMENT, "overlaps");
+    make("hq4 hk2 d8 keysums sumheads", LENGTHS(.batch = 2, .q_len = 0, .kv_len = 9));
+    f.x.key_sums = (heed_tensor){.data = f.arena + 18 * PLACE, .bytes = 18 * 4, .head_stride = 1, .batch_stride = 9};
+    tight(&f.x.key_sums, "key_sums");
+}
+
 Test(tensors, views_are_in_bytes)
 {
     make("hq4 hk2 d8 f16 kv=q8_0 d32 o=f32", LENGTHS(.batch = 2, .q_len = 3, .kv_len = 5));

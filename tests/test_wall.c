@@ -47,7 +47,7 @@ static void compare_case(heed_context *context, struct stored_case *stored, stru
         for (int32_t h = 0; h < in->problem.q_heads; h++)
             for (int32_t i = 0; i < in->q_lens[b]; i++, n++) {
                 reference_compute(&call, b, h, i, row);
-                bound_row(&call, b, h, i, row, &bound_wall, bound, &lse_bound, NULL);
+                bound_row(&call, b, h, i, row, &bound_wall, bound, &lse_bound);
                 for (int32_t c = 0; c < in->problem.v_head_dim; c++) {
                     int64_t at = n * in->problem.v_head_dim + c;
                     double want = stored->o[at];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * cpu.c - the CPU's backend: hand work items to threads, one item to its row's function, then merge what was split.
  *
- * Workspace: [partial results, rounded up to 64 bytes][scratch of worker 0][scratch of worker 1]... so a run allocates nothing.
+ * Workspace: [partial results][sums kept for the scores][scratch of worker 0][scratch of worker 1]..., each rounded up to 64 bytes: a run allocates nothing.
  */
 #include "cpu.h"
 #include "kernel.h"
@@ -77,16 +77,11 @@ static void mode_leave(uint64_t mode) { fesetround((int)mode); }
 
 static size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-static size_t partial_bytes(const struct heed_batch *batch)
-{
-    return round_up((size_t)batch->part_rows * ((size_t)batch->plan->problem.v_head_dim + 2) * sizeof(float));
-}
-
-/* Scratch of one worker: what the hungrier of the two rows wants. */
+/* Scratch of one worker: what the hungriest of the rows wants. */
 static size_t scratch_bytes(const struct heed_batch *batch)
 {
     size_t most = 0;
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < WORK_KINDS; kind++) {
         const struct work_list *list = &batch->work[kind];
         if (list->count == 0 || !list->row->cpu->scratch) continue;
         const size_t bytes = round_up(list->row->cpu->scratch(&batch->plan->problem, batch->kv_len_max));
@@ -99,7 +94,8 @@ size_t cpu_workspace_bytes(const struct heed_batch *batch)
 {
     const struct services *services = &batch->plan->context->services;
     size_t workers = (size_t)services->threads.workers;
-    const size_t items = (size_t)batch->work[KIND_PREFILL].count + (size_t)batch->work[KIND_DECODE].count;
+    const size_t attention = (size_t)batch->work[KIND_PREFILL].count + (size_t)batch->work[KIND_DECODE].count;
+    const size_t scores = (size_t)batch->work[KIND_SCORES].count, items = attention > scores ? attention : scores;
     if (services->pool && items < workers) workers = items; /* threads.c: worker numbers below the number of items; a lender may use any */
     return scratch_bytes(batch) * workers;
 }
@@ -138,16 +134,26 @@ static void merge_task(void *arg, int32_t i, int32_t worker)
     mode_leave(mode);
 }
 
+static void scores_task(void *arg, int32_t i, int32_t worker)
+{
+    const struct job *job = arg;
+    const struct work_list *list = &job->call->batch->work[KIND_SCORES];
+    const uint64_t mode = mode_enter();
+    list->row->cpu->scores(job->call, &list->items[i], job->scratch + (size_t)worker * job->scratch_bytes);
+    mode_leave(mode);
+}
+
 /* Fused multiply-adds of a run, counted no further than `enough`. */
 static double work_of(const struct heed_batch *batch, double enough)
 {
     const struct problem *p = &batch->plan->problem;
     double work = 0;
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < WORK_KINDS; kind++) {
         const struct kernel_row *row = batch->plan->row[kind];
-        const double heads = row && row->packs_group ? p->group : 1; /* of one item */
+        const double group = row && row->packs_group ? p->group : 1;
         for (int32_t n = 0; n < batch->work[kind].count && work < enough; n++) {
             const struct work_item *item = &batch->work[kind].items[n];
+            const double heads = item->head < 0 ? p->q_heads : group; /* of one item */
             work += heads * ((double)item->kv_end - item->kv_begin + 1) * (item->q_end - item->q_begin) * (p->head_dim + p->v_head_dim);
         }
     }
@@ -177,9 +183,10 @@ static heed_status run(const struct call *call, const struct queue_args *queue)
     const bool alone = between ? !cpu_threads_near(services) : work < worth_waking;
     struct job job = {.call = call, .scratch_bytes = scratch_bytes(batch)};
     (void)queue;
-    if (call->workspace.given) job.scratch = call->workspace.data + partial_bytes(batch);
+    if (call->workspace.given) job.scratch = call->workspace.data + batch->kept_offset + batch->kept_bytes;
     hand_out(call, alone, batch->work[KIND_PREFILL].count + batch->work[KIND_DECODE].count, item_task, &job);
     hand_out(call, alone, batch->work[KIND_PREFILL].merge_count + batch->work[KIND_DECODE].merge_count, merge_task, &job);
+    hand_out(call, alone, batch->work[KIND_SCORES].count, scores_task, &job);
     if (between) cpu_threads_used(services);
     return HEED_OK;
 }

@@ -309,7 +309,7 @@ static const struct cpu_kernel decode_kernel = {.item = decode_item, .merge_part
 /* h_d: head_dim / 16 fmas and 4 levels of the tree. h_n: one chain of 512 keys, a merge per chunk, a value's scale and the sink. */
 #define DECODE_ROW(isa, need, ...)                                                                                        \
     {.name = "cpu." isa ".decode", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = (need),                        \
-     .features = ~(uint64_t)HEED_WRITE_SCORES, .o_types = TYPES_FLOAT, .q_tile = 0, .kv_chunk = DECODE_CHUNK,                 \
+     .features = FEATURES_ALL, .o_types = TYPES_FLOAT, .q_tile = 0, .kv_chunk = DECODE_CHUNK,                 \
      .decode_rows = DECODE_ROWS_MOST, .packs_group = true, .cpu = &decode_kernel, __VA_ARGS__}
 #define DECODE_ARITHMETIC                                                                                                  \
     .dot_lanes = 16, .dot_extra = 4, .key_block = DECODE_CHUNK, .sum_extra = 2, .rescale_block = DECODE_CHUNK, .exp_ulp = EXP_ULP, \

@@ -11,10 +11,12 @@ const struct kernel_row cpu_rows_avx512bf16[] = {{.name = NULL}};
 #include "rows.h"
 #include "decode.inc.h"
 #include "prefill.inc.h"
+#include "scores.inc.h"
 
 const struct kernel_row cpu_rows_avx512bf16[] = {
     DECODE_ROWS("avx512bf16", ISA_AVX512BF16),
     PREFILL_ROWS("avx512bf16", ISA_AVX512BF16),
+    SCORES_ROWS("avx512bf16", ISA_AVX512BF16),
     {.name = NULL},
 };
 #endif

@@ -6,11 +6,13 @@
 #include "rows.h"
 #include "decode.inc.h"
 #include "prefill.inc.h"
+#include "scores.inc.h"
 #include "append.inc.h"
 
 const struct kernel_row cpu_rows_vector[] = {
     DECODE_ROWS("vector", ISA_VECTOR),
     PREFILL_ROWS("vector", ISA_VECTOR),
+    SCORES_ROWS("vector", ISA_VECTOR),
     APPEND_ROWS("vector", ISA_VECTOR),
     {.name = NULL},
 };

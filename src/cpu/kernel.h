@@ -14,11 +14,13 @@
 #include "../view.h"
 
 struct cpu_kernel {
-    /* KIND_PREFILL, KIND_DECODE: writes o (and lse, scores) of the item, or its partial rows where item->part >= 0. */
+    /* KIND_PREFILL, KIND_DECODE: writes o (lse, kept sums) of the item, or its partial rows where item->part >= 0. */
     void (*item)(const struct call *call, const struct work_item *item, void *scratch);
     /* The same row's partial results put together, in key order. NULL where kv_chunk is 0. */
     void (*merge_parts)(const struct call *call, const struct merge_item *merge, void *scratch);
-    /* Scratch per worker for item and merge_parts; NULL = none. kv_len_max: of the batch. */
+    /* KIND_SCORES: writes scores and key sums of the item, from the sums that the rows above kept. */
+    void (*scores)(const struct call *call, const struct work_item *item, void *scratch);
+    /* Scratch per worker for item, merge_parts and scores; NULL = none. kv_len_max: of the batch. */
     size_t (*scratch)(const struct problem *problem, int32_t kv_len_max);
 
     /* KIND_APPEND, KIND_ROTATE, KIND_MERGE: one row (b, head, i) of the call. Scratch: CPU_ROW_SCRATCH bytes. */
@@ -39,6 +41,15 @@ static inline float *part_values(const struct call *call, int64_t r)
 static inline float *part_sums(const struct call *call, int64_t r)
 {
     return (float *)call->workspace.data + call->batch->part_rows * call->plan->problem.v_head_dim + 2 * r;
+}
+
+/* Row (b, h, i) has seen all its keys, and the sink: m and l for the pass over the scores. l = 0 where it saw nothing. */
+static inline void keep_sums(const struct call *call, const struct sequence *s, int32_t h, int32_t i, float m, float l)
+{
+    if (!(call->plan->problem.features & FEATURE_SUMS)) return;
+    float *kept = kept_sums(call, s, h, i);
+    kept[0] = m;
+    kept[1] = l;
 }
 
 /* Sets of storage types for the columns of a row. */

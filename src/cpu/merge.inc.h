@@ -104,15 +104,17 @@ static inline void merge_row(const struct call *call, int32_t b, int32_t h, int3
     float m, l, factor = 1;
     merge_chunks(parts, dim, scratch, &m, &l);
     const bool seen = l != 0; /* NaN is seen */
-    float lse_m = m, lse_l = l;
+    float lse_m = m, lse_l = l, all_m = m;
     const float sink = (p->flags & HEED_SINKS) ? ((const float *)call->sinks.data)[h] : -INFINITY;
     if (sink != -INFINITY && !MUTANT(cpu_merge_no_sink)) {
         const float n = seen && !(sink > m) ? m : sink, shift = n == -INFINITY ? 0 : n;
         factor = seen ? exp_one(m - shift) : 0;
         l = (seen ? factor * l : 0) + exp_one(sink - shift);
+        all_m = n;
         if (!(p->flags & HEED_LSE_WITHOUT_SINK) || MUTANT(cpu_merge_lse_with_sink)) lse_m = n, lse_l = l;
     }
     if (p->flags & HEED_WRITE_LSE) *(float *)query_row(&call->lse, s, b, h, i) = lse_of(p, lse_m, lse_l);
+    keep_sums(call, s, h, i, all_m, l);
     if (seen)
         divide_row(scratch, dim, factor, l);
     else

@@ -342,9 +342,11 @@ static void finish_vector(const struct prefill_pass *pass, const struct panel *a
     const struct problem *p = pass->p;
     const int count = min_int(VW, a->rows - c);
     unsigned char *rows[VW] = {0};
-    float lse_m[VW], lse_l[VW];
+    float lse_m[VW], lse_l[VW], all_m[VW], all_l[VW];
     vf m, l, factor;
     add_sinks(pass, a, c, &m, &l, &factor);
+    vstore(all_m, m);
+    vstore(all_l, l);
     if (p->flags & HEED_LSE_WITHOUT_SINK) {
         vstore(lse_m, vload(a->m + c));
         vstore(lse_l, vload(a->l + c));
@@ -357,6 +359,7 @@ static void finish_vector(const struct prefill_pass *pass, const struct panel *a
         rows[r] = query_row(&pass->call->o, pass->s, pass->b, pass->head[n], pass->query[n]);
         if (p->flags & HEED_WRITE_LSE)
             *(float *)query_row(&pass->call->lse, pass->s, pass->b, pass->head[n], pass->query[n]) = lse_of(p, lse_m[r], lse_l[r]);
+        keep_sums(pass->call, pass->s, pass->head[n], pass->query[n], all_m[r], all_l[r]);
     }
     l = vselect(veq(l, vset1(0)), vset1(1), l);
     if (a->few)
@@ -436,7 +439,7 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
 #define PREFILL_ROW(isa, need, name_end, tile, fits_, ...)                                                                           \
     {                                                                                                                               \
         .name = "cpu." isa ".prefill" name_end, .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .needs = need,                \
-        .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .o_types = TYPES_FLOAT, .dim_limit = MAX_HEAD_DIM, .fits = fits_,               \
+        .features = FEATURES_ALL, .o_types = TYPES_FLOAT, .dim_limit = MAX_HEAD_DIM, .fits = fits_,               \
         .q_tile = tile, .full_rows = VW == 16 ? VW : 0, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
     }
 #define PREFILL_ARITHMETIC                                                                                                          \

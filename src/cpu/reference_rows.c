@@ -12,6 +12,11 @@ static void item(const struct call *call, const struct work_item *item, void *me
     reference_item(call, item, reference_row_place(memory, &call->plan->problem, call->batch->kv_len_max));
 }
 
+static void scores(const struct call *call, const struct work_item *item, void *memory)
+{
+    reference_scores_item(call, item, reference_row_place(memory, &call->plan->problem, call->batch->kv_len_max));
+}
+
 static void append(const struct call *call, int32_t b, int32_t g, int32_t i, void *memory)
 {
     (void)memory;
@@ -30,11 +35,12 @@ static void merge(const struct call *call, int32_t b, int32_t h, int32_t i, void
     reference_merge(call, b, h, i);
 }
 
-static const struct cpu_kernel kernel = {.item = item, .scratch = scratch, .append = append, .rotate = rotate, .merge = merge};
+static const struct cpu_kernel kernel = {.item = item, .scores = scores, .scratch = scratch, .append = append, .rotate = rotate, .merge = merge};
 
 const struct kernel_row cpu_rows_reference[] = {
     {.name = "reference",
-     .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE) | KIND_BIT(KIND_MERGE) | KIND_BIT(KIND_APPEND) | KIND_BIT(KIND_ROTATE),
+     .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE) | KIND_BIT(KIND_SCORES) | KIND_BIT(KIND_MERGE) | KIND_BIT(KIND_APPEND) |
+              KIND_BIT(KIND_ROTATE),
      .order = ORDER_REFERENCE,
      .needs = ISA_SCALAR,
      .features = FEATURES_ALL,

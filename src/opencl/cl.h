@@ -40,8 +40,20 @@ enum cl_family {
     FAMILY_COUNT
 };
 
-/* Matrix units that kernels/ has words for; numbers of -DMATRIX. The emulated one is for tests: only a tuning file asks for it. */
-enum cl_matrix { MATRIX_NONE, MATRIX_EMULATED, MATRIX_NV_MMA };
+/* Matrix units that kernels/ has words for; numbers of -DMATRIX and, for where fragments lie, of -DLAYOUT. The emulated one is for tests: only a tuning
+ * file asks for it, and says whose layout it plays. MATRIX_FAMILY, in a tuning line: whatever the family may have, one after the other. */
+enum cl_matrix {
+    MATRIX_NONE,
+    MATRIX_EMULATED,
+    MATRIX_NV_MMA,
+    MATRIX_AMD_WMMA3,
+    MATRIX_AMD_WMMA4,
+    MATRIX_AMD_MFMA,
+    MATRIX_INTEL_DPAS8,
+    MATRIX_INTEL_DPAS16,
+    MATRIX_COUNT,
+    MATRIX_FAMILY = MATRIX_COUNT
+};
 
 /* One line of tuning.c: tile sizes of a family. They choose how registers and lanes are used, never the order of arithmetic: keys per
  * block, chunks and query tiles that bits depend on are columns of the row. */
@@ -56,9 +68,10 @@ struct cl_tuning {
     bool loop_guard;          /* -DGUARD: see opencl.md, the implicit loop barrier of PoCL */
     bool own_cache;           /* the driver keeps compiled programs itself: we keep none */
     int32_t limit;            /* seconds a probe may take, its compilation with it */
-    int32_t matrix;           /* enum cl_matrix: the unit that prefill_matrix.cl is written for there */
+    int32_t matrix;           /* enum cl_matrix: the unit to be tried there */
     int32_t matrix_rows, matrix_keys, matrix_warps, matrix_slots; /* its tile: TILE_ROWS x TILE_KEYS, WARPS, SLOTS; 0 = by head_dim */
     int32_t matrix_local;     /* query rows: 0 = by head_dim, 1 = in registers, 2 = in local memory */
+    int32_t matrix_like;      /* enum cl_matrix: whose layout the emulated unit has; 0 = NVIDIA's */
 };
 
 /* What a row may need of a device: column `needs` of struct kernel_row. */
@@ -70,12 +83,13 @@ enum {
     CL_NEEDS_FP64 = 1u << 4,
     CL_NEEDS_LOCAL = 1u << 5,     /* local memory of its own: local_bytes() of the spec is checked in any case */
     CL_NEEDS_NV = 1u << 6,        /* NVIDIA's inline assembly: the vendor gate */
-    CL_NEEDS_MATRIX = 1u << 7     /* a matrix unit: device->matrix */
+    CL_NEEDS_MATRIX = 1u << 7,    /* a matrix unit whose words are those of matrix_nvidia.cl */
+    CL_NEEDS_COLUMNS = 1u << 8    /* a matrix unit whose words are those of matrix_columns.cl */
 };
 
 /* ---- a row's kernels ------------------------------------------------------- */
 
-enum { CL_PARTS = 6, CL_OPTIONS = 4096, CL_CONSTANTS = 30, CL_DUMMY_BYTES = 64, CL_SLOT_WORKSPACE = ROLE_COUNT, CL_SLOTS };
+enum { CL_PARTS = 10, CL_UNITS = 4, CL_OPTIONS = 4096, CL_CONSTANTS = 32, CL_DUMMY_BYTES = 64, CL_SLOT_WORKSPACE = ROLE_COUNT, CL_SLOTS };
 
 /* NDRange of every attention and merge-of-parts launch: work_dim 2, local size local[0] x local[1], one work-group per item:
  *
@@ -132,7 +146,9 @@ struct cl_device {
     struct cl_tuning own_tuning;
     cl_device_type type;
     uint32_t provides;            /* CL_NEEDS_ bits */
-    enum cl_matrix matrix;        /* the unit that may be tried here */
+    enum cl_matrix units[CL_UNITS]; /* those that may be tried here, best first, ended by MATRIX_NONE; once one was proved, that one alone */
+    enum cl_matrix matrix;        /* units[0]; asked by rows that need one, after cl_admit() has proved it */
+    uint32_t proved;              /* bits of heed_type: the unit gave exact answers with operands of this type; under `admission` */
     bool unified;                 /* works on the caller's memory without copies */
     bool shares;                  /* takes pointers of clSVMAlloc */
     int version;                  /* 120, 200, 300 */
@@ -156,7 +172,7 @@ static inline struct cl_device *cl_device_of(const struct device *device) { retu
 heed_status cl_device_open(struct cl_device *device);    /* context, queue, dummy; idempotent; checks fork and loss */
 heed_status cl_device_alive(struct cl_device *device);   /* HEED_FORKED, DEVICE_FAILED once lost, or HEED_OK */
 bool cl_device_forked(const struct cl_device *device);
-const char *cl_matrix_name(enum cl_matrix matrix);           /* "none", "emulated", "nv-mma" */
+const char *cl_matrix_name(enum cl_matrix matrix);           /* "none", "emulated", "nv-mma", ... as heed_device_info has it */
 const struct cl_tuning *cl_tuning_of(enum cl_family family); /* tuning.c */
 const struct cl_tuning *cl_tuning_named(const char *family);
 void cl_tuning_read(const struct services *services, const char *device,
@@ -220,6 +236,17 @@ heed_status cl_admit(struct device *device, const struct problem *problem, const
 float cl_pair_seconds(struct cl_device *device, const struct kernel_row *row, const struct problem *problem);
 void cl_verdicts_release(struct cl_device *device);
 
+/* ---- matrix units (unit.c) ------------------------------------------------------ */
+
+/* A unit's probe in the form of a row: its program, and a verdict that is kept like others. */
+const struct kernel_row *cl_unit_row(enum cl_matrix matrix);
+heed_status cl_unit_problem(heed_type type, struct problem *problem); /* what the unit's program is compiled for */
+heed_status cl_unit_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, bool *wrong);
+enum cl_matrix cl_layout(const struct cl_device *device); /* where the fragments of device->matrix lie */
+int32_t cl_warp_lanes(enum cl_matrix layout);             /* work-items of a warp */
+int32_t cl_warp_columns(enum cl_matrix layout);           /* query rows of one product */
+const char *cl_unit_options(enum cl_matrix matrix);       /* compiler options beside the numbers */
+
 /* ---- memory of one run (memory.c) ------------------------------------------------- */
 
 /* A tensor as a kernel sees it: element 0 at byte `offset` of mem. Absent: the dummy. */
@@ -278,8 +305,9 @@ struct cl_plan {                  /* plan->state */
 
 struct cl_batch {                 /* batch->state */
     cl_mem sequences, q_positions, page_table;
-    cl_mem items[2], merges[2];
-    double pairs[2];              /* cost of all items */
+    cl_mem score_slots;
+    cl_mem items[WORK_KINDS], merges[WORK_KINDS];
+    double pairs[WORK_KINDS];     /* cost of all items */
 };
 
 heed_status cl_step_prepare(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, struct cl_step *step);

@@ -173,20 +173,41 @@ static uint32_t provides_of(const struct cl_device *d)
     cl_device_local_mem_type local = 0;
     if (ASK(d->id, CL_DEVICE_LOCAL_MEM_TYPE, &local) == HEED_OK && local == CL_LOCAL) provides |= CL_NEEDS_LOCAL;
     if (d->family == FAMILY_NVIDIA) provides |= CL_NEEDS_NV;
-    if (d->matrix != MATRIX_NONE) provides |= CL_NEEDS_MATRIX;
+    if (d->matrix != MATRIX_NONE) provides |= cl_layout(d) == MATRIX_NV_MMA ? CL_NEEDS_MATRIX : CL_NEEDS_COLUMNS;
     return provides;
 }
 
-/* The matrix unit that may be tried on this device: vendor's assembly is never shown to another vendor's compiler, because a driver may take any text at
- * build time and die of it at run time. Whether the unit is there and works, a run says. */
-static enum cl_matrix matrix_of(const struct cl_device *d)
+/* May this unit be tried? A vendor's words are never shown to another vendor's compiler, because a driver may take any text at build time and die of it
+ * at run time. Whether the unit is there and works, its probe says (unit.c). */
+static bool may_have(const struct cl_device *d, enum cl_matrix unit)
 {
     enum { COMPUTE_CAPABILITY_MAJOR = 0x4000 }; /* cl_nv_device_attribute_query */
     cl_uint major = 0;
-    if (d->tuning->matrix == MATRIX_EMULATED) return d->address_bits == 64 ? MATRIX_EMULATED : MATRIX_NONE;
-    if (d->tuning->matrix != MATRIX_NV_MMA || d->family != FAMILY_NVIDIA || d->address_bits != 64) return MATRIX_NONE;
-    if (ASK(d->id, COMPUTE_CAPABILITY_MAJOR, &major) != HEED_OK) return MATRIX_NONE;
-    return major >= 8 ? MATRIX_NV_MMA : MATRIX_NONE;
+    switch (unit) {
+    case MATRIX_EMULATED: return d->tuning->matrix == MATRIX_EMULATED && d->address_bits == 64;
+    case MATRIX_NV_MMA:
+        return d->family == FAMILY_NVIDIA && d->address_bits == 64 && ASK(d->id, COMPUTE_CAPABILITY_MAJOR, &major) == HEED_OK && major >= 8;
+    case MATRIX_AMD_WMMA3:
+    case MATRIX_AMD_WMMA4:
+    case MATRIX_AMD_MFMA: return d->family == FAMILY_AMD;
+    case MATRIX_INTEL_DPAS8:
+    case MATRIX_INTEL_DPAS16:
+        return d->family == FAMILY_INTEL && has_extension(d->id, "cl_intel_subgroup_matrix_multiply_accumulate") &&
+               has_extension(d->id, "cl_intel_required_subgroup_size");
+    default: return false;
+    }
+}
+
+/* The units to be tried, by the tuning line: one, or all that the family may have. Best first: the wrong one does not build, or gives wrong numbers. */
+static void list_units(struct cl_device *d)
+{
+    static const enum cl_matrix all[] = {MATRIX_NV_MMA, MATRIX_AMD_MFMA, MATRIX_AMD_WMMA4, MATRIX_AMD_WMMA3, MATRIX_INTEL_DPAS16, MATRIX_INTEL_DPAS8};
+    const int32_t wanted = d->tuning->matrix;
+    int count = 0;
+    if (wanted == MATRIX_EMULATED && may_have(d, MATRIX_EMULATED)) d->units[count++] = MATRIX_EMULATED;
+    for (size_t n = 0; n < sizeof all / sizeof *all && count < CL_UNITS - 1; n++)
+        if ((wanted == MATRIX_FAMILY || wanted == (int32_t)all[n]) && may_have(d, all[n])) d->units[count++] = all[n];
+    d->matrix = d->units[0];
 }
 
 /* Everything that can be known without a context. Never fails: a device that cannot be used is listed with the reason. */
@@ -209,7 +230,7 @@ static void read_device(struct cl_device *d, heed_device_info *info)
     cl_tuning_read(&d->device->context->services, info->name, &d->own_tuning);
     d->tuning = &d->own_tuning;
     d->own_cache = d->tuning->own_cache || mentions(info->platform, "rusticl");
-    d->matrix = matrix_of(d);
+    list_units(d);
     d->provides = provides_of(d);
     info->compute_units = (int32_t)d->compute_units;
     info->memory_bytes = d->global_bytes;

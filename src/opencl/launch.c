@@ -55,7 +55,7 @@ static heed_status kernel_make(struct cl_device *device, const struct cl_step *s
 
 static heed_status prepare(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, struct cl_step *step)
 {
-    const char *const names[] = {row->cl->kernel, row->kv_chunk > 0 ? row->cl->merge : NULL};
+    const char *const names[] = {row->cl->kernel, row->cl->merge};
     step->row = row;
     cl_local(device, row, problem, step->local);
     heed_status status = cl_program_get(device, row, problem, &step->program);
@@ -97,16 +97,20 @@ static heed_status upload(struct cl_device *device, const void *from, size_t byt
 
 static void lists_release(struct cl_batch *lists)
 {
-    cl_mem *const all[] = {&lists->sequences, &lists->q_positions, &lists->page_table, &lists->items[0],
-                           &lists->items[1],  &lists->merges[0],   &lists->merges[1]};
+    cl_mem *const all[] = {&lists->sequences, &lists->q_positions, &lists->page_table, &lists->score_slots};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (*all[i]) clReleaseMemObject(*all[i]);
+    for (int kind = 0; kind < WORK_KINDS; kind++) {
+        if (lists->items[kind]) clReleaseMemObject(lists->items[kind]);
+        if (lists->merges[kind]) clReleaseMemObject(lists->merges[kind]);
+    }
 }
 
 /* Cost of an item in (query, key) pairs; a little for items that see nothing. */
 static double item_pairs(const struct heed_plan *plan, const struct work_list *list, const struct work_item *item)
 {
-    const double rows = (double)(item->q_end - item->q_begin) * (list->row->packs_group ? plan->problem.group : 1);
+    const int32_t heads = item->head < 0 ? plan->problem.q_heads : list->row->packs_group ? plan->problem.group : 1;
+    const double rows = (double)(item->q_end - item->q_begin) * heads;
     return rows * (item->kv_end - item->kv_begin + 8);
 }
 
@@ -126,7 +130,9 @@ heed_status cl_batch_prepare(struct heed_batch *batch)
     if (status == HEED_OK)
         status = upload(device, batch->page_table, (size_t)batch->batch * (size_t)batch->page_table_stride * sizeof *batch->page_table,
                         &lists->page_table);
-    for (int kind = 0; kind < 2 && status == HEED_OK; kind++) {
+    if (status == HEED_OK)
+        status = upload(device, batch->score_slots, (size_t)batch->plan->problem.q_heads * sizeof *batch->score_slots, &lists->score_slots);
+    for (int kind = 0; kind < WORK_KINDS && status == HEED_OK; kind++) {
         const struct work_list *list = &batch->work[kind];
         status = upload(device, list->items, (size_t)list->count * sizeof *list->items, &lists->items[kind]);
         if (status == HEED_OK)
@@ -198,23 +204,33 @@ static void add_problem(struct arguments *a, const struct problem *problem)
 
 /* The order of struct strides and of the first arguments in common.cl. */
 static const int attention_slots[] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_LSE, ROLE_MASK, ROLE_BIAS, ROLE_ALIBI, ROLE_SINKS, ROLE_K_SCALE,
-                                      ROLE_V_SCALE, ROLE_KEY_RANGE, ROLE_SCORES};
-enum { ATTENTION_SLOTS = sizeof attention_slots / sizeof *attention_slots, ARGUMENT_ITEM_FIRST = ATTENTION_SLOTS + 5 };
+                                      ROLE_V_SCALE, ROLE_KEY_RANGE, ROLE_SCORES, ROLE_KEY_SUMS};
+enum { ATTENTION_SLOTS = sizeof attention_slots / sizeof *attention_slots, ARGUMENT_ITEM_FIRST = ATTENTION_SLOTS + 6 };
+
+/* The query rows' sums in the workspace, as struct strides has them. */
+static struct strides kept_strides(const struct cl_memory *memory)
+{
+    const struct heed_batch *batch = memory->call->batch;
+    return (struct strides){memory->bound[CL_SLOT_WORKSPACE].offset + (int64_t)batch->kept_offset, batch->score_rows, 2 * sizeof(float),
+                            2 * (int64_t)sizeof(float) * memory->call->plan->problem.q_heads};
+}
 
 /* memory NULL: the warm-up, every tensor absent. */
 static heed_status attention_arguments(struct cl_device *device, cl_kernel kernel, const struct cl_memory *memory,
                                        const struct cl_batch *lists, cl_mem items, int64_t part_rows)
 {
     struct arguments a = {device, kernel, 0, HEED_OK};
-    struct strides st[ATTENTION_SLOTS] = {{0}};
+    struct strides st[ATTENTION_SLOTS + 1] = {{0}};
     for (int i = 0; i < ATTENTION_SLOTS; i++) {
         add_mem(&a, memory ? memory->bound[attention_slots[i]].mem : NULL);
         if (memory) st[i] = strides_of(memory, attention_slots[i]);
     }
+    if (memory) st[ATTENTION_SLOTS] = kept_strides(memory);
     add_mem(&a, memory ? memory->bound[CL_SLOT_WORKSPACE].mem : NULL);
     add_list(&a, lists ? lists->sequences : NULL);
     add_list(&a, lists ? lists->q_positions : NULL);
     add_list(&a, lists ? lists->page_table : NULL);
+    add_list(&a, lists ? lists->score_slots : NULL);
     add_list(&a, items);
     add_int(&a, 0);
     add_int(&a, 0);
@@ -307,17 +323,20 @@ static heed_status run_kind(struct cl_stream *stream, const struct cl_memory *me
 static void learn(struct cl_plan *plan, const struct cl_batch *lists, double spent)
 {
     const int kind = lists->pairs[KIND_PREFILL] > 0 ? KIND_PREFILL : KIND_DECODE;
-    if (lists->pairs[KIND_PREFILL] > 0 && lists->pairs[KIND_DECODE] > 0) return;
+    if ((lists->pairs[KIND_PREFILL] > 0 && lists->pairs[KIND_DECODE] > 0) || lists->pairs[KIND_SCORES] > 0) return;
     if (lists->pairs[kind] < 1e5) return;
     const float seen = (float)(spent / lists->pairs[kind]), old = atomic_load(&plan->step[kind].pair_seconds);
     atomic_store(&plan->step[kind].pair_seconds, seen > old ? seen : 0.5f * (seen + old));
 }
 
-static bool has_work(const struct heed_batch *batch) { return batch->work[KIND_PREFILL].count > 0 || batch->work[KIND_DECODE].count > 0; }
+static bool has_work(const struct heed_batch *batch)
+{
+    return batch->work[KIND_PREFILL].count > 0 || batch->work[KIND_DECODE].count > 0 || batch->work[KIND_SCORES].count > 0;
+}
 
 heed_status cl_run(const struct call *call, const struct queue_args *queue)
 {
-    enum { WRITTEN = SLOT(ROLE_O) | SLOT(ROLE_LSE) | SLOT(ROLE_SCORES) | SLOT(CL_SLOT_WORKSPACE) };
+    enum { WRITTEN = SLOT(ROLE_O) | SLOT(ROLE_LSE) | SLOT(ROLE_SCORES) | SLOT(ROLE_KEY_SUMS) | SLOT(CL_SLOT_WORKSPACE) };
     struct cl_device *device = cl_device_of(call->plan->device);
     struct cl_plan *plan = call->plan->state;
     struct cl_stream stream;
@@ -330,7 +349,7 @@ heed_status cl_run(const struct call *call, const struct queue_args *queue)
     status = cl_memory_bind(device, call, slots, WRITTEN, &memory);
     if (status != HEED_OK) return status;
     const double begin = cl_seconds();
-    for (int kind = KIND_PREFILL; kind <= KIND_DECODE && status == HEED_OK; kind++)
+    for (int kind = KIND_PREFILL; kind < WORK_KINDS && status == HEED_OK; kind++)
         status = run_kind(&stream, &memory, &plan->step[kind], (enum kind)kind);
     if (status == HEED_OK) status = cl_stream_coherent(&stream, &memory);
     status = cl_stream_end(&stream, status, &memory);
@@ -479,7 +498,7 @@ static heed_status warm_kernel(struct cl_stream *stream, const struct cl_step *s
     heed_status status = kernel_make(stream->device, step, name, &kernel);
     if (status != HEED_OK) return status;
     grid(0, step->local, global);
-    if (kind <= KIND_DECODE) {
+    if (kind < WORK_KINDS) {
         status = attention_arguments(stream->device, kernel, NULL, NULL, NULL, 0);
     } else {
         const struct rows_call rows = rows_of(kind);
@@ -495,7 +514,7 @@ static heed_status warm_kernel(struct cl_stream *stream, const struct cl_step *s
 /* One group without work per kernel. */
 static heed_status warm(struct cl_device *device, struct cl_step *step, enum kind kind)
 {
-    const char *const names[] = {step->row->cl->kernel, step->row->kv_chunk > 0 ? step->row->cl->merge : NULL};
+    const char *const names[] = {step->row->cl->kernel, step->row->cl->merge};
     const struct cl_memory none = {.on_host = true};
     struct cl_stream stream;
     heed_status status = cl_stream_begin(device, NULL, &stream);

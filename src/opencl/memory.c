@@ -147,14 +147,14 @@ void cl_memory_release(struct cl_memory *memory)
 /* ---- private outputs ------------------------------------------------------------ */
 
 /* Rows (b, h, i) of one output from `from`, which holds its range, to the caller. Nothing between the rows is touched. */
-static void scatter(const struct call *call, enum role role, const struct byte_range *range, const unsigned char *from)
+static void scatter_query_rows(const struct call *call, enum role role, const struct byte_range *range, const unsigned char *from)
 {
     const struct problem *p = &call->plan->problem;
     const struct view *view = call_view(call, role);
     const size_t element = p->o_type == HEED_F32 ? 4 : 2;
     for (int32_t b = 0; b < call->batch->batch; b++) {
         const struct sequence *s = &call->batch->sequences[b];
-        const size_t bytes = role == ROLE_O ? (size_t)p->v_head_dim * element : role == ROLE_LSE ? 4 : (size_t)s->kv_len * 4;
+        const size_t bytes = role == ROLE_O ? (size_t)p->v_head_dim * element : 4;
         for (int32_t i = 0; i < s->q_len; i++)
             for (int32_t h = 0; h < p->q_heads; h++) {
                 const int64_t at = query_offset(view, s, b, h, i);
@@ -162,6 +162,32 @@ static void scatter(const struct call *call, enum role role, const struct byte_r
                     view->data[at + (int64_t)bytes] = from[at + (int64_t)bytes - range->begin];
                 memcpy(view->data + at, from + (at - range->begin), bytes);
             }
+    }
+}
+
+/* One row of the caller's that lies somewhere in the range. */
+static void scatter_row(const struct view *view, unsigned char *row, size_t bytes, const struct byte_range *range, const unsigned char *from)
+{
+    memcpy(row, from + ((row - view->data) - range->begin), bytes);
+}
+
+static void scatter(const struct call *call, enum role role, const struct byte_range *range, const unsigned char *from)
+{
+    const struct problem *p = &call->plan->problem;
+    if (role == ROLE_O || role == ROLE_LSE) {
+        scatter_query_rows(call, role, range, from);
+        return;
+    }
+    const int32_t sum_rows = (p->flags & HEED_KEY_SUMS_ALL_HEADS) ? 1 : p->q_heads;
+    for (int32_t b = 0; b < call->batch->batch; b++) {
+        const struct sequence *s = &call->batch->sequences[b];
+        const size_t bytes = (size_t)s->kv_len * sizeof(float);
+        if (role == ROLE_KEY_SUMS)
+            for (int32_t h = 0; h < sum_rows; h++) scatter_row(&call->key_sums, (unsigned char *)key_sums_row(call, b, h), bytes, range, from);
+        else
+            for (int32_t i = first_scored(call->batch, s); i < s->q_len; i++)
+                for (int32_t n = 0; n < call->batch->score_head_count; n++)
+                    scatter_row(&call->scores, score_row(call, b, n, i), bytes, range, from);
     }
 }
 

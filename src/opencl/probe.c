@@ -142,7 +142,8 @@ static void *probe_thread(void *argument)
     struct cl_device *device = probe->device;
     float work_seconds = 0;
     bool wrong = false;
-    const heed_status status = probe_case(device, &probe->problem, probe->row, probe->kind, &work_seconds, &wrong);
+    const heed_status status = probe->row->kinds ? probe_case(device, &probe->problem, probe->row, probe->kind, &work_seconds, &wrong)
+                                                 : cl_unit_case(device, &probe->problem, probe->row, &wrong);
     pthread_mutex_lock(&probe->lock);
     probe->status = status;
     probe->lasting = PASSING;
@@ -227,7 +228,8 @@ static heed_status check_needs(const struct cl_device *device, const struct kern
     static const struct { uint32_t bit; const char *text; } needs[] = {
         {CL_NEEDS_CPU, "a device of type CPU"}, {CL_NEEDS_GPU, "a device that is no CPU"}, {CL_NEEDS_HALF, "cl_khr_fp16"},
         {CL_NEEDS_SUBGROUPS, "cl_khr_subgroups"}, {CL_NEEDS_FP64, "cl_khr_fp64"}, {CL_NEEDS_LOCAL, "local memory of its own"},
-        {CL_NEEDS_NV, "an NVIDIA driver"}, {CL_NEEDS_MATRIX, "a matrix unit"}};
+        {CL_NEEDS_NV, "an NVIDIA driver"}, {CL_NEEDS_MATRIX, "a matrix unit (NVIDIA's mma.sync)"},
+        {CL_NEEDS_COLUMNS, "a matrix unit (AMD's or Intel's)"}};
     const uint32_t missing = row->needs & ~device->provides;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
         if (missing & needs[i].bit) return fail(HEED_UNSUPPORTED, "needs %s", needs[i].text);
@@ -254,7 +256,7 @@ static void first_line(const char *from, char *to, size_t capacity)
 static void note_refusal(struct device *device, const struct kernel_row *row, const char *reason)
 {
     struct heed_context *context = device->context;
-    const bool last = !row[1].name && row->name;
+    const bool last = row->kinds && !row[1].name;
     pthread_mutex_lock(&context->lock);
     heed_device_info *info = &device->info;
     if (!strstr(info->reason, row->name) || last)
@@ -288,7 +290,7 @@ static heed_status judge(struct device *device, const struct problem *problem, c
     if (lasting != PASSING) {
         remember(d, known);
         if (lasting == ON_DISK) cl_cache_store(&d->services, known->key, "verdict", known, sizeof *known);
-        if (status != HEED_OK) note_refusal(device, row, known->reason);
+        if (status != HEED_OK && row->kinds) note_refusal(device, row, known->reason);
     }
     return status;
 }
@@ -302,8 +304,47 @@ static bool recall_from_disk(struct device *device, const struct kernel_row *row
     if (!load(d, known->key, &stored) || (stored.status == HEED_OK && !d->own_cache)) return false;
     *known = stored;
     remember(d, known);
-    if (stored.status != HEED_OK) note_refusal(device, row, stored.reason);
+    if (stored.status != HEED_OK && row->kinds) note_refusal(device, row, stored.reason);
     return true;
+}
+
+/* The verdict, from memory, from disk, or by a probe. `admission` is held. */
+static heed_status verdict_of(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, struct known *known)
+{
+    struct cl_device *d = cl_device_of(device);
+    if (!recall(d, known->key, known) && !recall_from_disk(device, row, known)) return judge(device, problem, row, kind, known);
+    return known->status == HEED_OK ? HEED_OK : fail((heed_status)known->status, "%s", known->reason);
+}
+
+/* ---- the matrix unit --------------------------------------------------------------------- */
+
+/* The first of the device's candidates that gives exact answers with this type of operand is its unit from then on. Those that do not even build are what is
+ * expected of a family with several units: heed info shows a refusal when none is left. */
+static heed_status prove_unit(struct device *device, heed_type type)
+{
+    struct cl_device *d = cl_device_of(device);
+    struct problem problem;
+    char reasons[640] = "";
+    size_t length = 0;
+    if (d->proved >> type & 1) return HEED_OK;
+    heed_status status = cl_unit_problem(type, &problem);
+    if (status != HEED_OK) return status;
+    for (int n = 0; n < CL_UNITS && d->units[n] != MATRIX_NONE; n++) {
+        const struct kernel_row *unit = cl_unit_row(d->units[n]);
+        struct known known = {0};
+        status = verdict_key(d, unit, KIND_PREFILL, &problem, known.key);
+        if (status == HEED_OK) status = verdict_of(device, &problem, unit, KIND_PREFILL, &known);
+        if (status == HEED_OK) {
+            d->matrix = d->units[0] = d->units[n];
+            d->units[1] = MATRIX_NONE;
+            d->proved |= 1u << type;
+            return HEED_OK;
+        }
+        if (status != HEED_UNSUPPORTED && status != HEED_BUILD_FAILED) return status; /* a lost device, or no memory */
+        length = text_append(reasons, sizeof reasons, length, "%s%s: %.150s", n ? "; " : "", unit->name, heed_error_message());
+    }
+    note_refusal(device, cl_unit_row(MATRIX_NONE), reasons);
+    return fail(HEED_UNSUPPORTED, "no matrix unit gave exact answers for %s: %s", type == HEED_F16 ? "f16" : type == HEED_BF16 ? "bf16" : "f32", reasons);
 }
 
 heed_status cl_admit(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, char *reason,
@@ -311,18 +352,18 @@ heed_status cl_admit(struct device *device, const struct problem *problem, const
 {
     struct cl_device *d = cl_device_of(device);
     struct known known = {0};
+    const bool matrix = (row->needs & (CL_NEEDS_MATRIX | CL_NEEDS_COLUMNS)) != 0;
     heed_status status = check_needs(d, row, problem);
     if (status == HEED_OK) status = cl_device_open(d);
-    if (status == HEED_OK) status = verdict_key(d, row, kind, problem, known.key);
     if (status == HEED_OK) {
         pthread_mutex_lock(&d->admission);
-        if (!recall(d, known.key, &known) && !recall_from_disk(device, row, &known))
-            status = judge(device, problem, row, kind, &known);
-        else if (known.status != HEED_OK)
-            status = fail((heed_status)known.status, "%s", known.reason);
+        if (matrix) status = prove_unit(device, problem->k_type);
+        if (matrix && status == HEED_OK) status = check_needs(d, row, problem); /* of the proved unit, not of the first candidate */
+        if (status == HEED_OK) status = verdict_key(d, row, kind, problem, known.key);
+        if (status == HEED_OK) status = verdict_of(device, problem, row, kind, &known);
         pthread_mutex_unlock(&d->admission);
     }
-    if (status == HEED_OK && (row->needs & CL_NEEDS_MATRIX)) note_unit(device);
+    if (status == HEED_OK && matrix) note_unit(device);
     if (status != HEED_OK) first_line(heed_error_message(), reason, capacity);
     return status;
 }

@@ -21,11 +21,13 @@ enum { PROBE_SENTINEL = 0xa5 };
 
 struct probe_set {
     struct cl_device *device;
+    enum kind kind;
     struct heed_plan plan;          /* on the device's shadow; the probed row for every kind */
     struct heed_batch batch;
     struct cl_plan state;
     int32_t q_lens[PROBE_BATCH], kv_lens[PROBE_BATCH], q_position[PROBE_BATCH];
     int32_t q_start[PROBE_BATCH + 1];
+    int32_t score_heads[2];
     int32_t kv_max, slots;          /* slots: tokens of one page, or of one sequence where not paged */
     int32_t page_rows;              /* entries of the page table per sequence */
     int32_t page_table[PROBE_BATCH * 256];

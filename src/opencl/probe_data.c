@@ -78,7 +78,7 @@ static void choose_lengths(struct probe_set *set, enum kind kind)
     const int32_t kv_lens[PROBE_BATCH] = {kv, kv / 2 + 1, 0, kv / 3 + 1};
     memcpy(set->q_lens, q_lens, sizeof q_lens);
     memcpy(set->kv_lens, kv_lens, sizeof kv_lens);
-    if (kind > KIND_DECODE) { /* append: the new tokens are among the keys */
+    if (kind >= WORK_KINDS) { /* append: the new tokens are among the keys */
         set->kv_lens[2] = set->q_lens[2];
         set->kv_lens[0] = set->q_lens[0] + 3;
         set->kv_lens[1] = set->q_lens[1] + 1;
@@ -88,8 +88,8 @@ static void choose_lengths(struct probe_set *set, enum kind kind)
         set->q_position[b] = set->kv_lens[b] - set->q_lens[b];
         if (set->kv_lens[b] > set->kv_max) set->kv_max = set->kv_lens[b];
     }
-    if (kind <= KIND_DECODE) set->q_position[1] -= 2; /* the newest keys are hidden by causality */
-    if (kind > KIND_DECODE)
+    if (kind < WORK_KINDS) set->q_position[1] -= 2; /* the newest keys are hidden by causality */
+    if (kind >= WORK_KINDS)
         for (int b = 0; b < PROBE_BATCH; b++)
             if (set->q_position[b] < 0) set->q_position[b] = 0;
 }
@@ -128,7 +128,12 @@ heed_status probe_lengths(struct probe_set *set, enum kind kind)
 {
     choose_lengths(set, kind);
     choose_pages(set);
+    const bool choice = kind == KIND_SCORES && set->plan.problem.q_heads > 1; /* of heads, not in their order, and of queries */
+    set->score_heads[0] = set->plan.problem.q_heads - 1;
     const heed_lengths lengths = {
+        .score_rows = choice ? 5 : 0,
+        .score_head_count = choice ? 2 : 0,
+        .score_heads = choice ? set->score_heads : NULL,
         .struct_size = sizeof lengths,
         .batch = PROBE_BATCH,
         .q_start = set->q_start,
@@ -139,6 +144,8 @@ heed_status probe_lengths(struct probe_set *set, enum kind kind)
     };
     heed_status status = lengths_take(&set->device->services, &set->plan.problem, &lengths, &set->batch);
     if (status == HEED_OK) status = schedule_batch(&set->device->services, &set->batch);
+    for (int k = 0; k < WORK_KINDS; k++)
+        if (k != (int)kind) set->batch.work[k].count = set->batch.work[k].merge_count = 0; /* another row's */
     if (status == HEED_OK) status = cl_batch_prepare(&set->batch);
     return status;
 }
@@ -299,7 +306,15 @@ heed_status probe_fill(struct probe_set *set)
     t->v = pool(set, p->v_type, p->v_head_dim, &t->v_scale, &v_scales);
     t->o = plain(set, tokens, heads * (size_t)p->v_head_dim, o_element, p->v_head_dim, PROBE_SENTINEL);
     if (p->flags & HEED_WRITE_LSE) t->lse = plain(set, tokens, heads, 4, 1, PROBE_SENTINEL);
-    if (p->flags & HEED_WRITE_SCORES) t->scores = plain(set, tokens, heads * keys, 4, (int64_t)keys, PROBE_SENTINEL);
+    if (p->flags & HEED_WRITE_SCORES) { /* [batch or packed, token, head, key] */
+        const size_t chosen = (size_t)set->batch.score_head_count, rows = set->batch.score_rows ? PROBE_BATCH * (size_t)set->batch.score_rows : tokens;
+        t->scores = plain(set, rows, chosen * keys, 4, (int64_t)keys, PROBE_SENTINEL);
+        t->scores.batch_stride = set->batch.score_rows * t->scores.token_stride;
+    }
+    if (p->flags & HEED_WRITE_KEY_SUMS) {
+        t->key_sums = plain(set, PROBE_BATCH, heads * keys, 4, (int64_t)keys, PROBE_SENTINEL);
+        t->key_sums.batch_stride = t->key_sums.token_stride;
+    }
     if (p->flags & HEED_ALIBI) {
         t->alibi_slopes = plain(set, 1, heads, 4, 0, 0);
         for (size_t h = 0; t->alibi_slopes.data && h < heads; h++) ((float *)t->alibi_slopes.data)[h] = 0.5f / (float)(1 + h % 8);
@@ -311,7 +326,7 @@ heed_status probe_fill(struct probe_set *set)
     fill_masks(set);
     const uint64_t f = p->flags;
     if (!t->q.data || !t->k.data || !t->v.data || !t->o.data || ((f & HEED_WRITE_LSE) && !t->lse.data) ||
-        ((f & HEED_WRITE_SCORES) && !t->scores.data) || ((f & HEED_ALIBI) && !t->alibi_slopes.data) ||
+        ((f & HEED_WRITE_SCORES) && !t->scores.data) || ((f & HEED_WRITE_KEY_SUMS) && !t->key_sums.data) || ((f & HEED_ALIBI) && !t->alibi_slopes.data) ||
         ((f & HEED_SINKS) && !t->sinks.data) || ((f & (HEED_MASK_BOOL | HEED_MASK_BITS)) && !t->mask.data) ||
         ((f & HEED_BIAS) && !t->bias.data) || ((f & HEED_KEY_RANGE) && !t->key_range.data))
         return fail(HEED_OUT_OF_MEMORY, "no memory for the probe's tensors");

@@ -8,11 +8,11 @@
  * are no multiple of anything, the largest. */
 static const char *const texts[] = {
     "hq2 d32 f32 lse",
-    "hq4 hk2 d20 dv9 f16 o=f32 causal wl=5 alibi lse rope=8 ropeoff=4",
+    "hq4 hk2 d20 dv9 f16 o=f32 causal wl=5 alibi lse rope=8 ropeoff=4 keysums",
     "hq3 hk1 d7 bf16 wl=3 wr=2 softcap=4 mask=bits bias=bf16 biasfirst lse lse2 rope=6",
     "hq4 hk4 d64 f16 k=q8_0 v=q4_0 o=f16 causal sinks lse lsenosink page=16 rope=32 ropeil",
-    "hq6 hk2 d32 bf16 k=q4_0 v=q8_0 o=f32 mask=bool bias=f32 scores=3 lse",
-    "hq2 hk1 d33 dv17 f32 k=i8 v=f8_e4m3 o=bf16 keyrange sinks lse lse2 page=5 rope=16 ropeoff=1 ropeil",
+    "hq6 hk2 d32 bf16 k=q4_0 v=q8_0 o=f32 mask=bool bias=f32 scores=3 lse keysums",
+    "hq2 hk1 d33 dv17 f32 k=i8 v=f8_e4m3 o=bf16 keyrange sinks lse lse2 keysums sumheads page=5 rope=16 ropeoff=1 ropeil",
     "hq2 hk2 d48 dv40 f32 k=f8_e5m2 v=i8 o=f16 bias=f16 softcap=2 scores=1 scale=0.3",
     "hq2 hk1 d24 f8_e4m3 k=f8_e4m3 v=f8_e5m2 o=f32 causal alibi scores=2 lse",
     "hq1 d40 f8_e5m2 k=f16 v=bf16 o=f16 scores=0 topleft causal wr=1",
@@ -24,6 +24,7 @@ static const char *const texts[] = {
 static bool fits(const struct kernel_row *row, const struct problem *p)
 {
     if ((row->kinds & KIND_BIT(KIND_MERGE)) && (p->flags & HEED_LSE_WITHOUT_SINK)) return false;
+    if ((row->kinds & KIND_BIT(KIND_SCORES)) && !(p->flags & (HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS))) return false;
     return (row->q_types >> p->q_type & 1) && (row->k_types >> p->k_type & 1) && (row->v_types >> p->v_type & 1) &&
            (row->o_types >> p->o_type & 1);
 }

@@ -24,7 +24,8 @@ static uint32_t float_bits(float x)
     return bits;
 }
 
-static bool is_attention(const struct kernel_row *row) { return (row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE))) != 0; }
+/* Rows with an argument list of attention: items of a work list. */
+static bool is_attention(const struct kernel_row *row) { return (row->kinds & (KIND_BIT(WORK_KINDS) - 1)) != 0; }
 
 /* What is computed, in the order of struct problem in kernels/common.cl. Floats go as bit patterns: no locale, no rounding. */
 #define EACH_CONSTANT(X)                                                                                                         \
@@ -35,7 +36,8 @@ static bool is_attention(const struct kernel_row *row) { return (row->kinds & (K
     X(BIAS_FIRST, FLAG(BIAS_FIRST)) X(KEY_RANGE, FLAG(KEY_RANGE)) X(WRITE_LSE, FLAG(WRITE_LSE)) X(LSE_BASE2, FLAG(LSE_BASE2))    \
     X(LSE_WITHOUT_SINK, FLAG(LSE_WITHOUT_SINK)) X(SCORES, FLAG(WRITE_SCORES)) X(SCORES_STAGE, p->scores_stage)                   \
     X(SCALE_BITS, float_bits(p->scale)) X(SOFTCAP_BITS, float_bits(p->softcap)) X(ROPE_DIM, p->rope_dim)                         \
-    X(ROPE_OFFSET, p->rope_offset) X(ROPE_INTERLEAVED, FLAG(ROPE_INTERLEAVED))
+    X(ROPE_OFFSET, p->rope_offset) X(ROPE_INTERLEAVED, FLAG(ROPE_INTERLEAVED)) X(KEY_SUMS, FLAG(WRITE_KEY_SUMS))                 \
+    X(KEEP_SUMS, (p->features & FEATURE_SUMS) != 0)
 #define FLAG(name) ((p->flags & HEED_##name) != 0)
 #define NAME_OF(name, value) #name,
 #define VALUE_OF(name, value) (int32_t)(value),
@@ -53,7 +55,8 @@ static struct problem seen_by_compiler(const struct problem *problem)
 {
     struct problem p = *problem;
     if (!(p.flags & HEED_BIAS)) p.bias_type = HEED_F32;
-    if (!(p.flags & HEED_WRITE_SCORES)) p.scores_stage = 0;
+    p.flags &= ~(HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS | HEED_KEY_SUMS_ALL_HEADS); /* another row's, which takes constants at run time */
+    p.scores_stage = 0;
     if (!(p.flags & HEED_WRITE_LSE)) p.flags &= ~(HEED_LSE_BASE2 | HEED_LSE_WITHOUT_SINK);
     if (!(p.flags & HEED_SINKS)) p.flags &= ~HEED_LSE_WITHOUT_SINK;
     p.kv_heads = 1;

@@ -7,6 +7,7 @@
 enum {
     TYPES_FLOAT = 1u << HEED_F32 | 1u << HEED_F16 | 1u << HEED_BF16,
     NAIVE_TILE = 16,
+    NAIVE_KEYS = 64,
     TYPES_ALL = TYPES_FLOAT | 1u << HEED_I8 | 1u << HEED_Q8_0 | 1u << HEED_Q4_0 | 1u << HEED_F8_E4M3 | 1u << HEED_F8_E5M2
 };
 
@@ -18,6 +19,9 @@ enum {
 #define MATRIX_MATHS                                                                                                             \
     .dot_lanes = 1, .sum_extra = 6, .rescale_block = 16, .add_roundings = 2.5f, .exp_ulp = 2, .exp_roundings = 3, .tanh_ulp = 5, .log_ulp = 3,  \
     .div_roundings = 8
+
+/* attention_columns.cl: the same on AMD's and Intel's units, which may flush; AMD's v_exp_f32 is off by 1 ulp, Intel's is exp_1. */
+#define COLUMNS_MATHS MATRIX_MATHS, .flushes = true
 
 /* ---- options and groups ------------------------------------------------------- */
 
@@ -112,8 +116,8 @@ static struct matrix_tile matrix_tile_of(const struct cl_device *device, const s
 static size_t prefill_matrix_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     const struct matrix_tile tile = matrix_tile_of(device, problem);
-    return text_append(text, capacity, 0, " -DMATRIX=%d -DTILE_ROWS=%d -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d -DQUERY_REGISTERS=%d",
-                       (int)device->matrix, tile.rows, tile.keys, tile.warps, tile.slots, tile.query_registers);
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DTILE_ROWS=%d -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d -DQUERY_REGISTERS=%d%s",
+                       (int)device->matrix, tile.rows, tile.keys, tile.warps, tile.slots, tile.query_registers, cl_unit_options(device->matrix));
 }
 
 static void prefill_matrix_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -142,8 +146,8 @@ static struct matrix_tile decode_matrix_tile(const struct cl_device *device, con
 static size_t decode_matrix_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     const struct matrix_tile tile = decode_matrix_tile(device, problem);
-    return text_append(text, capacity, 0, " -DMATRIX=%d -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d", (int)device->matrix, tile.keys, tile.warps,
-                       tile.slots);
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d%s", (int)device->matrix, tile.keys,
+                       tile.warps, tile.slots, cl_unit_options(device->matrix));
 }
 
 static void decode_matrix_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -158,6 +162,83 @@ static size_t decode_matrix_bytes(const struct cl_device *device, const struct p
     const int32_t meet = tile.warps * 16 * (v + 2) * 4 + 128, boxes = device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0;
     return (size_t)(ring > meet ? ring : meet) + (size_t)boxes;
 }
+
+struct columns_tile {
+    int32_t rows, keys, warps, slots;
+    bool query_registers;
+    int32_t key_warps, dim_warps; /* warps that have keys, dimensions of their own */
+};
+
+/* attention_columns.cl. By the compilers' counts of registers: waves of 64 have room for everything, waves of 32 for 128 dimensions, Intel's lanes for 64.
+ * The warps of decode that are not needed for dimensions have keys of their own. */
+static int32_t widest(const struct problem *p) { return padded(p->head_dim > p->v_head_dim ? p->head_dim : p->v_head_dim); }
+
+static struct columns_tile columns_tile(const struct cl_device *device, const struct problem *p, bool decode)
+{
+    const struct cl_tuning *t = device->tuning;
+    const int32_t lanes = cl_warp_lanes(cl_layout(device)), columns = cl_warp_columns(cl_layout(device)), dim = widest(p), v = padded(p->v_head_dim);
+    const int32_t limit = lanes == 64 ? 256 : lanes == 32 ? 128 : 64;
+    int32_t parts = 1;
+    while (v > parts * limit) parts *= 2;
+    struct columns_tile tile = {.keys = lanes == 64 && dim <= 128 ? 64 : 32, .warps = lanes == 64 ? 2 : lanes == 32 ? 4 : 8, .slots = 2,
+                               .query_registers = dim <= limit / 2, .key_warps = 1, .dim_warps = parts};
+    if (decode) tile.keys = dim > 128 ? 32 : 64, tile.key_warps = tile.warps / parts;
+    if (device->matrix == MATRIX_EMULATED)
+        tile = (struct columns_tile){.keys = decode ? 32 : 16, .warps = decode ? 2 * parts : parts, .slots = 3, .query_registers = true,
+                                    .key_warps = decode ? 2 : 1, .dim_warps = parts};
+    while (tile.keys / tile.key_warps < 16) tile.key_warps /= 2, tile.warps /= 2;
+    if (!decode) {
+        if (t->matrix_keys) tile.keys = t->matrix_keys;
+        if (t->matrix_warps) tile.warps = t->matrix_warps;
+        if (t->matrix_slots) tile.slots = t->matrix_slots;
+        if (t->matrix_local) tile.query_registers = t->matrix_local == 1;
+    }
+    const int32_t least = tile.warps / (tile.key_warps * tile.dim_warps) * columns;
+    tile.rows = !decode && t->matrix_rows > least && least > 0 ? t->matrix_rows / least * least : least;
+    if (tile.rows * 2 * padded(p->head_dim) > tile.slots * tile.keys * 2 * dim) tile.query_registers = false; /* they come through the ring */
+    return tile;
+}
+
+static size_t columns_bytes(const struct cl_device *device, const struct problem *p, bool decode)
+{
+    const struct columns_tile tile = columns_tile(device, p, decode);
+    const int32_t k = padded(p->head_dim), v = padded(p->v_head_dim);
+    const int32_t ring = tile.slots * tile.keys * 2 * widest(p) + (tile.query_registers ? 0 : tile.rows * 2 * k);
+    const int32_t meet = tile.key_warps * tile.rows * (v + 2) * 4 + tile.rows * 8;
+    const int32_t boxes = device->matrix == MATRIX_EMULATED ? cl_warp_lanes(cl_layout(device)) * tile.warps * 64 : 0;
+    return (size_t)(ring > meet ? ring : meet) + (size_t)boxes;
+}
+
+static size_t columns_options(const struct cl_device *device, const struct problem *p, bool decode, char *text, size_t capacity)
+{
+    const struct columns_tile tile = columns_tile(device, p, decode);
+    const int32_t least = tile.warps / (tile.key_warps * tile.dim_warps) * cl_warp_columns(cl_layout(device));
+    return text_append(text, capacity, 0,
+                       " -DMATRIX=%d -DLAYOUT=%d -DTILE_KEYS=%d -DWARPS=%d -DKEY_WARPS=%d -DDIM_WARPS=%d -DCOLUMN_TILES=%d -DSLOTS=%d -DQUERY_REGISTERS=%d%s",
+                       (int)device->matrix, (int)cl_layout(device), tile.keys, tile.warps, tile.key_warps, tile.dim_warps, least > 0 ? tile.rows / least : 1,
+                       tile.slots, tile.query_registers, cl_unit_options(device->matrix));
+}
+
+static void columns_local(const struct cl_device *device, const struct problem *p, bool decode, size_t local[2])
+{
+    local[0] = (size_t)(cl_warp_lanes(cl_layout(device)) * columns_tile(device, p, decode).warps);
+}
+
+#define COLUMNS(kind, decode)                                                                                                    \
+    static size_t kind##_columns_bytes(const struct cl_device *device, const struct problem *problem)                            \
+    {                                                                                                                            \
+        return columns_bytes(device, problem, decode);                                                                           \
+    }                                                                                                                            \
+    static size_t kind##_columns_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)  \
+    {                                                                                                                            \
+        return columns_options(device, problem, decode, text, capacity);                                                         \
+    }                                                                                                                            \
+    static void kind##_columns_local(const struct cl_device *device, const struct problem *problem, size_t local[2])             \
+    {                                                                                                                            \
+        columns_local(device, problem, decode, local);                                                                           \
+    }
+COLUMNS(prefill, false)
+COLUMNS(decode, true)
 
 /* decode_lanes.cl: a few lanes also where the device is a CPU: that is what a CPU runs when its driver fails with decode.cl. */
 static void decode_lanes_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -195,6 +276,14 @@ static void naive_local(const struct cl_device *device, const struct problem *pr
     while (local[0] > device->max_group || local[0] > device->max_sizes[0] || local[0] > atomic_load(&device->kernel_group)) local[0] /= 2;
 }
 
+/* A work-item per key of scores.cl's item. */
+static void naive_scores_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    (void)problem;
+    local[0] = NAIVE_KEYS;
+    while (local[0] > device->max_group || local[0] > device->max_sizes[0] || local[0] > atomic_load(&device->kernel_group)) local[0] /= 2;
+}
+
 /* ---- specs --------------------------------------------------------------------- */
 
 static const struct cl_kernel_spec decode_cpu = {
@@ -205,6 +294,11 @@ static const struct cl_kernel_spec decode_lanes = {.parts = {"common.cl", "decod
     .merge = "merge_parts", .options = decode_lanes_options, .local = decode_lanes_local, .local_bytes = decode_lanes_bytes};
 static const struct cl_kernel_spec prefill_tile = {.parts = {"common.cl", "prefill_tile.cl"}, .kernel = "prefill_tile",
     .options = prefill_tile_options, .local = prefill_tile_local, .local_bytes = prefill_tile_bytes};
+#define COLUMNS_PARTS "common.cl", "matrix_columns.cl", "matrix_emulated.cl", "matrix_amd.cl", "matrix_intel.cl", "matrix_tile.cl", "attention_columns.cl"
+static const struct cl_kernel_spec decode_columns = {.parts = {COLUMNS_PARTS, "merge.cl"}, .kernel = "attention_columns", .merge = "merge_parts",
+    .options = decode_columns_options, .local = decode_columns_local, .local_bytes = decode_columns_bytes};
+static const struct cl_kernel_spec prefill_columns = {.parts = {COLUMNS_PARTS}, .kernel = "attention_columns", .options = prefill_columns_options,
+    .local = prefill_columns_local, .local_bytes = prefill_columns_bytes};
 #define MATRIX_PARTS "matrix_emulated.cl", "matrix_nvidia.cl", "matrix_tile.cl"
 static const struct cl_kernel_spec decode_matrix = {.parts = {"common.cl", MATRIX_PARTS, "decode_matrix.cl", "merge.cl"}, .kernel = "decode_matrix",
     .merge = "merge_parts", .options = decode_matrix_options, .local = decode_matrix_local, .local_bytes = decode_matrix_bytes};
@@ -212,6 +306,8 @@ static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATR
     .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
 static const struct cl_kernel_spec naive = {
     .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .shrinks = true, .run_time = true, .options = naive_options, .local = naive_local};
+static const struct cl_kernel_spec naive_scores = {.parts = {"common.cl", "naive.cl", "scores.cl"}, .kernel = "naive_scores", .shrinks = true, .run_time = true,
+    .options = naive_options, .local = naive_scores_local};
 /* One program for the three: what differs is the kernel. */
 #define BESIDE .parts = {"common.cl", "append.cl", "merge_two.cl"}, .run_time = true
 static const struct cl_kernel_spec append = {BESIDE, .kernel = "append"};
@@ -223,33 +319,47 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
 /* h_d of decode: head_dim / 16 fmas and 4 levels of the tree; h_n: one chain over a chunk, a merge per chunk, a value's scale and the sink. */
 const struct kernel_row cl_rows[] = {
     {.name = "opencl.decode_matrix_bf16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
      .arithmetic = {MATRIX_MATHS, .key_block = 512, .weight_type = HEED_BF16}, .cl = &decode_matrix},
     {.name = "opencl.decode_matrix_f16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
      .arithmetic = {MATRIX_MATHS, .key_block = 512, .weight_type = HEED_F16}, .cl = &decode_matrix},
+    {.name = "opencl.decode_columns_bf16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_COLUMNS,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
+     .arithmetic = {COLUMNS_MATHS, .key_block = 512, .weight_type = HEED_BF16}, .cl = &decode_columns},
+    {.name = "opencl.decode_columns_f16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_COLUMNS,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
+     .arithmetic = {COLUMNS_MATHS, .key_block = 512, .weight_type = HEED_F16}, .cl = &decode_columns},
     {.name = "opencl.decode_cpu", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_CPU,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
      .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_cpu},
     {.name = "opencl.decode_lanes", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
      .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_lanes},
     {.name = "opencl.prefill_matrix_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_matrix},
     {.name = "opencl.prefill_matrix_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_F16}, .cl = &prefill_matrix},
+    {.name = "opencl.prefill_columns_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_COLUMNS,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {COLUMNS_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_columns},
+    {.name = "opencl.prefill_columns_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_COLUMNS,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {COLUMNS_MATHS, .weight_type = HEED_F16}, .cl = &prefill_columns},
     {.name = "opencl.prefill_cpu", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 128,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &prefill_cpu},
     {.name = "opencl.prefill_tile", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL,
-     .features = FEATURES_ALL & ~HEED_WRITE_SCORES, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
+     .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .dim_limit = 512, .q_tile = 64,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &prefill_tile},
     {.name = "opencl.append", .kinds = KIND_BIT(KIND_APPEND), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
@@ -258,6 +368,9 @@ const struct kernel_row cl_rows[] = {
      .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &rotate},
     {.name = "opencl.merge", .kinds = KIND_BIT(KIND_MERGE), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .arithmetic = {OWN_MATHS}, .cl = &merge_two},
+    {.name = "opencl.naive_scores", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_NAIVE, .features = FEATURES_ALL, .q_types = TYPES_ALL,
+     .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = NAIVE_KEYS,
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 16, OWN_MATHS}, .cl = &naive_scores},
     {.name = "opencl.naive", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_NAIVE, .features = FEATURES_ALL,
      .q_types = TYPES_ALL, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .q_tile = NAIVE_TILE,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 16, OWN_MATHS}, .cl = &naive},

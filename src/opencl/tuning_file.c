@@ -46,7 +46,8 @@ static bool apply(struct cl_tuning *tuning, const char *name, int32_t value)
                   {"mkeys", &tuning->matrix_keys},
                   {"mwarps", &tuning->matrix_warps},
                   {"mslots", &tuning->matrix_slots},
-                  {"mlocal", &tuning->matrix_local}};
+                  {"mlocal", &tuning->matrix_local},
+                  {"mlike", &tuning->matrix_like}};
     if (!strcmp(name, "guard")) {
         tuning->loop_guard = value != 0;
         return true;

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: MIT
+ * scores.inc.h - template: the pass over the scores, after attention: chosen query rows against all keys once more, without V and without a running
+ * maximum, because attention kept each row's m and l. Products, terms and visibility are those of prefill.inc.h's panels.
+ *
+ *     p[j] = e^(s[j] - m) / l          scores[i][j] = s[j] of some stage, or p[j]          key_sums[j] = sum of p[j] over the queries
+ *
+ * An item is the group of a KV head (or every head, for one row of sums) and SCORES_KEYS keys. Sums are taken in one order, whatever the width of a vector:
+ * query t, counted from the first chosen one, goes into partial sum t mod 16, in the order of t; the sixteen are added by the tree of lanes.inc.h; then
+ * heads in order. Two ways lead there:
+ *     many queries      a head at a time; lanes are queries, and each key has sixteen running lanes
+ *     fewer than 16     whole heads side by side in a panel, so that few lanes idle; then lanes are keys
+ */
+#ifndef HEED_SCORES_INC_H
+#define HEED_SCORES_INC_H
+
+#include "prefill.inc.h"
+
+enum { SCORES_BLOCKS = 5, SCORES_KEYS = SCORES_BLOCKS * PANEL_KEYS, SCORES_FEW = 16 };
+
+struct scores_pass {
+    struct prefill_pass pass;
+    struct problem keys_only;      /* the problem with a v_head_dim of 0: a panel then has no output */
+    const struct work_item *item;
+    bool sums;
+    float shift[PASS_ROWS], inverse[PASS_ROWS]; /* m, and 1 / l; 0 for rows that do not exist */
+    int32_t slot[PASS_ROWS];       /* place of the row's head in the scores tensor; -1: not written */
+    float *rows;                   /* [PANEL_ROWS][PANEL_KEYS] one block of a panel, row by row */
+    float *lanes;                  /* [SCORES_KEYS][16] partial sums of a head */
+    float *own, *total;            /* [SCORES_KEYS] sums of a head, and of all heads */
+};
+
+static size_t scores_scratch(const struct problem *p, int32_t kv_len_max)
+{
+    struct problem keys_only = *p;
+    keys_only.v_head_dim = 0;
+    return prefill_scratch(&keys_only, kv_len_max) + (PANEL_ROWS * PANEL_KEYS + SCORES_KEYS * 18) * sizeof(float) + 4 * 64;
+}
+
+static void place_scores(struct scores_pass *w, void *scratch)
+{
+    float *next = scratch;
+    w->lanes = take_floats(&next, SCORES_KEYS * 16);
+    w->own = take_floats(&next, SCORES_KEYS);
+    w->total = take_floats(&next, SCORES_KEYS);
+    w->rows = take_floats(&next, PANEL_ROWS * PANEL_KEYS);
+    place_pass(&w->pass, next);
+}
+
+/* ---- the rows of a pass ------------------------------------------------------- */
+
+/* Row r of the pass: query i of head h. */
+static void describe_scored(struct scores_pass *w, int r, int32_t h, int32_t i)
+{
+    struct prefill_pass *pass = &w->pass;
+    const struct call *call = pass->call;
+    const struct problem *p = pass->p;
+    const int64_t position = query_position(call->batch, pass->s, i);
+    int32_t *begin = &pass->begin[r], *end = &pass->end[r];
+    pass->query[r] = i;
+    pass->head[r] = h;
+    pass->own[r] = position - pass->s->first;
+    visible_by_position(p, pass->s, position, begin, end);
+    if (p->flags & HEED_KEY_RANGE) {
+        const int32_t *range = query_row(&call->key_range, pass->s, pass->b, 0, i);
+        if (range[0] > *begin) *begin = range[0];
+        if (range[1] < *end) *end = range[1];
+    }
+    if (*begin >= *end) *begin = *end = 0;
+    if (p->flags & HEED_ALIBI) pass->slope[r] = ((const float *)call->alibi.data)[h];
+    if (p->flags & (HEED_MASK_BOOL | HEED_MASK_BITS)) pass->mask[r] = query_row(&call->mask, pass->s, pass->b, h, i);
+    if (p->flags & HEED_BIAS) pass->bias[r] = query_row(&call->bias, pass->s, pass->b, h, i);
+    w->slot[r] = call->batch->score_slots ? call->batch->score_slots[h] : -1;
+    w->shift[r] = 0;
+    w->inverse[r] = 1;
+    if (!(p->features & FEATURE_SUMS)) return;
+    const float *kept = kept_sums(call, pass->s, h, i);
+    w->shift[r] = kept[0] == -INFINITY ? 0 : kept[0];
+    w->inverse[r] = kept[1] == 0 ? 1 : 1 / kept[1]; /* 0: it sees nothing, and every weight is 0 by selection */
+    if (MUTANT(cpu_scores_no_sum)) w->inverse[r] = 1;
+}
+
+/* Panels of the rows that have been described. */
+static void start_scored(struct scores_pass *w, int rows)
+{
+    struct prefill_pass *pass = &w->pass;
+    pass->rows = rows;
+    pass->panels = 0;
+    for (int r = rows; r < (rows + VW - 1) / VW * VW; r++) {
+        describe_no_row(pass, r);
+        w->shift[r] = w->inverse[r] = 0;
+    }
+    for (int r = 0; r < rows; r += PANEL_ROWS) {
+        struct panel *a = &pass->panel[pass->panels++];
+        a->first = r;
+        a->rows = min_int(PANEL_ROWS, rows - r);
+        a->vectors = (a->rows + VW - 1) / VW;
+        a->width = a->vectors * VW;
+        a->few = a->rows <= FEW_MOST;
+        start_panel(pass, a);
+    }
+}
+
+/* ---- one block of keys of one panel ------------------------------------------------ */
+
+/* rows[r][n] = element n of row r, for what stands as [key][row] in the panel. */
+static void turn_block(const struct scores_pass *w, const struct panel *a, int keys)
+{
+    for (int c = 0; c < a->width; c += VW)
+        for (int n = 0; n < keys; n += VW) {
+            const int count = min_int(VW, keys - n);
+            vf t[VW];
+            for (int k = 0; k < VW; k++) t[k] = vload(w->pass.work.p + (size_t)(k < count ? n + k : n) * (size_t)a->width + c);
+            vtranspose(t);
+            for (int r = 0; r < VW && c + r < a->rows; r++) store_floats(w->rows + (c + r) * PANEL_KEYS + n, t[r], count);
+        }
+}
+
+/* Keys [j0, j1) of the rows that are written, from rows[][]; where < j0 or >= j1 of the block's own keys [block, end): `hidden`. */
+static void write_block(const struct scores_pass *w, const struct panel *a, int32_t block, int32_t end, int32_t j0, int32_t j1, float hidden)
+{
+    for (int r = 0; r < a->rows; r++) {
+        const int32_t slot = w->slot[a->first + r];
+        if (slot < 0) continue;
+        float *to = score_row(w->pass.call, w->pass.b, slot, w->pass.query[a->first + r]);
+        for (int32_t j = block; j < j0; j++) to[j] = hidden;
+        memcpy(to + j0, w->rows + r * PANEL_KEYS, sizeof(float) * (size_t)(j1 - j0));
+        for (int32_t j = j1; j < end; j++) to[j] = hidden;
+        if (MUTANT(cpu_scores_spill) && end == w->pass.s->kv_len) to[end] = hidden;
+    }
+}
+
+static bool writes_scores(const struct scores_pass *w, const struct panel *a)
+{
+    for (int r = 0; r < a->rows; r++)
+        if (w->slot[a->first + r] >= 0) return true;
+    return false;
+}
+
+/* p = e^(s - m) / l of VW lanes, 0 where hidden; also in rows whose m or l is NaN. */
+INLINE vf probability(vf s, vf shift, vf inverse)
+{
+    return vselect(veq(s, vset1(-INFINITY)), vset1(0), vmul(vexp(vsub(s, shift)), inverse));
+}
+
+/* [key][row] in place, and the lanes of each key where a head goes alone: query t is lane t mod 16. first_t: of the panel's first row. */
+static void weigh_lanes(const struct scores_pass *w, const struct panel *a, int keys, int32_t first_t, float *lanes)
+{
+    float number[VW];
+    for (int n = 0; n < VW; n++) number[n] = (float)n;
+    for (int c = 0; c < a->width; c += VW) {
+        const vf shift = vload(w->shift + a->first + c), inverse = vload(w->inverse + a->first + c);
+        const vm there = vlt(vload(number), vset1((float)(a->rows - c))); /* lanes behind the last row: NaN of a hidden key may stand there */
+        float *p = w->pass.work.p + c, *to = lanes + (first_t + c) % 16;
+        for (int n = 0; n < keys; n++, p += a->width, to += 16) {
+            const vf x = vselect(there, probability(vload(p), shift, inverse), vset1(0));
+            vstore(p, x);
+            if (w->sums) vstore(to, vadd(vload(to), x));
+        }
+    }
+}
+
+/* rows[r][key] of a panel of several heads. */
+static void weigh_rows(const struct scores_pass *w, const struct panel *a, int keys)
+{
+    for (int r = 0; r < a->rows; r++) {
+        const vf shift = vset1(w->shift[a->first + r]), inverse = vset1(w->inverse[a->first + r]);
+        float *p = w->rows + r * PANEL_KEYS;
+        for (int n = 0; n < keys; n += VW) vstore(p + n, probability(vload(p + n), shift, inverse)); /* what lies behind keys is room in the row */
+    }
+}
+
+/* The sixteen partial sums of a head with `count` < 16 rows at p: one row each, the others 0. */
+static void sum_rows(const float *p, int count, int keys, float *to)
+{
+    for (int n = 0; n < keys; n += VW) {
+        vf x[16], four[4];
+        for (int t = 0; t < 16; t++) x[t] = t < count ? vload(p + t * PANEL_KEYS + n) : vset1(0);
+        for (int k = 0; k < 4; k++) four[k] = vadd(vadd(x[4 * k], x[4 * k + 2]), vadd(x[4 * k + 1], x[4 * k + 3]));
+        store_floats(to + n, vadd(vadd(four[0], four[1]), vadd(four[2], four[3])), min_int(VW, keys - n));
+    }
+}
+
+/* Rules 2 to 5 with stages 0 to 2 written on the way. */
+static void staged_terms(const struct scores_pass *w, const struct prefill_span *span, int32_t block, int32_t end)
+{
+    const struct prefill_pass *pass = &w->pass;
+    const uint64_t flags = pass->p->flags;
+    const int stage = pass->p->scores_stage, keys = span->j1 - span->j0;
+    const bool first = flags & HEED_BIAS_FIRST, bias = flags & HEED_BIAS;
+    if (stage == 0) turn_block(w, span->a, keys), write_block(w, span->a, block, end, span->j0, span->j1, 0);
+    if (stage == 1) {
+        if (bias && first) add_bias(pass, span);
+        if (pass->p->softcap > 0) cap_scores(pass, span);
+        turn_block(w, span->a, keys), write_block(w, span->a, block, end, span->j0, span->j1, 0);
+        if (flags & HEED_ALIBI) add_alibi(pass, span);
+        if (bias && !first) add_bias(pass, span);
+        if (bias) hide_columns(pass, span, true);
+        if (flags & (HEED_MASK_BOOL | HEED_MASK_BITS)) hide_columns(pass, span, false);
+        if (is_partial(span)) hide_by_position(pass, span);
+    } else {
+        apply_terms(pass, span);
+    }
+    if (stage == 2) turn_block(w, span->a, keys), write_block(w, span->a, block, end, span->j0, span->j1, -INFINITY);
+}
+
+/* Keys of a block that the panel has to look at: what it may see; all of them where hidden ones are shown. */
+static struct prefill_span scored_span(const struct scores_pass *w, const struct panel *a, int32_t block, int32_t end, bool writes)
+{
+    struct prefill_span span = span_of(a, block);
+    if (writes && w->pass.p->scores_stage < 2) span.j0 = block, span.j1 = end;
+    if (span.j1 > end) span.j1 = end;
+    if (span.j0 >= span.j1) span.j0 = span.j1 = block; /* sees nothing here */
+    return span;
+}
+
+/* Scores of the span by every vector, where vectors that see nothing of a step are written all the same. */
+static void score_all(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block k)
+{
+    const int keys = span->j1 - span->j0, size = span->a->few ? FEW_STEP : KEY_STEP;
+    const struct lanes lanes = {0, span->a->vectors};
+    for (int x = 0; x < keys; x += size) score_keys(span->a, &pass->work, lanes, k.data + x * k.step, k.step, x, min_int(size, keys - x), pass->p->head_dim);
+}
+
+/* One panel against one block: what it writes of the scores, and p of the span, as [key][row] or (flat) in rows[][]. */
+static void score_panel(const struct scores_pass *w, const struct prefill_span *span, int32_t block, int32_t end, struct key_block k, bool writes,
+                        bool flat, const struct prefill_ahead *ahead, int32_t first_t)
+{
+    const struct prefill_pass *pass = &w->pass;
+    const struct panel *a = span->a;
+    const int keys = span->j1 - span->j0, stage = pass->p->scores_stage;
+    if (keys > 0) {
+        memcpy(pass->work.top, a->m, sizeof(float) * (size_t)a->width);
+        if (writes && stage < 2)
+            score_all(pass, span, k);
+        else
+            score_span(pass, span, k, ahead);
+    }
+    if (writes && stage < 3)
+        staged_terms(w, span, block, end);
+    else if (keys > 0)
+        apply_terms(pass, span);
+    if (!w->sums && !(writes && stage == 3)) return;
+    if (flat) {
+        turn_block(w, a, keys);
+        weigh_rows(w, a, keys);
+    } else {
+        weigh_lanes(w, a, keys, first_t, w->lanes + (size_t)(span->j0 - w->item->kv_begin) * 16);
+        if (writes && stage == 3) turn_block(w, a, keys);
+    }
+    if (writes && stage == 3) write_block(w, a, block, end, span->j0, span->j1, 0);
+}
+
+/* ---- all keys of an item ------------------------------------------------------------ */
+
+/* The panels of a pass against every block of the item; per_head > 0: flat, heads of so many rows each, whose sums go to to_sums(head). */
+static void walk_scored(struct scores_pass *w, int32_t first_t, int per_head, int32_t first_head)
+{
+    struct prefill_pass *pass = &w->pass;
+    const struct work_item *item = w->item;
+    for (int32_t block = item->kv_begin; block < item->kv_end; block += PANEL_KEYS) {
+        const int32_t end = min_int(block + PANEL_KEYS, item->kv_end), next = min_int(end + PANEL_KEYS, item->kv_end);
+        struct prefill_ahead ahead = {.j0 = end, .j1 = next};
+        struct prefill_span span[PASS_PANELS];
+        bool writes[PASS_PANELS];
+        int32_t j0 = INT32_MAX, j1 = 0;
+        for (int n = 0; n < pass->panels; n++) {
+            writes[n] = writes_scores(w, &pass->panel[n]);
+            span[n] = scored_span(w, &pass->panel[n], block, end, writes[n]);
+            if (span[n].j0 == span[n].j1) continue;
+            if (span[n].j0 < j0) j0 = span[n].j0;
+            if (span[n].j1 > j1) j1 = span[n].j1;
+        }
+        struct key_block k = {0};
+        if (j0 < j1) k = load_keys(pass->call, &pass->k, pass->b, pass->g, j0, j1);
+        if (next > end && (k.data == pass->k.copy || pass->k.rows->token > 1024)) ahead.k = &pass->k;
+        for (int n = 0; n < pass->panels; n++) {
+            const bool none = span[n].j0 == span[n].j1;
+            const struct key_block own = {none ? NULL : k.data + (span[n].j0 - j0) * k.step, k.step};
+            score_panel(w, &span[n], block, end, own, writes[n], per_head > 0, &ahead, first_t + pass->panel[n].first);
+            if (!none) ahead.k = NULL;
+            if (!w->sums || per_head == 0 || none) continue;
+            const struct panel *a = &pass->panel[n];
+            for (int r = 0; r < a->rows; r += per_head) {
+                float *to = w->item->head < 0 ? w->total : key_sums_row(pass->call, pass->b, first_head + (a->first + r) / per_head) + item->kv_begin;
+                sum_rows(w->rows + r * PANEL_KEYS, per_head, span[n].j1 - span[n].j0, w->own);
+                to += span[n].j0 - item->kv_begin;
+                for (int c = 0; c < span[n].j1 - span[n].j0; c++) to[c] += w->own[c];
+            }
+        }
+    }
+}
+
+static void clear(float *to, int32_t count) { memset(to, 0, sizeof *to * (size_t)count); }
+
+/* A head with many queries. */
+static void score_long_head(struct scores_pass *w, int32_t h)
+{
+    const struct work_item *item = w->item;
+    const int32_t keys = item->kv_end - item->kv_begin, rows = item->q_end - item->q_begin;
+    if (w->sums) clear(w->lanes, keys * 16);
+    for (int32_t first = 0; first < rows; first += PASS_ROWS) {
+        const int count = min_int(PASS_ROWS, rows - first);
+        for (int r = 0; r < count; r++) describe_scored(w, r, h, item->q_begin + first + r);
+        start_scored(w, count);
+        walk_scored(w, first, 0, h);
+    }
+    if (!w->sums) return;
+    for (int32_t n = 0; n < keys; n += 16) { /* whole sixteens: what lies behind keys has room, and is garbage that nobody reads */
+        vf x[16][LANE_VECTORS];
+        float sixteen[16];
+        for (int k = 0; k < 16; k++)
+            for (int v = 0; v < LANE_VECTORS; v++) x[k][v] = vload(w->lanes + (n + k) * 16 + v * VW);
+        vtree16(x, sixteen);
+        memcpy(w->own + n, sixteen, sizeof sixteen);
+    }
+    float *to = item->head < 0 ? w->total : key_sums_row(w->pass.call, w->pass.b, h) + item->kv_begin;
+    for (int32_t j = 0; j < keys; j++) to[j] += w->own[j];
+}
+
+/* Heads [begin, end) of few queries each, as many side by side as fit; no head is cut in two by a panel. */
+static void score_short_heads(struct scores_pass *w, int32_t begin, int32_t end)
+{
+    const struct work_item *item = w->item;
+    const int each = item->q_end - item->q_begin, at_once = PANEL_ROWS >= each ? PANEL_ROWS / each : 1;
+    for (int32_t first = begin, next; first < end; first = next) {
+        next = min_int(first + at_once, end);
+        for (int32_t h = first, r = 0; h < next; h++)
+            for (int32_t i = item->q_begin; i < item->q_end; i++, r++) describe_scored(w, r, h, i);
+        start_scored(w, (next - first) * each);
+        walk_scored(w, 0, each, first);
+    }
+}
+
+static bool head_is_scored(const struct scores_pass *w, int32_t h)
+{
+    const int32_t *slots = w->pass.call->batch->score_slots;
+    return w->sums || (slots && slots[h] >= 0);
+}
+
+/* The query heads of KV head g that are looked at, in order. */
+static void score_group(struct scores_pass *w, int32_t g)
+{
+    const int32_t group = w->pass.p->group, queries = w->item->q_end - w->item->q_begin;
+    w->pass.g = g;
+    for (int32_t h = g * group; h < (g + 1) * group; h++) {
+        if (!head_is_scored(w, h)) continue;
+        if (queries >= SCORES_FEW || queries > PANEL_ROWS) {
+            score_long_head(w, h);
+            continue;
+        }
+        int32_t end = h + 1;
+        while (end < (g + 1) * group && head_is_scored(w, end)) end++;
+        if (queries > 0) score_short_heads(w, h, end);
+        h = end - 1;
+    }
+}
+
+static void scores_item(const struct call *call, const struct work_item *item, void *scratch)
+{
+    const struct problem *p = &call->plan->problem;
+    const bool together = item->head < 0;
+    const int32_t keys = item->kv_end - item->kv_begin;
+    struct scores_pass w = {.keys_only = *p, .item = item, .sums = p->flags & HEED_WRITE_KEY_SUMS};
+    w.keys_only.v_head_dim = 0;
+    w.pass.call = call;
+    w.pass.p = &w.keys_only;
+    w.pass.s = &call->batch->sequences[item->sequence];
+    w.pass.b = item->sequence;
+    w.pass.k = (struct key_source){.rows = &call->k, .scales = &call->k_scale, .type = p->k_type, .dim = p->head_dim, .whole_rows = true};
+    place_scores(&w, scratch);
+    w.pass.work.scale = p->scale;
+    clear(w.total, keys);
+    for (int32_t h = item->head * p->group; w.sums && !together && h < (item->head + 1) * p->group; h++)
+        clear(key_sums_row(call, w.pass.b, h) + item->kv_begin, keys);
+    for (int32_t g = together ? 0 : item->head; g < (together ? p->kv_heads : item->head + 1); g++) score_group(&w, g);
+    if (w.sums && together) memcpy(key_sums_row(call, w.pass.b, 0) + item->kv_begin, w.total, sizeof(float) * (size_t)keys);
+}
+
+static const struct cpu_kernel scores_kernel = {.scores = scores_item, .scratch = scores_scratch};
+
+/* One division and a product; the additions of key sums are in bound_key_sum(). */
+#define SCORES_ROW(isa, need, ...)                                                                                                  \
+    {.name = "cpu." isa ".scores", .kinds = KIND_BIT(KIND_SCORES), .needs = need, .features = FEATURES_ALL, .o_types = TYPES_FLOAT,    \
+     .dim_limit = MAX_HEAD_DIM, .kv_chunk = SCORES_KEYS, .packs_group = true, .cpu = &scores_kernel, __VA_ARGS__}
+#define SCORES_ROWS(isa, need) SCORES_ROW(isa, need, PREFILL_COLUMNS)
+
+#endif

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT
+ * unit.c - is there a matrix unit, and do its fragments lie where our words say? kernels/matrix_probe.cl multiplies small integers with every word of the
+ * interface, and the answer must be exact, twice. No attention kernel of a unit is built before that. Which units a device may have: device.c.
+ */
+#include "cl.h"
+#include "../dtype.h"
+#include "../mutant.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- facts about layouts, as kernels/matrix_columns.cl has them ---------------------- */
+
+enum cl_matrix cl_layout(const struct cl_device *device)
+{
+    if (device->matrix != MATRIX_EMULATED) return device->matrix;
+    const int32_t like = device->tuning->matrix_like;
+    return like > MATRIX_EMULATED && like < MATRIX_COUNT ? (enum cl_matrix)like : MATRIX_NV_MMA;
+}
+
+int32_t cl_warp_lanes(enum cl_matrix layout)
+{
+    return layout == MATRIX_AMD_MFMA ? 64 : layout == MATRIX_INTEL_DPAS8 ? 8 : layout == MATRIX_INTEL_DPAS16 ? 16 : 32;
+}
+
+int32_t cl_warp_columns(enum cl_matrix layout) { return layout == MATRIX_INTEL_DPAS8 ? 8 : 16; }
+
+/* The emulated unit has a barrier in each word: optimised, its programs take a driver twenty seconds to compile. Intel's accumulators want the larger half of
+ * the register file. */
+const char *cl_unit_options(enum cl_matrix matrix)
+{
+    return matrix == MATRIX_EMULATED ? " -cl-opt-disable" : matrix == MATRIX_INTEL_DPAS8 || matrix == MATRIX_INTEL_DPAS16 ? " -cl-intel-256-GRF-per-thread" : "";
+}
+
+/* ---- a row per unit -------------------------------------------------------------------- */
+
+static enum cl_matrix layout_of(const struct cl_device *device, enum cl_matrix matrix)
+{
+    return matrix == MATRIX_EMULATED ? cl_layout(device) : matrix;
+}
+
+/* options() and local() do not get the row, so each unit has its own. */
+#define UNIT(name, number)                                                                                                       \
+    static size_t options_##name(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)     \
+    {                                                                                                                            \
+        (void)problem;                                                                                                           \
+        return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=%d -DTILE_KEYS=16 -DWARPS=1 -DSLOTS=2%s", (int)(number),    \
+                           (int)layout_of(device, number), cl_unit_options(number));                                             \
+    }                                                                                                                            \
+    static void local_##name(const struct cl_device *device, const struct problem *problem, size_t local[2])                     \
+    {                                                                                                                            \
+        (void)problem;                                                                                                           \
+        local[0] = (size_t)cl_warp_lanes(layout_of(device, number));                                                             \
+    }                                                                                                                            \
+    static const struct cl_kernel_spec spec_##name = {.parts = {"common.cl", "matrix_columns.cl", "matrix_emulated.cl",          \
+        "matrix_nvidia.cl", "matrix_amd.cl", "matrix_intel.cl", "matrix_tile.cl", "matrix_probe.cl"}, .kernel = "matrix_probe",   \
+        .options = options_##name, .local = local_##name}
+UNIT(emulated, MATRIX_EMULATED);
+UNIT(nv_mma, MATRIX_NV_MMA);
+UNIT(amd_wmma3, MATRIX_AMD_WMMA3);
+UNIT(amd_wmma4, MATRIX_AMD_WMMA4);
+UNIT(amd_mfma, MATRIX_AMD_MFMA);
+UNIT(intel_dpas8, MATRIX_INTEL_DPAS8);
+UNIT(intel_dpas16, MATRIX_INTEL_DPAS16);
+
+#define ROW(number, text, to) [number] = {.name = "opencl.unit." text, .cl = &spec_##to}
+static const struct kernel_row units[MATRIX_COUNT + 1] = {
+    [MATRIX_NONE] = {.name = "opencl.unit.none"},
+    ROW(MATRIX_EMULATED, "emulated", emulated),
+    ROW(MATRIX_NV_MMA, "nv-mma", nv_mma),
+    ROW(MATRIX_AMD_WMMA3, "amd-wmma3", amd_wmma3),
+    ROW(MATRIX_AMD_WMMA4, "amd-wmma4", amd_wmma4),
+    ROW(MATRIX_AMD_MFMA, "amd-mfma", amd_mfma),
+    ROW(MATRIX_INTEL_DPAS8, "intel-dpas8", intel_dpas8),
+    ROW(MATRIX_INTEL_DPAS16, "intel-dpas16", intel_dpas16),
+    [MATRIX_COUNT] = {.name = "opencl.unit"},
+};
+
+const struct kernel_row *cl_unit_row(enum cl_matrix matrix) { return &units[matrix]; }
+
+heed_status cl_unit_problem(heed_type type, struct problem *problem)
+{
+    char text[32];
+    heed_desc desc;
+    snprintf(text, sizeof text, "hq1 d32 %s", type_name(type));
+    const heed_status status = heed_desc_parse(text, &desc);
+    return status == HEED_OK ? problem_from_desc(&desc, problem) : status;
+}
+
+/* ---- what goes in and what must come out ------------------------------------------------- */
+
+enum { N = 16, D = 32, K_DIMS = 20, MATRICES = 4, OUT_S = 0, OUT_O = 256, OUT_T = 768, OUT_SUM = 1024, OUT_TOP = 1040, OUT_EXP = 1056, OUT_COUNT = 1059 };
+
+struct numbers {
+    float k[N][D], q[N][D], v[N][D], tiny[N][D];
+};
+
+static void fill(struct numbers *x, heed_type type, uint16_t bits[MATRICES][N * D])
+{
+    uint32_t state = 1;
+    float *const all = &x->k[0][0];
+    for (int n = 0; n < MATRICES * N * D; n++) {
+        state = state * 1664525u + 1013904223u;
+        all[n] = (float)((int)(state >> 16) % 5 - 2);
+        if (n >= 3 * N * D) all[n] *= 0x1p-24f; /* denormal in f16: a unit that takes it for 0 is not what the bound allows */
+    }
+    row_from_f32(type, all, bits, NULL, MATRICES * N * D);
+}
+
+/* The formula of kernels/matrix_probe.cl; every number is exact in f32, and s in f16 and bf16. */
+static void expect(const struct numbers *x, float out[OUT_COUNT])
+{
+    for (int i = 0; i < N; i++) {
+        float sum = 0, top = -INFINITY;
+        for (int j = 0; j < N; j++) {
+            float s = 0, t = 0;
+            for (int d = 0; d < K_DIMS; d++) s += x->k[j][d] * x->q[i][d];
+            for (int d = 0; d < D; d++) t += x->tiny[j][d] * x->q[i][d];
+            out[OUT_S + j * N + i] = s;
+            out[OUT_T + j * N + i] = t;
+            sum += s;
+            top = s > top ? s : top;
+        }
+        out[OUT_SUM + i] = sum;
+        out[OUT_TOP + i] = top;
+        for (int d = 0; d < D; d++) {
+            float o = 0;
+            for (int j = 0; j < N; j++) o += out[OUT_S + j * N + i] * x->v[j][d];
+            out[OUT_O + d * N + i] = o;
+        }
+    }
+    out[OUT_EXP] = 1;
+    out[OUT_EXP + 1] = out[OUT_EXP + 2] = 0;
+}
+
+static heed_status compare(const float *got, const float *want, bool *wrong)
+{
+    for (int n = 0; n < OUT_COUNT; n++) {
+        if (got[n] == want[n] || MUTANT(cl_unit_blind)) continue;
+        *wrong = true;
+        const char *what = n < OUT_O ? "a product" : n < OUT_T ? "a product of weights" : n < OUT_SUM ? "a product of denormals" : n < OUT_TOP ? "a sum over lanes"
+                           : n < OUT_EXP ? "a maximum over lanes" : "an exponential";
+        char texts[2][32];
+        text_of_float(got[n], texts[0], sizeof texts[0]);
+        text_of_float(want[n], texts[1], sizeof texts[1]);
+        return fail(HEED_UNSUPPORTED, "wrong result in its probe: %s (number %d) is %s, should be %s", what, n, texts[0], texts[1]);
+    }
+    return HEED_OK;
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+static heed_status run(struct cl_device *device, cl_kernel kernel, cl_mem out, const size_t size[2], float got[OUT_COUNT])
+{
+    const struct cl_memory memory = {.device = device}; /* no host memory: the wait has a limit */
+    struct cl_stream stream;
+    heed_status status = cl_stream_begin(device, NULL, &stream);
+    if (status == HEED_OK) status = cl_stream_kernel(&stream, kernel, size, size);
+    status = cl_stream_end(&stream, status, &memory);
+    if (status == HEED_OK)
+        status = CL(device, clEnqueueReadBuffer(device->queue, out, CL_TRUE, 0, OUT_COUNT * sizeof *got, got, 0, NULL, NULL));
+    return status;
+}
+
+heed_status cl_unit_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, bool *wrong)
+{
+    static const float nothing[OUT_COUNT] = {0};
+    struct numbers x;
+    uint16_t bits[MATRICES][N * D];
+    float want[OUT_COUNT], got[OUT_COUNT];
+    struct cl_program *program = NULL;
+    cl_kernel kernel = NULL;
+    cl_mem in = NULL, out = NULL;
+    cl_int code = CL_SUCCESS;
+    size_t local[2], limit = 0;
+    fill(&x, problem->k_type, bits);
+    expect(&x, want);
+    cl_local(device, row, problem, local);
+    heed_status status = cl_program_get(device, row, problem, &program);
+    if (status == HEED_OK && !(kernel = clCreateKernel(program->program, row->cl->kernel, &code))) status = cl_failed(device, "clCreateKernel", code);
+    if (status == HEED_OK) status = CL(device, clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof limit, &limit, NULL));
+    if (status == HEED_OK && local[0] > limit) status = fail(HEED_UNSUPPORTED, "its probe takes groups of %zu work-items, %zu are needed", limit, local[0]);
+    if (status == HEED_OK && !(in = clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, sizeof bits, bits, &code)))
+        status = cl_failed(device, "clCreateBuffer", code);
+    if (status == HEED_OK && !(out = clCreateBuffer(device->context, CL_MEM_READ_WRITE, sizeof got, NULL, &code)))
+        status = cl_failed(device, "clCreateBuffer", code);
+    if (status == HEED_OK) status = CL(device, clSetKernelArg(kernel, 0, sizeof in, &in));
+    if (status == HEED_OK) status = CL(device, clSetKernelArg(kernel, 1, sizeof out, &out));
+    for (int times = 0; times < 2 && status == HEED_OK; times++) {
+        status = CL(device, clEnqueueWriteBuffer(device->queue, out, CL_TRUE, 0, sizeof nothing, nothing, 0, NULL, NULL));
+        if (status == HEED_OK) status = run(device, kernel, out, local, got);
+        if (status == HEED_OK) status = compare(got, want, wrong);
+    }
+    if (in) clReleaseMemObject(in);
+    if (out) clReleaseMemObject(out);
+    if (kernel) clReleaseKernel(kernel);
+    cl_program_drop(device, program);
+    return status;
+}
