@@ -239,7 +239,7 @@ static void attend_block(struct prefill_pass *pass, const struct prefill_span *s
     memcpy(w->top, a->m, sizeof(float) * (size_t)a->width);
     score_span(pass, span, k, ahead);
     apply_terms(pass, span);
-    if (finite || MUTANT(cpu_prefill_hidden_values)) {
+    if (finite) {
         softmax_block(a, w, keys);
         value_span(pass, span, v, ahead);
     } else {
@@ -296,12 +296,11 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, co
     }
     if (j0 >= j1) return;
     struct key_block k = {pass->k.copy, pass->k.copy_step}, v = {pass->v.copy, pass->v.copy_step};
-    bool finite = true;
     if (!pass->direct) {
         k = load_keys(pass->call, &pass->k, pass->b, pass->g, j0, j1);
         v = load_values(pass->call, &pass->v, pass->b, pass->g, j0, j1);
-        finite = block_is_finite(v, j1 - j0, pass->p->v_head_dim);
     }
+    const bool finite = !pass->careful || block_is_finite(v, j1 - j0, pass->p->v_head_dim);
     if (pass->panel[pass->panels - 1].few) find_rows_of(pass, k, v, j0, j1);
     struct prefill_ahead ahead = look_ahead(pass, j1, end, next);
     if (ahead.j0 < ahead.j1) {
@@ -378,15 +377,20 @@ static const struct work_item *item_behind(const struct heed_batch *batch, const
     return NULL;
 }
 
-/* Is every number of o finite? Then every value that had a part in it was. */
+/* Is every number of o finite? Then so was every value that a hidden key may have brought into it. */
 static bool outputs_are_finite(const struct prefill_pass *pass)
 {
-    const struct panel *a = &pass->panel[0];
     const vf zero = vset1(0);
-    vf sum = zero;
-    for (int r = 0; r < a->rows; r++)
-        for (ptrdiff_t d = 0; d < a->few; d += VW) sum = vfma(vload(a->o + r * a->few + d), zero, sum);
-    return !vany(vne(sum, sum));
+    vf sum[4] = {zero, zero, zero, zero};
+    for (int n = 0; n < pass->panels; n++) {
+        const struct panel *a = &pass->panel[n];
+        const ptrdiff_t count = a->few ? a->rows * a->few : (ptrdiff_t)pass->p->v_head_dim * a->width;
+        ptrdiff_t i = 0;
+        for (; i + 4 * VW <= count; i += 4 * VW) UNROLL for (int u = 0; u < 4; u++) sum[u] = vfma(vload(a->o + i + u * VW), zero, sum[u]);
+        for (; i < count; i += VW) sum[0] = vfma(vload(a->o + i), zero, sum[0]);
+    }
+    const vf all = vadd(vadd(sum[0], sum[1]), vadd(sum[2], sum[3]));
+    return !vany(vne(all, all));
 }
 
 /* Rows first ... of the item against all keys; nothing is written yet. */
@@ -416,9 +420,11 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
         const int count = min_int(PASS_ROWS, rows - first);
         const struct work_item *next = first + PASS_ROWS < rows ? NULL : item_behind(call->batch, item);
         pass.direct = floats && count <= FEW_MOST && p->v_head_dim >= VW;
+        pass.careful = false;
         walk_pass(&pass, item, first, count, next);
-        if (pass.direct && !outputs_are_finite(&pass) && !MUTANT(cpu_few_infinity)) { /* rare: once more, with an eye on each block */
+        if (!outputs_are_finite(&pass) && !MUTANT(cpu_prefill_hidden_values)) { /* rare: once more, with an eye on each block */
             pass.direct = false;
+            pass.careful = true;
             walk_pass(&pass, item, first, count, next);
         }
         for (int n = 0; n < pass.panels; n++)
