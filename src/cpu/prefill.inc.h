@@ -267,6 +267,12 @@ static struct prefill_ahead look_ahead(const struct prefill_pass *pass, int32_t 
     return ahead;
 }
 
+/* rows[n] = row n of a block in f32. */
+static void point_into(const unsigned char **rows, struct key_block block, int count)
+{
+    for (int n = 0; n < count; n++) rows[n] = (const unsigned char *)(block.data + n * block.step);
+}
+
 /* Where panels of few rows find keys [j0, j1): in the copies that others read too, or where they lie. */
 static void find_rows_of(struct prefill_pass *pass, struct key_block k, struct key_block v, int32_t j0, int32_t j1)
 {
@@ -275,11 +281,9 @@ static void find_rows_of(struct prefill_pass *pass, struct key_block k, struct k
     if (pass->direct) {
         find_block(pass->call, &pass->k, pass->b, pass->g, j0, j1, pass->k_rows);
         find_block(pass->call, &pass->v, pass->b, pass->g, j0, j1, pass->v_rows);
-        return;
-    }
-    for (int32_t n = 0; n < j1 - j0; n++) {
-        pass->k_rows[n] = (const unsigned char *)(k.data + n * k.step);
-        pass->v_rows[n] = (const unsigned char *)(v.data + n * v.step);
+    } else {
+        point_into(pass->k_rows, k, j1 - j0);
+        point_into(pass->v_rows, v, j1 - j0);
     }
 }
 

@@ -259,7 +259,7 @@ static void walk_scored(struct scores_pass *w, int32_t first_t, int per_head, in
     const struct work_item *item = w->item;
     for (int32_t block = item->kv_begin; block < item->kv_end; block += PANEL_KEYS) {
         const int32_t end = min_int(block + PANEL_KEYS, item->kv_end), next = min_int(end + PANEL_KEYS, item->kv_end);
-        struct prefill_ahead ahead = {.j0 = end, .j1 = next};
+        struct prefill_ahead ahead = {.b = pass->b, .g = pass->g, .j0 = end, .j1 = next};
         struct prefill_span span[PASS_PANELS];
         bool writes[PASS_PANELS];
         int32_t j0 = INT32_MAX, j1 = 0;
@@ -272,9 +272,11 @@ static void walk_scored(struct scores_pass *w, int32_t first_t, int per_head, in
         }
         struct key_block k = {0};
         if (j0 < j1) k = load_keys(pass->call, &pass->k, pass->b, pass->g, j0, j1);
+        if (pass->panel[pass->panels - 1].few) point_into(pass->k_rows, k, j0 < j1 ? j1 - j0 : 0);
         if (next > end && (k.data == pass->k.copy || pass->k.rows->token > 1024)) ahead.k = &pass->k;
         for (int n = 0; n < pass->panels; n++) {
             const bool none = span[n].j0 == span[n].j1;
+            pass->work.k_rows = pass->k_rows + (none ? 0 : span[n].j0 - j0);
             const struct key_block own = {none ? NULL : k.data + (span[n].j0 - j0) * k.step, k.step};
             score_panel(w, &span[n], block, end, own, writes[n], per_head > 0, &ahead, first_t + pass->panel[n].first);
             if (!none) ahead.k = NULL;
@@ -369,6 +371,7 @@ static void scores_item(const struct call *call, const struct work_item *item, v
     w.pass.k = (struct key_source){.rows = &call->k, .scales = &call->k_scale, .type = p->k_type, .dim = p->head_dim, .whole_rows = true};
     place_scores(&w, scratch);
     w.pass.work.scale = p->scale;
+    w.pass.work.k_type = HEED_F32;
     clear(w.total, keys);
     for (int32_t h = item->head * p->group; w.sums && !together && h < (item->head + 1) * p->group; h++)
         clear(key_sums_row(call, w.pass.b, h) + item->kv_begin, keys);
