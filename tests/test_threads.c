@@ -3,6 +3,7 @@
  * that it must neither obey nor change.
  */
 #include "counting.h"
+#include "cpu/cpu.h"
 #include "harness_parts.h"
 #include <fenv.h>
 #include <locale.h>
@@ -194,6 +195,31 @@ Test(threads, storm_of_contexts)
 /* ---- fork -------------------------------------------------------------------------------------- */
 
 /* A context made before fork() works in the child, whose pool starts anew, and can be destroyed there, used or not. */
+/* Work of 2 to 20 microseconds is shared only with threads that are awake, or where calls follow each other closely; the bits are the same. */
+Test(threads, little_work, .timeout = 60)
+{
+    struct counts counts = {0};
+    heed_context *alone = context_with(NULL, 1), *pool = context_with(NULL, 2);
+    struct instance *in = problem("hq8 hk2 d64 q1 kv200 causal lse"); /* 0.2 million multiplications */
+    const uint64_t expected = bits_of(alone, in);
+    bool near = true;
+    for (int n = 0; n < 5000 && near; n++) {
+        usleep(1000);
+        near = cpu_threads_near(&pool->services);
+    }
+    count_check(&counts, !near, "test_threads.c: threads that nobody needs fall asleep");
+    count_check(&counts, bits_of(pool, in) == expected, "test_threads.c: little work beside sleeping threads");
+    cpu_threads_used(&pool->services);
+    count_check(&counts, cpu_threads_near(&pool->services), "test_threads.c: a call just now is near");
+    int32_t wrong = 0;
+    for (int n = 0; n < 200; n++) wrong += bits_of(pool, in) != expected;
+    count_check(&counts, wrong == 0, "test_threads.c: little work, call after call");
+    instance_free(in);
+    heed_context_destroy(alone);
+    heed_context_destroy(pool);
+    count_end(&counts);
+}
+
 Test(threads, fork, .timeout = 60)
 {
     struct counts counts = {0};

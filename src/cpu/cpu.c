@@ -154,22 +154,25 @@ static void scores_task(void *arg, int32_t i, int32_t worker)
     mode_leave(mode);
 }
 
-/* Is the work too little to be worth waking threads? About 20 microseconds of one core. */
-static bool is_small(const struct heed_batch *batch)
+/* Fused multiply-adds of a run, counted no further than `enough`. */
+static double work_of(const struct heed_batch *batch, double enough)
 {
     const struct problem *p = &batch->plan->problem;
-    double work = 0, limit = 1e6;
+    double work = 0;
     for (int kind = 0; kind < WORK_KINDS; kind++) {
         const struct kernel_row *row = batch->plan->row[kind];
         const double group = row && row->packs_group ? p->group : 1;
-        for (int32_t n = 0; n < batch->work[kind].count && work < limit; n++) {
+        for (int32_t n = 0; n < batch->work[kind].count && work < enough; n++) {
             const struct work_item *item = &batch->work[kind].items[n];
             const double heads = item->head < 0 ? p->q_heads : group; /* of one item */
             work += heads * ((double)item->kv_end - item->kv_begin + 1) * (item->q_end - item->q_begin) * (p->head_dim + p->v_head_dim);
         }
     }
-    return work < limit;
+    return work;
 }
+
+/* Work that is worth threads that look for it already, and work worth waking them: about 2 and 20 microseconds of one core. */
+static const double worth_sharing = 1e5, worth_waking = 1e6;
 
 /* task(0) ... task(count - 1), on this thread alone where that is quicker. */
 static void hand_out(const struct call *call, bool alone, int32_t count, void (*task)(void *, int32_t, int32_t), void *arg)
@@ -185,13 +188,17 @@ static void hand_out(const struct call *call, bool alone, int32_t count, void (*
 static heed_status run(const struct call *call, const struct queue_args *queue)
 {
     const struct heed_batch *batch = call->batch;
-    const bool alone = is_small(batch);
+    const struct services *services = &batch->plan->context->services;
+    const double work = work_of(batch, worth_waking);
+    const bool between = work >= worth_sharing && work < worth_waking && services->pool;
+    const bool alone = between ? !cpu_threads_near(services) : work < worth_waking;
     struct job job = {.call = call, .scratch_bytes = scratch_bytes(batch)};
     (void)queue;
     if (call->workspace.given) job.scratch = call->workspace.data + batch->kept_offset + batch->kept_bytes;
     hand_out(call, alone, batch->work[KIND_PREFILL].count + batch->work[KIND_DECODE].count, item_task, &job);
     hand_out(call, alone, batch->work[KIND_PREFILL].merge_count + batch->work[KIND_DECODE].merge_count, merge_task, &job);
     hand_out(call, alone, batch->work[KIND_SCORES].count, scores_task, &job);
+    if (between) cpu_threads_used(services);
     return HEED_OK;
 }
 

@@ -43,6 +43,9 @@ int32_t cpu_workers(const char *root);
 /* The built-in pool behind heed_threads: num_threads 0 = cpu_workers(); restarted in a forked child. */
 heed_status cpu_threads_create(struct services *services, int32_t num_threads);
 void cpu_threads_destroy(struct services *services);
+/* Of the built-in pool. Are its threads awake, or was cpu_threads_used() called so recently that they are worth waking for little work? */
+bool cpu_threads_near(const struct services *services);
+void cpu_threads_used(const struct services *services);
 
 /* Fills device 0's info. */
 void cpu_device_info(const struct services *services, heed_device_info *info);

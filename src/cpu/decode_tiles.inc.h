@@ -223,7 +223,7 @@ typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *con
 #define DECODE_TILES 3 /* of 1, 2 and 4 rows */
 enum { KEYS_BESIDE = VW == 8 ? 2 : 4, VECTORS_OF_2 = VW == 4 ? 2 : LANE_VECTORS };
 #define DECODE_INSTANCES(name, type)                                 \
-    SCORE_INSTANCE(name, type, 1, VW == 4 ? 4 : 1, LANE_VECTORS)     \
+    SCORE_INSTANCE(name, type, 1, 4, LANE_VECTORS)                      \
     SCORE_INSTANCE(name, type, 2, KEYS_BESIDE, VECTORS_OF_2)         \
     SCORE_INSTANCE(name, type, 4, KEYS_BESIDE, 1)                    \
     VALUE_INSTANCES(name, type, 1, VW == 16 ? 8 : 4)                 \

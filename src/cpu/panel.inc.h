@@ -15,6 +15,7 @@
 
 #include "cells.inc.h"
 #include "kernel.h"
+#include "lanes.inc.h"
 
 #include <float.h>
 #include <math.h>
@@ -41,6 +42,8 @@ struct panel_work {
     float *p;               /* [PANEL_KEYS][width] scores, then [cells of PANEL_KEYS][width] weights */
     float scale;            /* of the scores, where it is not in Q */
     float *top, *fade;      /* [PANEL_ROWS] maximum with this block, factor for what was summed before */
+    const unsigned char *const *k_rows, *const *v_rows; /* of the span's keys, as k_type and v_type: what few rows read */
+    heed_type k_type, v_type;
 };
 
 /* Rows r of a strided matrix as groups of 3 with one base each: few address registers. */
@@ -171,7 +174,7 @@ static void score_keys(const struct panel *a, const struct panel_work *w, struct
     const float *q = a->q + lane;
     float *p = w->p + (ptrdiff_t)x * a->width + lane, *top = w->top + lane;
     if (a->few) {
-        if (vectors == 1) score_few(q, a->width, a->rows, k, step, keys, dim, p, top);
+        if (vectors == 1) score_few[w->k_type][few_tile(a->rows)](q, a->width, w->k_rows + x, keys, dim, p, top);
         return;
     }
     if (vectors == 1) score_keys_1(q, a->width, k, step, keys, cells, w->scale, p, top);
@@ -189,7 +192,7 @@ static void value_dims(const struct panel *a, const struct panel_work *w, struct
     const int lane = lanes.first * VW, vectors = lanes.end - lanes.first, cells = cells_of(keys);
     const float *p = w->p + (ptrdiff_t)(x / CELL) * a->width + lane, *fade = w->fade + lane;
     if (a->few) {
-        if (vectors == 1) value_few(a->o + d, a->few, a->rows, v + d, step, p, a->width, keys, dim, fade);
+        if (vectors == 1) value_few[w->v_type][few_tile(a->rows)](a->o, a->few, w->v_rows + x, p, a->width, keys, d, d + dim, fade);
         return;
     }
     float *o = a->o + (ptrdiff_t)d * a->width + lane;

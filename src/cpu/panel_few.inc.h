@@ -18,33 +18,40 @@ enum { FEW_MOST = 0 };
 /* Floats from row to row of O. */
 static inline ptrdiff_t few_step(int v_head_dim) { return (v_head_dim + VW - 1) / VW * VW; }
 
-/* t[e] lane n = element d + e of key n; elements from `count` on are zeros. */
-INLINE void load_keys_across(const float *const *rows, int d, int count, vf t[VW])
+/* t[e] lane n = element d + e of row n; elements from `count` on are zeros. */
+INLINE void load_across(const heed_type type, const unsigned char *const *rows, int d, int count, vf t[VW])
 {
-    if (count >= VW)
-        UNROLL for (int n = 0; n < VW; n++) t[n] = vload(rows[n] + d);
-    else
-        for (int n = 0; n < VW; n++) t[n] = vload_n(rows[n] + d, count);
+    if (count >= VW) {
+#ifdef VEC_LOADS_ACROSS
+        if (type == HEED_F32) vload_across(rows, d, t);
+        else vload_halves_across(rows, d, type == HEED_BF16, t);
+        return;
+#else
+        UNROLL for (int n = 0; n < VW; n++) t[n] = vload_row(type, rows[n], d);
+#endif
+    } else
+        for (int n = 0; n < VW; n++) t[n] = vload_row_n(type, rows[n], d, count);
     vtranspose(t);
 }
 
 /* Scores of `keys` keys for R rows, and the running maximum; what panel.inc.h says of score_tile_of holds. */
-INLINE void score_few_of(const int R, const float *q, ptrdiff_t width, const float *k, ptrdiff_t step, int keys, int dim, float *p, float *top)
+INLINE void score_few_of(const heed_type type, const int R, const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim,
+                         float *p, float *top)
 {
     vf best = vload(top);
     for (int x = 0; x < keys; x += VW) {
-        const float *rows[VW];
+        const unsigned char *rows[VW];
         vf acc[VW], t[VW];
-        for (int n = 0; n < VW; n++) rows[n] = k + (x + n < keys || MUTANT(cpu_few_behind_keys) ? x + n : keys - 1) * step;
+        for (int n = 0; n < VW; n++) rows[n] = k[x + n < keys || MUTANT(cpu_few_behind_keys) ? x + n : keys - 1];
         UNROLL for (int r = 0; r < R; r++) acc[r] = vset1(0);
         for (int d = 0; d + VW <= dim; d += VW) {
-            load_keys_across(rows, d, VW, t);
+            load_across(type, rows, d, VW, t);
             UNROLL for (int e = 0; e < VW; e++)
                 UNROLL for (int r = 0; r < R; r++) acc[r] = vfma(t[e], vset1(q[(d + e) * width + r]), acc[r]);
         }
         if (dim % VW) {
             const int d = dim / VW * VW - (MUTANT(cpu_few_dims) ? 1 : 0);
-            load_keys_across(rows, d, dim - d, t);
+            load_across(type, rows, d, dim - d, t);
             for (int e = 0; e < dim - d; e++)
                 UNROLL for (int r = 0; r < R; r++) acc[r] = vfma(t[e], vset1(q[(d + e) * width + r]), acc[r]);
         }
@@ -58,17 +65,23 @@ INLINE void score_few_of(const int R, const float *q, ptrdiff_t width, const flo
     vstore(top, best);
 }
 
-/* Columns [0, C vectors), or `count` of one, of R rows of O; rescaling as in value_tile_of. */
-INLINE void value_few_of(const int R, const int C, int count, float *o, ptrdiff_t o_step, const float *v, ptrdiff_t step, const float *p,
-                         ptrdiff_t width, int keys, const float *fade)
+/* Columns d to d + C vectors, or `count` of one, of R rows of O; rescaling as in value_tile_of. */
+INLINE void value_few_of(const heed_type type, const int R, const int C, int count, float *o, ptrdiff_t o_step, const unsigned char *const *v,
+                         int d, const float *p, ptrdiff_t width, int keys, const float *fade)
 {
     vf acc[FEW_MOST + 1][16];
+    o += d;
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int c = 0; c < C; c++) acc[r][c] = vmul(vload(o + r * o_step + c * VW), vset1(MUTANT(cpu_few_rescale) ? fade[0] : fade[r]));
-    for (int j = 0; j < keys; j++, v += step, p += width) {
+    for (int j = 0; j < keys; j++, p += width) {
+        const unsigned char *row = v[j];
+        const vf first = vset1(p[0]);
         vf x[16];
-        UNROLL for (int c = 0; c < C; c++) x[c] = count < VW ? vload_n(v, count) : vload(v + c * VW);
-        UNROLL for (int r = 0; r < R; r++) {
+        UNROLL for (int c = 0; c < C; c++) {
+            x[c] = count < VW ? vload_row_n(type, row, d, count) : vload_row(type, row, d + c * VW);
+            acc[0][c] = vfma(x[c], first, acc[0][c]); /* at once: one row has no use for x again */
+        }
+        UNROLL for (int r = 1; r < R; r++) {
             const vf w = vset1(p[r]);
             UNROLL for (int c = 0; c < C; c++) acc[r][c] = vfma(x[c], w, acc[r][c]);
         }
@@ -77,59 +90,49 @@ INLINE void value_few_of(const int R, const int C, int count, float *o, ptrdiff_
         UNROLL for (int c = 0; c < C; c++) vstore(o + r * o_step + c * VW, acc[r][c]);
 }
 
-/* R rows, C vectors of columns side by side: R C accumulators, half of the registers. */
-#define FEW_FUNCTIONS(R, C)                                                                                                          \
-    NOINLINE void score_few_##R(const float *q, ptrdiff_t width, const float *k, ptrdiff_t step, int keys, int dim, float *p, float *top) \
+typedef void (*score_few_fn)(const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim, float *p, float *top);
+typedef void (*value_few_fn)(float *o, ptrdiff_t o_step, const unsigned char *const *v, const float *p, ptrdiff_t width, int keys, int d,
+                             int end, const float *fade);
+
+/* R rows, C vectors of columns side by side: R C accumulators, half of the registers. Columns [d, end). */
+#define FEW_FUNCTIONS(name, type, R, C)                                                                                              \
+    NOINLINE void score_few_##name##_##R(const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim, float *p,  \
+                                         float *top)                                                                                 \
     {                                                                                                                                \
-        score_few_of(R, q, width, k, step, keys, dim, p, top);                                                                       \
+        score_few_of(type, R, q, width, k, keys, dim, p, top);                                                                       \
     }                                                                                                                                \
-    NOINLINE void value_few_##R(float *o, ptrdiff_t o_step, const float *v, ptrdiff_t step, const float *p, ptrdiff_t width, int keys, \
-                                int dim, const float *fade)                                                                          \
+    NOINLINE void value_few_##name##_##R(float *o, ptrdiff_t o_step, const unsigned char *const *v, const float *p, ptrdiff_t width,   \
+                                         int keys, int d, int end, const float *fade)                                                \
     {                                                                                                                                \
-        int d = 0;                                                                                                                   \
-        for (; d + C * VW <= dim; d += C * VW) value_few_of(R, C, VW, o + d, o_step, v + d, step, p, width, keys, fade);             \
-        for (; d + VW <= dim; d += VW) value_few_of(R, 1, VW, o + d, o_step, v + d, step, p, width, keys, fade);                     \
-        if (d < dim) value_few_of(R, 1, dim - d, o + d, o_step, v + d, step, p, width, keys, fade);                                  \
+        for (; d + C * VW <= end; d += C * VW) value_few_of(type, R, C, VW, o, o_step, v, d, p, width, keys, fade);                  \
+        for (; d + VW <= end; d += VW) value_few_of(type, R, 1, VW, o, o_step, v, d, p, width, keys, fade);                          \
+        if (d < end) value_few_of(type, R, 1, end - d, o, o_step, v, d, p, width, keys, fade);                                       \
     }
-#if CELL == 1 && VW == 16
-FEW_FUNCTIONS(1, 8)
-FEW_FUNCTIONS(2, 8)
-FEW_FUNCTIONS(4, 4)
-FEW_FUNCTIONS(8, 2)
-#elif CELL == 1 && VW == 8
-FEW_FUNCTIONS(1, 8)
-FEW_FUNCTIONS(2, 4)
-FEW_FUNCTIONS(4, 2)
-#endif
-
-static void score_few(const float *q, ptrdiff_t width, int rows, const float *k, ptrdiff_t step, int keys, int dim, float *p, float *top)
-{
-    (void)q, (void)width, (void)rows, (void)k, (void)step, (void)keys, (void)dim, (void)p, (void)top;
 #if CELL == 1 && VW >= 8
-    if (rows == 1) score_few_1(q, width, k, step, keys, dim, p, top);
-    else if (rows == 2) score_few_2(q, width, k, step, keys, dim, p, top);
-    else if (rows <= 4) score_few_4(q, width, k, step, keys, dim, p, top);
-#if VW == 16
-    else score_few_8(q, width, k, step, keys, dim, p, top);
+#if VW >= 16
+#define FEW_TYPE(name, type)                                                                                                \
+    FEW_FUNCTIONS(name, type, 1, 8) FEW_FUNCTIONS(name, type, 2, 8) FEW_FUNCTIONS(name, type, 4, 4) FEW_FUNCTIONS(name, type, 8, 2)
+#define FEW_ENTRY(word, name) {word##_few_##name##_1, word##_few_##name##_2, word##_few_##name##_4, word##_few_##name##_8}
+#else
+#define FEW_TYPE(name, type) FEW_FUNCTIONS(name, type, 1, 8) FEW_FUNCTIONS(name, type, 2, 4) FEW_FUNCTIONS(name, type, 4, 2)
+#define FEW_ENTRY(word, name) {word##_few_##name##_1, word##_few_##name##_2, word##_few_##name##_4}
 #endif
+FEW_TYPE(f32, HEED_F32)
+FEW_TYPE(f16, HEED_F16)
+FEW_TYPE(bf16, HEED_BF16)
+static const score_few_fn score_few[][4] = {
+    [HEED_F32] = FEW_ENTRY(score, f32), [HEED_F16] = FEW_ENTRY(score, f16), [HEED_BF16] = FEW_ENTRY(score, bf16)};
+static const value_few_fn value_few[][4] = {
+    [HEED_F32] = FEW_ENTRY(value, f32), [HEED_F16] = FEW_ENTRY(value, f16), [HEED_BF16] = FEW_ENTRY(value, bf16)};
+#else
+static const score_few_fn score_few[HEED_BF16 + 1][4];
+static const value_few_fn value_few[HEED_BF16 + 1][4];
 #endif
-}
 
-static void value_few(float *o, ptrdiff_t o_step, int rows, const float *v, ptrdiff_t step, const float *p, ptrdiff_t width, int keys, int dim,
-                      const float *fade)
-{
-    (void)o, (void)o_step, (void)rows, (void)v, (void)step, (void)p, (void)width, (void)keys, (void)dim, (void)fade;
-#if CELL == 1 && VW >= 8
-    if (rows == 1) value_few_1(o, o_step, v, step, p, width, keys, dim, fade);
-    else if (rows == 2) value_few_2(o, o_step, v, step, p, width, keys, dim, fade);
-    else if (rows <= 4) value_few_4(o, o_step, v, step, p, width, keys, dim, fade);
-#if VW == 16
-    else value_few_8(o, o_step, v, step, p, width, keys, dim, fade);
-#endif
-#endif
-}
+/* Functions for so many rows, by the logarithm. */
+static int few_tile(int rows) { return rows == 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3; }
 
-/* As value_select(). */
+/* As value_select(); v as f32. */
 static void value_select_few(float *o, ptrdiff_t o_step, int rows, const float *v, ptrdiff_t step, const float *p, ptrdiff_t width, int keys,
                              int dim, const float *fade)
 {

@@ -158,16 +158,30 @@ static struct prefill_span span_of(const struct panel *a, int32_t block)
 /* Keys, keys at an edge, dimensions per step: whole tiles. Panels of two vectors are narrow enough without. */
 enum { KEY_STEP = 24, EDGE_STEP = PANEL_VECTORS == 4 ? 12 : PANEL_KEYS, DIM_STEP = 48, FEW_STEP = 48, FEW_DIMS = 8 * VW };
 
-/* Keys [j0, j1) of the next block, to be brought near while this one is worked on; a step's share at a time. */
+/* What is to be brought near while a block is worked on, a step's share at a time: keys [j0, j1) of the next block, or behind the last one the
+ * first block and the query rows of the next item, which another head's data would otherwise wait for (short sequences, many heads). */
 struct prefill_ahead {
     const struct key_source *k, *v; /* NULL: not wanted */
-    int32_t j0, j1;
+    const struct work_item *queries;
+    int32_t b, g, j0, j1;
 };
 
 static void prefetch_step(const struct prefill_pass *pass, const struct prefill_ahead *ahead, const struct key_source *from, int step, int steps)
 {
     const int32_t rows = (ahead->j1 - ahead->j0 + steps - 1) / steps, j = ahead->j0 + step * rows;
-    if (from) prefetch_block(pass->call, from, pass->b, pass->g, j, min_int(j + rows, ahead->j1));
+    if (from) prefetch_block(pass->call, from, ahead->b, ahead->g, j, min_int(j + rows, ahead->j1));
+}
+
+static void prefetch_queries(const struct prefill_pass *pass, const struct work_item *item)
+{
+    const struct problem *p = pass->p;
+    const struct sequence *s = &pass->call->batch->sequences[item->sequence];
+    const int32_t rows = min_int((item->q_end - item->q_begin) * p->group, PASS_ROWS);
+    const int64_t bytes = type_row_bytes(p->q_type, p->head_dim);
+    for (int32_t r = 0; r < rows; r++) {
+        const unsigned char *row = query_row(&pass->call->q, s, item->sequence, item->head * p->group + r % p->group, item->q_begin + r / p->group);
+        for (int64_t n = 0; n < bytes; n += 64) vprefetch(row + n);
+    }
 }
 
 /* Vectors that may see one of the keys [j0, j1): near the diagonal only the later rows. What the others would get are exact zeros. */
@@ -225,7 +239,7 @@ static void attend_block(struct prefill_pass *pass, const struct prefill_span *s
     memcpy(w->top, a->m, sizeof(float) * (size_t)a->width);
     score_span(pass, span, k, ahead);
     apply_terms(pass, span);
-    if (finite || MUTANT(cpu_prefill_hidden_values)) {
+    if (finite) {
         softmax_block(a, w, keys);
         value_span(pass, span, v, ahead);
     } else {
@@ -236,10 +250,42 @@ static void attend_block(struct prefill_pass *pass, const struct prefill_span *s
         for (int d = 0; d < pass->p->v_head_dim * a->width; d++) a->o[d] = f16_to_f32(f32_to_f16(a->o[d]));
 }
 
-/* One block of keys for all panels that see some of it. */
-static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end)
+/* Rows that a block reads here and there: copies of them, or each on memory pages of its own. */
+static bool lies_apart(const struct key_source *from, const float *data) { return data == from->copy || from->rows->token > 1024; }
+
+/* The next block of the same keys; behind the last one what the next item begins with. */
+static struct prefill_ahead look_ahead(const struct prefill_pass *pass, int32_t j1, int32_t end, const struct work_item *next)
 {
-    struct prefill_ahead ahead = {0};
+    struct prefill_ahead ahead = {.b = pass->b, .g = pass->g, .j0 = j1, .j1 = min_int(j1 + PANEL_KEYS, end)};
+    if (ahead.j0 < ahead.j1 || !next) return ahead;
+    ahead.queries = next;
+    if (next->sequence == pass->b && next->head == pass->g) return ahead;
+    ahead.b = next->sequence;
+    ahead.g = next->head;
+    ahead.j0 = next->kv_begin / PANEL_KEYS * PANEL_KEYS;
+    ahead.j1 = min_int(ahead.j0 + PANEL_KEYS, next->kv_end);
+    return ahead;
+}
+
+/* Where panels of few rows find keys [j0, j1): in the copies that others read too, or where they lie. */
+static void find_rows_of(struct prefill_pass *pass, struct key_block k, struct key_block v, int32_t j0, int32_t j1)
+{
+    pass->work.k_type = pass->direct ? pass->p->k_type : HEED_F32;
+    pass->work.v_type = pass->direct ? pass->p->v_type : HEED_F32;
+    if (pass->direct) {
+        find_block(pass->call, &pass->k, pass->b, pass->g, j0, j1, pass->k_rows);
+        find_block(pass->call, &pass->v, pass->b, pass->g, j0, j1, pass->v_rows);
+        return;
+    }
+    for (int32_t n = 0; n < j1 - j0; n++) {
+        pass->k_rows[n] = (const unsigned char *)(k.data + n * k.step);
+        pass->v_rows[n] = (const unsigned char *)(v.data + n * v.step);
+    }
+}
+
+/* One block of keys for all panels that see some of it. */
+static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, const struct work_item *next)
+{
     struct prefill_span span[PASS_PANELS];
     int32_t j0 = INT32_MAX, j1 = 0;
     for (int n = 0; n < pass->panels; n++) {
@@ -249,18 +295,24 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end)
         if (span[n].j1 > j1) j1 = span[n].j1;
     }
     if (j0 >= j1) return;
-    const struct key_block k = load_keys(pass->call, &pass->k, pass->b, pass->g, j0, j1);
-    const struct key_block v = load_values(pass->call, &pass->v, pass->b, pass->g, j0, j1);
-    const bool finite = block_is_finite(v, j1 - j0, pass->p->v_head_dim);
-    if (j1 == block + PANEL_KEYS && j1 < end) {
-        ahead.j0 = j1;
-        ahead.j1 = min_int(j1 + PANEL_KEYS, end);
-        if (k.data == pass->k.copy || pass->k.rows->token > 1024) ahead.k = &pass->k;
-        if (v.data == pass->v.copy) ahead.v = &pass->v;
+    struct key_block k = {pass->k.copy, pass->k.copy_step}, v = {pass->v.copy, pass->v.copy_step};
+    if (!pass->direct) {
+        k = load_keys(pass->call, &pass->k, pass->b, pass->g, j0, j1);
+        v = load_values(pass->call, &pass->v, pass->b, pass->g, j0, j1);
+    }
+    const bool finite = !pass->careful || block_is_finite(v, j1 - j0, pass->p->v_head_dim);
+    if (pass->panel[pass->panels - 1].few) find_rows_of(pass, k, v, j0, j1);
+    struct prefill_ahead ahead = look_ahead(pass, j1, end, next);
+    if (ahead.j0 < ahead.j1) {
+        if (lies_apart(&pass->k, k.data)) ahead.k = &pass->k;
+        if (lies_apart(&pass->v, v.data)) ahead.v = &pass->v;
     }
     for (int n = 0; n < pass->panels; n++) {
         if (span[n].j0 >= span[n].j1) continue;
+        if (ahead.queries && n == pass->panels - 1) prefetch_queries(pass, ahead.queries);
         const ptrdiff_t skip = span[n].j0 - j0;
+        pass->work.k_rows = pass->k_rows + skip;
+        pass->work.v_rows = pass->v_rows + skip;
         attend_block(pass, &span[n], (struct key_block){k.data + skip * k.step, k.step}, (struct key_block){v.data + skip / CELL * v.step, v.step},
                      finite, &ahead);
         ahead.k = ahead.v = NULL;
@@ -315,6 +367,45 @@ static void finish_vector(const struct prefill_pass *pass, const struct panel *a
         transpose_outputs(p->o_type, rows, count, p->v_head_dim, a->o + c, a->width, factor, l);
 }
 
+/* Most often also what this worker does next; NULL at the end of the list. */
+static const struct work_item *item_behind(const struct heed_batch *batch, const struct work_item *item)
+{
+    for (int kind = 0; kind < 2; kind++) {
+        const struct work_list *list = &batch->work[kind];
+        if (item >= list->items && item + 1 < list->items + list->count) return item + 1;
+    }
+    return NULL;
+}
+
+/* Is every number of o finite? Then so was every value that a hidden key may have brought into it. */
+static bool outputs_are_finite(const struct prefill_pass *pass)
+{
+    const vf zero = vset1(0);
+    vf sum[4] = {zero, zero, zero, zero};
+    for (int n = 0; n < pass->panels; n++) {
+        const struct panel *a = &pass->panel[n];
+        const ptrdiff_t count = a->few ? a->rows * a->few : (ptrdiff_t)pass->p->v_head_dim * a->width;
+        ptrdiff_t i = 0;
+        for (; i + 4 * VW <= count; i += 4 * VW) UNROLL for (int u = 0; u < 4; u++) sum[u] = vfma(vload(a->o + i + u * VW), zero, sum[u]);
+        for (; i < count; i += VW) sum[0] = vfma(vload(a->o + i), zero, sum[0]);
+    }
+    const vf all = vadd(vadd(sum[0], sum[1]), vadd(sum[2], sum[3]));
+    return !vany(vne(all, all));
+}
+
+/* Rows first ... of the item against all keys; nothing is written yet. */
+static void walk_pass(struct prefill_pass *pass, const struct work_item *item, int32_t first, int rows, const struct work_item *next)
+{
+    start_pass(pass, item, first, rows);
+    int32_t begin = INT32_MAX, end = 0;
+    for (int n = 0; n < pass->panels; n++) {
+        if (pass->panel[n].begin_min < begin) begin = pass->panel[n].begin_min;
+        if (pass->panel[n].end_max > end) end = pass->panel[n].end_max;
+    }
+    if (MUTANT(cpu_prefill_first_block) && begin > 0 && end > 0) begin += PANEL_KEYS;
+    for (int32_t block = begin / PANEL_KEYS * PANEL_KEYS; block < end; block += PANEL_KEYS) walk_block(pass, block, end, next);
+}
+
 static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)
 {
     const struct problem *p = &call->plan->problem;
@@ -324,15 +415,18 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
     place_pass(&pass, scratch);
     pass.work.scale = p->scale;
     const int32_t rows = (item->q_end - item->q_begin) * p->group;
+    const bool floats = p->k_type <= HEED_BF16 && p->v_type <= HEED_BF16;
     for (int32_t first = 0; first < rows; first += PASS_ROWS) {
-        start_pass(&pass, item, first, min_int(PASS_ROWS, rows - first));
-        int32_t begin = INT32_MAX, end = 0;
-        for (int n = 0; n < pass.panels; n++) {
-            if (pass.panel[n].begin_min < begin) begin = pass.panel[n].begin_min;
-            if (pass.panel[n].end_max > end) end = pass.panel[n].end_max;
+        const int count = min_int(PASS_ROWS, rows - first);
+        const struct work_item *next = first + PASS_ROWS < rows ? NULL : item_behind(call->batch, item);
+        pass.direct = floats && count <= FEW_MOST && p->v_head_dim >= VW;
+        pass.careful = false;
+        walk_pass(&pass, item, first, count, next);
+        if (!outputs_are_finite(&pass) && !MUTANT(cpu_prefill_hidden_values)) { /* rare: once more, with an eye on each block */
+            pass.direct = false;
+            pass.careful = true;
+            walk_pass(&pass, item, first, count, next);
         }
-        if (MUTANT(cpu_prefill_first_block) && begin > 0 && end > 0) begin += PANEL_KEYS;
-        for (int32_t block = begin / PANEL_KEYS * PANEL_KEYS; block < end; block += PANEL_KEYS) walk_block(&pass, block, end);
         for (int n = 0; n < pass.panels; n++)
             for (int c = 0; c < pass.panel[n].width; c += VW) finish_vector(&pass, &pass.panel[n], c);
     }

@@ -100,6 +100,19 @@ static void transpose_queries(heed_type type, const unsigned char *const rows[VW
     }
 }
 
+/* Addresses of the rows of keys [j, end): one division per page. */
+static void find_block(const struct call *call, const struct key_source *from, int32_t b, int32_t g, int32_t j, int32_t end, const unsigned char **rows)
+{
+    const struct sequence *s = &call->batch->sequences[b];
+    const int32_t page_size = call->plan->problem.page_size;
+    while (j < end) {
+        const unsigned char *row = key_row(from->rows, s, call->batch->page_table, page_size, b, g, j);
+        if (MUTANT(cpu_prefill_offset_32)) row = from->rows->data + (int32_t)(row - from->rows->data);
+        const int32_t left = page_size > 0 && !MUTANT(cpu_prefill_one_page) ? page_size - j % page_size : end - j;
+        for (int32_t n = 0; n < left && j < end; n++, j++, row += from->rows->token) *rows++ = row;
+    }
+}
+
 /* Brings the rows of keys [j, end) near, where load_block() will copy them: page by page, so the hardware's own prefetch does not see it. */
 static void prefetch_block(const struct call *call, const struct key_source *from, int32_t b, int32_t g, int32_t j, int32_t end)
 {

@@ -20,6 +20,9 @@ struct prefill_pass {
     struct panel panel[PASS_PANELS];
     struct panel_work work;
     struct key_source k, v;
+    const unsigned char *k_rows[PANEL_KEYS], *v_rows[PANEL_KEYS]; /* of the block's keys, for panels of few rows */
+    bool direct;         /* these lie in the caller's memory */
+    bool careful;        /* blocks are looked through for values that are NaN or infinite: weights of hidden keys are marked there */
     int32_t query[PASS_ROWS], head[PASS_ROWS];
     int32_t begin[PASS_ROWS], end[PASS_ROWS];   /* keys visible by position and key range; rows that do not exist: 0, INT32_MAX */
     int64_t own[PASS_ROWS];                     /* index of the key at the row's own position */

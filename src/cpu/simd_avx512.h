@@ -115,6 +115,58 @@ INLINE void vtranspose(vf *r)
     }
 }
 
+/* Sixteen rows from element d on, transposed while they are loaded: quarters of rows go to their lanes by masked loads, which cost no shuffle. */
+#define VEC_LOADS_ACROSS 1
+INLINE void vload_across(const unsigned char *const *rows, ptrdiff_t d, vf *t)
+{
+    UNROLL for (int g = 0; g < 16; g += 4) {
+        __m512 y[4];
+        UNROLL for (int i = 0; i < 4; i++) {
+            y[i] = _mm512_castps128_ps512(_mm_loadu_ps((const float *)rows[i] + d + g));
+            y[i] = _mm512_mask_broadcast_f32x4(y[i], 0x00f0, _mm_loadu_ps((const float *)rows[4 + i] + d + g));
+            y[i] = _mm512_mask_broadcast_f32x4(y[i], 0x0f00, _mm_loadu_ps((const float *)rows[8 + i] + d + g));
+            y[i] = _mm512_mask_broadcast_f32x4(y[i], 0xf000, _mm_loadu_ps((const float *)rows[12 + i] + d + g));
+        }
+        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(y[0], y[1])), b = _mm512_castps_pd(_mm512_unpackhi_ps(y[0], y[1]));
+        const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(y[2], y[3])), e = _mm512_castps_pd(_mm512_unpackhi_ps(y[2], y[3]));
+        t[g] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        t[g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        t[g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, e));
+        t[g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, e));
+    }
+}
+
+/* The same of f16 or bf16: transposed as halves, then widened. A vector holds eighths of rows i and i + 8, twice. */
+INLINE void vload_halves_across(const unsigned char *const *rows, ptrdiff_t d, const int bf16, vf *t)
+{
+    __m512i x[8], y[8];
+    UNROLL for (int i = 0; i < 8; i++) {
+        const __m128i *lower = (const __m128i *)((const uint16_t *)rows[i] + d), *upper = (const __m128i *)((const uint16_t *)rows[8 + i] + d);
+        x[i] = _mm512_castsi128_si512(_mm_loadu_si128(lower));
+        x[i] = _mm512_mask_broadcast_i32x4(x[i], 0x00f0, _mm_loadu_si128(upper));
+        x[i] = _mm512_mask_broadcast_i32x4(x[i], 0x0f00, _mm_loadu_si128(lower + 1));
+        x[i] = _mm512_mask_broadcast_i32x4(x[i], 0xf000, _mm_loadu_si128(upper + 1));
+    }
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        y[i] = _mm512_unpacklo_epi16(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi16(x[i], x[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4)
+        UNROLL for (int n = 0; n < 2; n++) {
+            x[i + 2 * n] = _mm512_unpacklo_epi32(y[i + n], y[i + 2 + n]);
+            x[i + 2 * n + 1] = _mm512_unpackhi_epi32(y[i + n], y[i + 2 + n]);
+        }
+    UNROLL for (int n = 0; n < 4; n++) {
+        y[2 * n] = _mm512_unpacklo_epi64(x[n], x[4 + n]);
+        y[2 * n + 1] = _mm512_unpackhi_epi64(x[n], x[4 + n]);
+    }
+    UNROLL for (int i = 0; i < 8; i++) {
+        const __m256i lower = _mm512_castsi512_si256(y[i]), upper = _mm512_extracti64x4_epi64(y[i], 1);
+        t[i] = bf16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(lower), 16)) : _mm512_cvtph_ps(lower);
+        t[8 + i] = bf16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(upper), 16)) : _mm512_cvtph_ps(upper);
+    }
+}
+
 /* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN would be 480. */
 INLINE vf vload_e5m2_n(const uint8_t *p, int n)
 {

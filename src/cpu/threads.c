@@ -14,12 +14,14 @@
 #include "../status.h"
 #include <pthread.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
 
-enum { SPINS = 2000 }; /* looks before sleeping, 20 to 70 microseconds: the next call of a decode loop is often as near as that */
+enum { SPINS = 2000 /* looks before sleeping, 20 to 70 microseconds: the next call of a decode loop is often as near as that */,
+       NEAR_NS = 20000 /* less than they look for, so that calls as near as this find them awake */ };
 
 /* gate: 32 bits number of the call, 15 bits how many workers it may have, 1 bit open, 16 bits how many threads take part. */
 #define GATE_OPEN (UINT64_C(1) << 16)
@@ -60,6 +62,7 @@ struct crew {
 
 struct pool {
     _Atomic(struct crew *) crew;
+    _Atomic int64_t used;   /* when cpu_threads_used() was called last, in nanoseconds */
     atomic_int pid; /* process that the crew belongs to; negative while the child makes its own */
     int32_t workers;
     const struct services *services;
@@ -254,6 +257,28 @@ static void pool_parallel_for(void *user, int32_t count, void (*task)(void *arg,
     take_items(job, 0);
     if (!MUTANT(cpu_threads_no_wait)) shut_gate(crew);
     pthread_mutex_unlock(&crew->calling);
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+bool cpu_threads_near(const struct services *services)
+{
+    struct pool *pool = services->pool;
+    if (pool->workers < 2) return false;
+    struct crew *crew = atomic_load(&pool->crew); /* in a forked child its parent's: a wrong guess costs time alone */
+    if (crew && atomic_load(&crew->sleepers) == 0) return true;
+    return now_ns() - atomic_load_explicit(&pool->used, memory_order_relaxed) < NEAR_NS;
+}
+
+void cpu_threads_used(const struct services *services)
+{
+    struct pool *pool = services->pool;
+    if (pool->workers > 1) atomic_store_explicit(&pool->used, now_ns(), memory_order_relaxed);
 }
 
 heed_status cpu_threads_create(struct services *services, int32_t num_threads)
