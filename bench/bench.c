@@ -8,6 +8,7 @@
 #include "plot.h"
 #include "roof.h"
 #include "schedule.h"
+#include "start.h"
 #include "suites.h"
 #include "summary.h"
 #include "table.h"
@@ -44,6 +45,8 @@ struct bench {
     double load; /* of the machine before we began */
     int noisy; /* rows whose spread says that the machine was not left alone */
 };
+
+static bool compares(const struct bench *bench) { return bench->tool.options->peers || bench->tool.options->naive; }
 
 /* ---- ceilings ---------------------------------------------------------------- */
 
@@ -157,7 +160,7 @@ static void report(struct bench *bench, int32_t device, const struct instance *i
     table_count(table, "checked_rows", (long long)r->checked);
     table_count(table, "rows", (long long)r->rows);
     table_number(table, "load", bench->load);
-    if (bench->tool.options->peers) report_peer(bench, instance, peer, r);
+    if (compares(bench)) report_peer(bench, instance, peer, r);
     table_row(table);
 }
 
@@ -198,12 +201,13 @@ static heed_status bench_device(struct bench *bench, int32_t device, struct inst
     struct prepared prepared;
     struct contest contest = {0};
     struct result result = {0};
-    const struct peer *const *peers = bench->tool.options->peers ? bench->peers : NULL;
+    const struct peer *const *peers = compares(bench) ? bench->peers : NULL;
     heed_status status = prepared_make(bench->tool.context, device, bench->tool.options->kernel, instance, false, &prepared);
     if (status != HEED_OK) return status;
     const enum kind kind = sequence_kind(prepared.plan, instance->line.q_len);
     result.decode = kind == KIND_DECODE;
     result.kernel = prepared.plan->row[kind]->name;
+    peers_place = (struct peers_place){bench->tool.context, device, result.kernel};
     status = prepared_run(&prepared);
     if (status == HEED_OK) status = prepared_fetch(&prepared);
     if (status == HEED_OK) status = verify_rows(&prepared, instance, check_budget, &result.worst, &result.checked, &result.rows);
@@ -322,22 +326,28 @@ static void name_peers(const struct bench *bench, FILE *file)
     }
 }
 
+static void add_naive(const struct peer **list)
+{
+    while (*list) list++;
+    *list = &peer_naive_row;
+}
+
 int run_bench(const struct options *options)
 {
     struct bench bench = {0};
+    if (options->start) return run_start(options);
     if (options->kernel && !kernel_known(options->kernel)) return EXIT_USAGE;
     if (options->plot && !plot_name_good(options->plot)) return EXIT_USAGE;
     look_at_load(&bench);
     int code = tool_open(&bench.tool, options, "all");
     if (code) return code;
     FILE *words = options->json ? stderr : stdout; /* --json: standard output is the array alone */
-    if (options->peers) {
-        peers_open(bench.peers, bench.tool.context->services.threads.workers);
-        name_peers(&bench, words);
-    }
+    if (options->peers) peers_open(bench.peers, bench.tool.context->services.threads.workers);
+    if (options->naive) add_naive(bench.peers);
+    if (compares(&bench)) name_peers(&bench, words);
     pin_pool(&bench.tool.context->services);
     bench.memory = roof_memory_new(read_bytes_most);
-    if (!table_begin(&bench.table, options->peers ? columns_peers : columns, options->json) || !bench.memory) code = out_of_room();
+    if (!table_begin(&bench.table, compares(&bench) ? columns_peers : columns, options->json) || !bench.memory) code = out_of_room();
     else code = bench_all(&bench);
     if (code == EXIT_OK && options->save && json_dump_file(bench.table.rows, options->save, JSON_INDENT(1) | JSON_REAL_PRECISION(6))) {
         fprintf(stderr, "heed bench: %s cannot be written\n", options->save);

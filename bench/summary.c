@@ -21,13 +21,18 @@ bool summary_add(struct summary *summary, const struct contest *contest, int32_t
     }
     struct point *p = &summary->points[summary->count++];
     *p = (struct point){.line = contest->instance->line, .device = device, .seconds = contest->entrant[0].times.median, .work = work,
-                        .baseline = NAN, .peer = NAN};
+                        .baseline = NAN, .peer = NAN, .naive = NAN};
     p->gflops = 1e-9 * work / p->seconds;
     for (int n = 1; n < contest->count; n++) {
         const struct entrant *e = &contest->entrant[n];
         const double t = e->times.median;
         if (!e->timed) continue;
-        const bool plain = e->peer == &peer_plain_loops || e->peer == &peer_openblas || e->peer == &peer_blis || e->peer == &peer_onednn;
+        if (e->peer == &peer_naive_row) {
+            p->naive = t;
+            continue;
+        }
+        const bool plain = e->peer == &peer_plain_loops || e->peer == &peer_openblas || e->peer == &peer_blis || e->peer == &peer_onednn ||
+                           e->peer == &peer_clblast;
         if (plain && !(t >= p->baseline)) p->baseline = t, p->baseline_name = e->peer->name;
         if (!(t >= p->peer)) p->peer = t, p->peer_name = e->peer->name;
     }
@@ -42,16 +47,28 @@ void summary_free(struct summary *summary)
 
 /* ---- peers ------------------------------------------------------------------------ */
 
-/* The worst ratio peer / heed against the baseline or against all peers, and every point below 1. */
-static void print_slower(const struct summary *s, bool all_peers, FILE *file)
+enum against { BASELINE, PEER, NAIVE };
+
+static double seconds_of(const struct point *p, enum against against)
 {
-    const char *what = all_peers ? "best peer" : "best of plain loops and unfused products";
+    return against == BASELINE ? p->baseline : against == PEER ? p->peer : p->naive;
+}
+
+static const char *name_of(const struct point *p, enum against against)
+{
+    return against == BASELINE ? p->baseline_name : against == PEER ? p->peer_name : "opencl.naive";
+}
+
+/* The worst ratio other / heed, and every point below 1. */
+static void print_slower(const struct summary *s, enum against against, FILE *file)
+{
+    static const char *const what[] = {"best of plain loops and unfused products", "best peer", "table's last row, opencl.naive"};
     const struct point *worst = NULL;
     double worst_ratio = INFINITY, logs = 0;
     int compared = 0, slower = 0;
     for (int n = 0; n < s->count; n++) {
         const struct point *p = &s->points[n];
-        const double ratio = (all_peers ? p->peer : p->baseline) / p->seconds;
+        const double ratio = seconds_of(p, against) / p->seconds;
         if (!(ratio > 0)) continue;
         compared++;
         logs += log(ratio);
@@ -59,14 +76,14 @@ static void print_slower(const struct summary *s, bool all_peers, FILE *file)
         if (ratio < worst_ratio) worst_ratio = ratio, worst = p;
     }
     if (!compared) return;
-    fprintf(file, "against the %s: %d points, geometric mean %.2fx, slower on %d, worst %.2fx: %s (%s)\n", what, compared,
-            exp(logs / compared), slower, worst_ratio, worst->line.text, all_peers ? worst->peer_name : worst->baseline_name);
+    fprintf(file, "against the %s: %d points, geometric mean %.2fx, slower on %d, worst %.2fx: %s (%s)\n", what[against], compared,
+            exp(logs / compared), slower, worst_ratio, worst->line.text, name_of(worst, against));
     for (int n = 0; n < s->count; n++) {
         const struct point *p = &s->points[n];
-        const double ratio = (all_peers ? p->peer : p->baseline) / p->seconds;
+        const double ratio = seconds_of(p, against) / p->seconds;
         if (ratio < 1)
             fprintf(file, "  heed is slower: %.2fx  %s  %.4g ms against %.4g ms of %s\n", ratio, p->line.text, 1e3 * p->seconds,
-                    1e3 * (all_peers ? p->peer : p->baseline), all_peers ? p->peer_name : p->baseline_name);
+                    1e3 * seconds_of(p, against), name_of(p, against));
     }
 }
 
@@ -184,8 +201,9 @@ static void print_sweeps(const struct summary *s, FILE *file)
 
 void summary_print(const struct summary *s, FILE *file)
 {
-    print_slower(s, false, file);
-    print_slower(s, true, file);
+    print_slower(s, BASELINE, file);
+    print_slower(s, PEER, file);
+    print_slower(s, NAIVE, file);
     print_neighbours(s, file);
     print_sweeps(s, file);
 }

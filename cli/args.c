@@ -47,6 +47,8 @@ const struct option_row option_rows[] = {
     {"against", "LIST", "reference, cpu, opencl: what to compare with (default reference)", 0, TEXT, PLACE(against), CHECK},
     {"suite", "LIST", "prefill, decode, small, models, goals, all", 0, TEXT, PLACE(suite), BENCH},
     {"peers", NULL, "other implementations too, interleaved in the same run", 0, FLAG, PLACE(peers), BENCH},
+    {"naive", NULL, "on OpenCL devices the table's last row beside the chosen one, and the worst ratio", 0, FLAG, PLACE(naive), BENCH},
+    {"start", NULL, "no runs: how long until a plan is ready, cold, with warm caches, and again", 0, FLAG, PLACE(start), BENCH},
     {"plot", "FILE", "curves over the keys, by gnuplot: .svg, .png or .pdf; .dat and .gp beside it", 0, TEXT, PLACE(plot), BENCH},
     {"save", "FILE", "the rows as JSON into FILE too", 0, TEXT, PLACE(save), BENCH},
     {"list", NULL, "what is there (default)", 0, FLAG, PLACE(list), CACHE},

@@ -13,7 +13,7 @@ enum exit_code { EXIT_OK = 0, EXIT_CHECK_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DEV
 enum { MAX_PROBLEMS = 64 };
 
 struct options {
-    bool help, json, peers, list, clear, mean;
+    bool help, json, peers, naive, start, list, clear, mean;
     const char *device, *kernel;
     const char *q, *k, *v, *mask, *bias, *output, *lse, *scores; /* files */
     const char *cases, *against, *suite, *tokens, *plot, *save, *color;

@@ -306,9 +306,12 @@ static bool all_finite(const float *x, int32_t n)
 
 static float largest(const float *x, int32_t n) /* the value of largest magnitude, the first of equals */
 {
-    float value = 0;
+    float value = 0, most = 0; /* most: or clang 19 at -O3 loses the first fabs of value, and the largest where it is negative and comes first */
     for (int32_t i = 0; i < n; i++)
-        if (fabsf(x[i]) > fabsf(value)) value = x[i];
+        if (fabsf(x[i]) > most) {
+            value = x[i];
+            most = fabsf(value);
+        }
     return value;
 }
 

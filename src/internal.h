@@ -30,9 +30,12 @@ enum isa {
     ISA_AVX512 = 1u << 2,     /* F, BW, DQ, VL, CD */
     ISA_AVX512BF16 = 1u << 3,
     ISA_VECTOR = 1u << 7,     /* what the compiler makes of 16-byte vectors on any machine */
-    ISA_NEON = 1u << 8,
-    ISA_SVE = 1u << 9,
-    ISA_RVV = 1u << 10
+    ISA_SVE128 = 1u << 8,     /* SVE with vectors of exactly so many bits: a machine has one of them at most */
+    ISA_NEON = 1u << 9,
+    ISA_SVE256 = 1u << 10,
+    ISA_SVE512 = 1u << 11,
+    ISA_RVV128 = 1u << 12,    /* RISC-V's V 1.0, likewise */
+    ISA_RVV256 = 1u << 13
 };
 
 struct services {

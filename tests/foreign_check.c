@@ -3,7 +3,8 @@
  * the problem files named, each element inside its bound, the same bits again; and rows of one arithmetic with the same bits on every
  * instruction set. test_agree.c does the first half on the machine at hand. Before that the words of each vector language (words.c).
  *
- *     foreign_check [--rows TEXT] [--most N] FILE...      TEXT: part of the rows' names; N: lines of at most so many multiply-adds
+ *     foreign_check [--rows TEXT,...] [--most N] [--bits each] FILE...
+ * TEXT: part of the rows' names; N: lines of at most so many multiply-adds; --bits each: also those of each line, to find the one that differs.
  * The closing lines are one hash of all f32 outputs by kind of row, the same on every machine, and `N passed, N failed, N skipped`.
  */
 #include "context.h"
@@ -50,14 +51,27 @@ static struct family *family_of(const struct kernel_row *row)
     return &families[family_count++];
 }
 
-/* Rows of attention whose name holds the text and whose instruction set this machine has. */
+/* Does the name hold one of the texts between commas? */
+static bool is_wanted(const char *name, const char *texts)
+{
+    char part[64];
+    for (;;) {
+        const size_t length = strcspn(texts, ",");
+        snprintf(part, sizeof part, "%.*s", (int)length, texts);
+        if (strstr(name, part)) return true;
+        if (!texts[length]) return false;
+        texts += length + 1;
+    }
+}
+
+/* Rows of attention that are wanted and whose instruction set this machine has. */
 static void find_rows(heed_context *context, const char *text)
 {
     struct device *device;
     const struct kernel_row *row;
     if (device_get(context, 0, &device) != HEED_OK) return;
     for (int32_t n = 0; row_count < MOST_ROWS && (row = registry_row(device->backend, n)); n++) {
-        if (!(row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE))) || !strstr(row->name, text)) continue;
+        if (!(row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE))) || !is_wanted(row->name, text)) continue;
         if (row->needs & ~context->services.isa) printf("not on this machine: %s\n", row->name);
         else rows[row_count++] = row;
     }
@@ -69,7 +83,7 @@ static double cost_of(const struct problem_line *line)
     return (double)line->batch * line->desc.q_heads * line->q_len * line->kv_len * line->desc.head_dim;
 }
 
-static void check_line(heed_context *context, const struct problem_line *line, struct tally *tally)
+static void check_line(heed_context *context, const struct problem_line *line, bool show, struct tally *tally)
 {
     for (int n = 0; n < family_count; n++) families[n].known = families[n].counted = false;
     for (int n = 0; n < row_count; n++) {
@@ -88,6 +102,7 @@ static void check_line(heed_context *context, const struct problem_line *line, s
         /* the bits that go abroad: not of steps that this instruction set alone takes for decode */
         if (outcome.verdict != VERDICT_SKIP && !family->counted && rows[n]->decode_rows <= 8) {
             family->counted = true;
+            if (show) printf("%016llx %s %s\n", (unsigned long long)outcome.bits, family->kind, line->text);
             if (line->desc.o_type == HEED_TYPE_DEFAULT && line->desc.q_type == HEED_TYPE_DEFAULT)
                 family->hash = family->hash * UINT64_C(0x9e3779b97f4a7c15) + outcome.bits;
         }
@@ -113,6 +128,15 @@ static void check_words(uint32_t isa, struct tally *tally)
 #elif defined(__aarch64__)
         {ISA_NEON, words_neon},
 #endif
+#if defined(HEED_SVE)
+        {ISA_SVE128, words_sve128},
+        {ISA_SVE256, words_sve256},
+        {ISA_SVE512, words_sve512},
+#endif
+#if defined(HEED_RVV)
+        {ISA_RVV128, words_rvv128},
+        {ISA_RVV256, words_rvv256},
+#endif
     };
     for (size_t n = 0; n < sizeof sets / sizeof *sets; n++) {
         struct words_tally words = {0};
@@ -130,14 +154,16 @@ int main(int argc, char **argv)
     heed_context *context = NULL;
     struct tally tally = {0};
     double most = 1e30;
+    bool show = false;
     int first = 1;
     for (; first + 1 < argc && argv[first][0] == '-'; first += 2) {
         if (!strcmp(argv[first], "--rows")) text = argv[first + 1];
         else if (!strcmp(argv[first], "--most")) most = strtod(argv[first + 1], NULL);
+        else if (!strcmp(argv[first], "--bits") && !strcmp(argv[first + 1], "each")) show = true;
         else most = 0;
     }
     if (!(most > 0) || first >= argc) {
-        fprintf(stderr, "usage: foreign_check [--rows TEXT] [--most N] FILE...\n");
+        fprintf(stderr, "usage: foreign_check [--rows TEXT,...] [--most N] [--bits each] FILE...\n");
         return 2;
     }
     if (heed_context_create(&options, &context) != HEED_OK) {
@@ -157,7 +183,7 @@ int main(int argc, char **argv)
         int32_t left_out = 0;
         for (int32_t i = 0; i < count; i++) {
             if (cost_of(&lines[i]) > most) left_out++;
-            else check_line(context, &lines[i], &tally);
+            else check_line(context, &lines[i], show, &tally);
         }
         if (left_out) printf("skipped: %d lines of %s with more than %g multiply-adds\n", (int)left_out, argv[n], most);
         tally.skipped += left_out;

@@ -13,6 +13,7 @@ struct functions {
     void (*tanh)(const float *x, float *to, int count);
 };
 
-extern const struct functions functions_scalar, functions_vector, functions_avx2, functions_avx512, functions_neon;
+extern const struct functions functions_scalar, functions_vector, functions_avx2, functions_avx512, functions_neon, functions_sve128, functions_sve256, functions_sve512,
+    functions_rvv128, functions_rvv256;
 
 #endif

@@ -60,12 +60,23 @@ Test(cpu, caps)
     cr_assert(cpu_isa_cap("avx512", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512));
     cr_assert(cpu_isa_cap("avx512bf16", all, &isa) && isa == all);
     cr_assert(cpu_isa_cap("avx512", ISA_SCALAR | ISA_AVX2, &isa) && isa == (ISA_SCALAR | ISA_AVX2), "a cap adds nothing");
-    cr_assert(cpu_isa_cap("sve", ISA_SCALAR | ISA_NEON | ISA_SVE, &isa) && isa == (ISA_SCALAR | ISA_NEON | ISA_SVE));
+    const uint32_t arm = ISA_SCALAR | ISA_VECTOR | ISA_NEON, wide = arm | ISA_SVE256, narrow = arm | ISA_SVE128;
+    cr_assert(cpu_isa_cap("neon", wide, &isa) && isa == arm && cpu_isa_cap("neon", narrow, &isa) && isa == arm);
+    cr_assert(cpu_isa_cap("sve256", wide, &isa) && isa == wide && cpu_isa_cap("sve512", wide, &isa) && isa == wide);
+    cr_assert(cpu_isa_cap("sve", wide, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_SVE256), "its rows even where neon's are as good");
+    cr_assert(cpu_isa_cap("sve", narrow, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_SVE128));
+    cr_assert(cpu_isa_cap("sve128", wide, &isa) && isa == (ISA_SCALAR | ISA_VECTOR), "a machine has one length");
+    cr_assert(cpu_isa_cap("rvv", ISA_SCALAR | ISA_RVV256, &isa) && isa == (ISA_SCALAR | ISA_RVV256));
+    cr_assert(cpu_isa_cap("rvv128", ISA_SCALAR | ISA_RVV256, &isa) && isa == ISA_SCALAR);
     cr_assert(cpu_isa_cap("neon", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR), "another family's name leaves the rows of every machine");
     cr_assert(!cpu_isa_cap("avx", all, &isa) && !cpu_isa_cap("", all, &isa) && !cpu_isa_cap("AVX2", all, &isa));
     cr_assert_str_eq(cpu_isa_name(all), "avx512bf16");
     cr_assert_str_eq(cpu_isa_name(ISA_SCALAR | ISA_AVX2), "avx2");
     cr_assert_str_eq(cpu_isa_name(ISA_SCALAR), "scalar");
+    cr_assert_str_eq(cpu_isa_name(wide), "sve256");
+    cr_assert_str_eq(cpu_isa_name(narrow), "neon");
+    cr_assert_str_eq(cpu_isa_name(ISA_SVE128), "sve128");
+    cr_assert_str_eq(cpu_isa_name(ISA_VECTOR | ISA_RVV128), "rvv128");
     cr_assert((cpu_isa_present() & ISA_SCALAR) && (cpu_isa_present() & ISA_VECTOR));
 }
 

@@ -20,6 +20,12 @@ static const struct {
 #elif defined(__aarch64__)
     {ISA_NEON, &functions_neon},
 #endif
+#if defined(HEED_SVE)
+    {ISA_SVE128, &functions_sve128}, {ISA_SVE256, &functions_sve256}, {ISA_SVE512, &functions_sve512},
+#endif
+#if defined(HEED_RVV)
+    {ISA_RVV128, &functions_rvv128}, {ISA_RVV256, &functions_rvv256},
+#endif
 };
 enum { SETS = sizeof sets / sizeof *sets, BLOCK = 4096 };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * test_machine.c - what a machine and its system allow: instruction sets by stored words of CPUID and XCR0, and the CPU quota of a container by the
- * files of made-up control groups. Nothing here depends on the machine that runs it, but the first words are held against the compiler's reading.
+ * test_machine.c - what a machine and its system allow: instruction sets by stored words of CPUID and XCR0, or of what ARM and RISC-V are asked, and the
+ * CPU quota of a container by the files of made-up control groups. Nothing here depends on the machine that runs it, but the first words are held against the compiler's reading.
  */
 #include "counting.h"
 #include "cpu/cpu.h"
@@ -57,6 +57,58 @@ Test(machine, instruction_sets_by_stored_words)
         char text[160];
         snprintf(text, sizeof text, "test_machine.c: %s: 0x%x, should be 0x%x", machines[n].what, (unsigned)isa, (unsigned)machines[n].isa);
         count_check(&counts, isa == machines[n].isa, text);
+    }
+    count_end(&counts);
+}
+
+/* Vectors of a length that the machine chooses: rows of exactly that length, or of none. The bit of SVE among others; flags stand above the length. */
+enum { ARM = V2 | ISA_NEON };
+static const struct {
+    const char *what;
+    struct cpu_words_arm words;
+    uint32_t isa;
+} arms[] = {
+    {"no SVE (Cortex-A72)", {0x8ff, -1}, ARM},
+    {"no SVE, and a length all the same", {0x8ff, 32}, ARM},
+    {"SVE of 128 bits (Neoverse N2)", {1u << 22 | 0xfb, 16}, ARM | ISA_SVE128},
+    {"SVE of 256 bits (Neoverse V1)", {1u << 22 | 0xfb, 32}, ARM | ISA_SVE256},
+    {"SVE of 512 bits (A64FX)", {1u << 22 | 0xfb, 64}, ARM | ISA_SVE512},
+    {"256 bits, inherited by children", {1u << 22, 1 << 17 | 32}, ARM | ISA_SVE256},
+    {"256 bits, all flags", {1u << 22, 3 << 17 | 32}, ARM | ISA_SVE256},
+    {"384 bits", {1u << 22, 48}, ARM},
+    {"1024 bits", {1u << 22, 128}, ARM},
+    {"2048 bits", {1u << 22, 256}, ARM},
+    {"no bits", {1u << 22, 0}, ARM},
+    {"a system that does not know the question", {1u << 22, -1}, ARM},
+};
+static const struct {
+    const char *what;
+    struct cpu_words_riscv words;
+    uint32_t isa;
+} riscvs[] = {
+    {"no V", {0x112d, 0}, V2},
+    {"no V, and a length all the same", {0x112d, 8}, V2},
+    {"V of 128 bits", {1u << 21 | 0x112d, 4}, V2 | ISA_RVV128},
+    {"V of 256 bits", {1u << 21 | 0x112d, 8}, V2 | ISA_RVV256},
+    {"V of 64 bits", {1u << 21 | 0x112d, 2}, V2},
+    {"V of 512 bits", {1u << 21 | 0x112d, 16}, V2},
+    {"V of 1024 bits", {1u << 21 | 0x112d, 32}, V2},
+    {"a draft of V, which refuses the question", {1u << 21 | 0x112d, 0}, V2},
+};
+
+Test(machine, lengths_of_vectors_by_stored_words)
+{
+    struct counts counts = {0};
+    char text[160];
+    for (size_t n = 0; n < sizeof arms / sizeof *arms; n++) {
+        const uint32_t isa = cpu_isa_of_arm(&arms[n].words);
+        snprintf(text, sizeof text, "test_machine.c: %s: 0x%x, should be 0x%x", arms[n].what, (unsigned)isa, (unsigned)arms[n].isa);
+        count_check(&counts, isa == arms[n].isa, text);
+    }
+    for (size_t n = 0; n < sizeof riscvs / sizeof *riscvs; n++) {
+        const uint32_t isa = cpu_isa_of_riscv(&riscvs[n].words);
+        snprintf(text, sizeof text, "test_machine.c: %s: 0x%x, should be 0x%x", riscvs[n].what, (unsigned)isa, (unsigned)riscvs[n].isa);
+        count_check(&counts, isa == riscvs[n].isa, text);
     }
     count_end(&counts);
 }

@@ -4,6 +4,7 @@
 . "$(dirname "$0")/shell_rig.sh"
 heed=${1:-${HEED_BUILD:-build/release}/heed}
 unset HEED_PEERS_SPOIL
+compiled=${HEED_CACHE_DIR:-} # of the programs that other tests compiled
 shows=("$work/err")
 export TMPDIR=$work HEED_CACHE_DIR=$work/cache HEED_PEERS_PYTHON=$work/nowhere
 
@@ -33,7 +34,7 @@ PYTHON
 # What is there depends on the machine; every name is said in any case.
 names() {
   bench "hq2 d16 q12 causal"
-  for name in plain-loops openblas blis onednn pytorch onnxruntime openvino; do says "peer $(printf %-12s $name)"; done
+  for name in plain-loops openblas blis onednn clblast pytorch onnxruntime openvino; do says "peer $(printf %-12s $name)"; done
   says "peer pytorch      is not there: not installed (script/peers does it)"
   python "plain loops are checked and timed, the absent ones have no row" '
 assert timed(rows["plain-loops"]) and rows["plain-loops"]["peer_difference"] < 1e-4 and rows["plain-loops"]["version"]
@@ -147,7 +148,65 @@ summary() {
   verdict $? "--save says when it cannot write"
 }
 
+# Peers that run on an OpenCL device, on the device that heed runs on.
+on_opencl() {
+  if ! "$heed" info 2>/dev/null | grep -q '^opencl:0'; then
+    skip "peers on OpenCL" "no OpenCL device"
+    return
+  fi
+  [ -z "$compiled" ] || export HEED_CACHE_DIR=$compiled
+  bench --device opencl --naive "hq2 hk1 d32 q9 kv9 causal" "hq2 hk1 d32 q1 kv40 causal"
+  says "peer opencl.naive kernels/naive.cl"
+  says "against the table's last row, opencl.naive: 2 points"
+  python "the last row is checked and timed beside the chosen one, CLBlast too where it is installed" '
+row = rows["opencl.naive"]
+assert timed(row) and row["kernel"] != "opencl.naive" and row["backend"] == "opencl" and row["peer_difference"] < 1e-4
+absent = "clblast      is not there" in open(sys.argv[1][:-3] + "err").read()
+assert absent or timed(rows["clblast"]) and "product" in rows["clblast"]["peer_setting"] and rows["clblast"]["peer_difference"] < 1e-4, rows.keys()'
+  HEED_PEERS_SPOIL=opencl.naive bench --device opencl --naive "hq2 hk1 d32 q9 kv9 causal"
+  says "opencl.naive is not timed: wrong"
+  bench --device opencl --naive --kernel opencl.naive "hq2 hk1 d32 q9 kv9 causal"
+  python "the last row is not compared with itself" 'assert "opencl.naive" not in rows'
+  started opencl "--kernel opencl.naive"
+  export HEED_CACHE_DIR=$work/cache
+}
+
+started() { # DEVICE OPTIONS: --start
+  # shellcheck disable=SC2086
+  timeout 120 "$heed" bench --start --device "$1" $2 --json "hq2 hk1 d32 q9 kv9 causal" >"$work/out" 2>"$work/err" </dev/null
+  verdict $? "exit $?: heed bench --start --device $1 $2"
+  python3 - "$work/out" "$1" "$2" >>"$work/err" 2>&1 <<'PYTHON'
+import json, sys
+rows = json.load(open(sys.argv[1]))
+assert len(rows) >= 1
+for row in rows:
+    assert row["device"].startswith(sys.argv[2]) and row["problem"] == "hq2 hk1 d32 q9 kv9 causal" and row["kernel"]
+    for key in "context_ms", "first_ms", "cold_ms", "warm_ms", "again_us": assert row[key] > 0, key
+    assert (row["found_us"] is None) == bool(sys.argv[3]) and (sys.argv[3] or row["found_us"] > 0)
+PYTHON
+  verdict $? "--start: a row per device with every figure"
+  [ -z "$(ls -d "$work"/heed-start-* 2>/dev/null)" ]
+  verdict $? "--start: no folder of caches stays behind"
+}
+
+start() {
+  started cpu ""
+  timeout 60 "$heed" bench --start --device cpu "hq2 d8 q4" >"$work/out" 2>"$work/err"
+  grep -q "context ms .*cold ms .*warm ms .*found us" "$work/out"
+  verdict $? "--start: the columns"
+  for words in --peers "--suite small" "'hq1 d8 q3' 'hq1 d8 q4'" "--kernel no.such.row"; do
+    eval "timeout 60 '$heed' bench --start $words" >"$work/out" 2>"$work/err"
+    [ $? = 2 ] && [ -s "$work/err" ]
+    verdict $? "--start with $words is refused"
+  done
+  timeout 60 "$heed" bench --start --device nowhere >"$work/out" 2>"$work/err"
+  [ $? = 3 ]
+  verdict $? "--start: a device that is not there"
+}
+
 names
+on_opencl
+start
 planted
 fake_process
 real_process

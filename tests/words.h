@@ -14,6 +14,11 @@ struct words_tally {
 void words_scalar(struct words_tally *tally);
 void words_vector(struct words_tally *tally);
 void words_neon(struct words_tally *tally);
+void words_sve128(struct words_tally *tally);
+void words_sve256(struct words_tally *tally);
+void words_sve512(struct words_tally *tally);
+void words_rvv128(struct words_tally *tally);
+void words_rvv256(struct words_tally *tally);
 void words_avx2(struct words_tally *tally);
 void words_avx512(struct words_tally *tally);
 

@@ -5,6 +5,7 @@
 #include "peers.h"
 #include <time.h>
 
+struct peers_place peers_place;
 const char peer_cannot[] = "no form of this problem";
 
 void peers_open(const struct peer *list[MOST_PEERS + 1], int threads)
@@ -14,6 +15,7 @@ void peers_open(const struct peer *list[MOST_PEERS + 1], int threads)
     list[count++] = &peer_openblas;
     list[count++] = &peer_blis;
     list[count++] = &peer_onednn;
+    list[count++] = &peer_clblast;
     python_open(list, &count, threads);
     list[count] = NULL;
 }

@@ -31,6 +31,13 @@ struct peer {
 
 enum { MOST_PEERS = 16 };
 
+/* Where the next contest takes place, for peers that run on an OpenCL device: set before contest_open(). kernel: the row that heed takes there. */
+extern struct peers_place {
+    heed_context *context;
+    int32_t device;
+    const char *kernel;
+} peers_place;
+
 /* All peers this build knows and those that bench/peers/python_peers.py reports; `list` ends with NULL. threads: the bench's. */
 void peers_open(const struct peer *list[MOST_PEERS + 1], int threads);
 void peers_close(void);
@@ -38,7 +45,8 @@ void peers_close(void);
 double peers_cpu_seconds(void);
 
 extern const char peer_cannot[];
-extern const struct peer peer_plain_loops, peer_openblas, peer_blis, peer_onednn;
+extern const struct peer peer_plain_loops, peer_openblas, peer_blis, peer_onednn, peer_clblast;
+extern const struct peer peer_naive_row; /* asked for by an option of its own */
 
 /* Appends the Python peers to the list, from *count on. */
 void python_open(const struct peer *list[MOST_PEERS + 1], int *count, int threads);

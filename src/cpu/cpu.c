@@ -21,7 +21,18 @@ static const struct kernel_row *const lists[] = {
     cpu_rows_avx512,
     cpu_rows_avx2,
 #elif defined(__aarch64__)
+#if defined(HEED_SVE)
+    cpu_rows_sve512,
+    cpu_rows_sve256,
+#endif
     cpu_rows_neon,
+#if defined(HEED_SVE)
+    cpu_rows_sve128,
+#endif
+#endif
+#if defined(HEED_RVV)
+    cpu_rows_rvv256,
+    cpu_rows_rvv128,
 #endif
     cpu_rows_vector,
     cpu_rows_scalar,

@@ -11,7 +11,7 @@ extern const struct backend cpu_backend;
 /* Scratch of all workers, to be added to a batch's workspace behind its partial results (backend hook `workspace`). */
 size_t cpu_workspace_bytes(const struct heed_batch *batch);
 
-/* Instruction sets of this machine, and the cap by name ("scalar", "avx2", "avx512", "avx512bf16", "neon", ...): all bits up to it.
+/* Instruction sets of this machine, and the cap by name ("scalar", "avx2", "avx512", "avx512bf16", "neon", "sve", ...): all bits up to it.
  * false: unknown name. */
 uint32_t cpu_isa_present(void);
 bool cpu_isa_cap(const char *name, uint32_t present, uint32_t *isa);
@@ -22,6 +22,17 @@ struct cpu_words {
     uint64_t xcr0;                                           /* 0 where the system saves nothing by XSAVE */
 };
 uint32_t cpu_isa_of(const struct cpu_words *words);
+/* The same of 64-bit ARM and of RISC-V. */
+struct cpu_words_arm {
+    uint64_t hwcap;      /* of the auxiliary vector */
+    int32_t sve_length;  /* what prctl(PR_SVE_GET_VL) says: bytes of this thread's vectors, and flags above; negative: an error */
+};
+struct cpu_words_riscv {
+    uint64_t hwcap;
+    uint32_t floats;     /* f32 in a vector register, as vsetvli of V 1.0 says; 0 where that asks for what there is not */
+};
+uint32_t cpu_isa_of_arm(const struct cpu_words_arm *words);
+uint32_t cpu_isa_of_riscv(const struct cpu_words_riscv *words);
 int32_t cpu_physical_cores(void);       /* that this process may use */
 
 /* Whole CPUs that a container's quota grants, one at least; INT32_MAX without one (quota.c). Threads that num_threads 0 means: one per physical

@@ -78,6 +78,9 @@ INLINE void dots(const heed_type type, const int R, const int KP, const int VS, 
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int n = 0; n < KP; n++)
                 UNROLL for (int v = 0; v < VS; v++) sum[r * sum_step + n][u + v] = a[r * KP + n][v];
+#if VW == 4 && VEC_REGISTERS == 32
+        KEEP_IN_MEMORY(sum); /* or gcc takes the 64 sums for registers' business, and finds none for those of the next loop */
+#endif
     }
 }
 

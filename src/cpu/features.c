@@ -15,6 +15,11 @@
 #elif defined(__aarch64__) || defined(__riscv)
 #include <sys/auxv.h>
 #endif
+#if defined(__aarch64__)
+#include <sys/prctl.h>
+#endif
+
+enum { ISA_SVE = ISA_SVE128 | ISA_SVE256 | ISA_SVE512, ISA_RVV = ISA_RVV128 | ISA_RVV256 };
 
 /* Weakest first, one family after the other. */
 static const struct {
@@ -26,9 +31,14 @@ static const struct {
     {"avx2", ISA_AVX2, ISA_SCALAR | ISA_VECTOR | ISA_AVX2},
     {"avx512", ISA_AVX512, ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512},
     {"avx512bf16", ISA_AVX512BF16, ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512 | ISA_AVX512BF16},
+    {"sve", ISA_SVE, ISA_SCALAR | ISA_VECTOR | ISA_SVE}, /* of whatever length, also where neon is as good */
+    {"sve128", ISA_SVE128, ISA_SCALAR | ISA_VECTOR | ISA_SVE128},
     {"neon", ISA_NEON, ISA_SCALAR | ISA_VECTOR | ISA_NEON},
-    {"sve", ISA_SVE, ISA_SCALAR | ISA_VECTOR | ISA_NEON | ISA_SVE},
+    {"sve256", ISA_SVE256, ISA_SCALAR | ISA_VECTOR | ISA_NEON | ISA_SVE128 | ISA_SVE256},
+    {"sve512", ISA_SVE512, ISA_SCALAR | ISA_VECTOR | ISA_NEON | ISA_SVE},
     {"rvv", ISA_RVV, ISA_SCALAR | ISA_VECTOR | ISA_RVV},
+    {"rvv128", ISA_RVV128, ISA_SCALAR | ISA_VECTOR | ISA_RVV128},
+    {"rvv256", ISA_RVV256, ISA_SCALAR | ISA_VECTOR | ISA_RVV},
 };
 enum { NAMES = sizeof names / sizeof *names };
 
@@ -52,7 +62,49 @@ uint32_t cpu_isa_of(const struct cpu_words *w)
     return isa;
 }
 
-#if defined(__x86_64__)
+/* One length alone is right for code with vectors of a fixed size: longer ones hold more than it writes, shorter ones less. */
+static uint32_t isa_of_length(int32_t bits, uint32_t isa_128, uint32_t isa_256, uint32_t isa_512)
+{
+    if (MUTANT(cpu_length_at_least) && bits > 512) bits = 512;
+    return bits == 128 ? isa_128 : bits == 256 ? isa_256 : bits == 512 ? isa_512 : 0;
+}
+
+uint32_t cpu_isa_of_arm(const struct cpu_words_arm *w)
+{
+    enum { SVE = 22, BYTES = 0xffff };
+    const uint32_t isa = ISA_SCALAR | ISA_VECTOR | ISA_NEON;
+    if (!all_set(w->hwcap, BIT(SVE)) || w->sve_length < 0) return isa;
+    return isa | isa_of_length(8 * (MUTANT(cpu_length_flags) ? w->sve_length : w->sve_length & BYTES), ISA_SVE128, ISA_SVE256, ISA_SVE512);
+}
+
+/* Some systems set the bit of V for a draft of it, in which the question's number of floats is none. */
+uint32_t cpu_isa_of_riscv(const struct cpu_words_riscv *w)
+{
+    const uint32_t isa = ISA_SCALAR | ISA_VECTOR;
+    if (!all_set(w->hwcap, BIT('V' - 'A')) && !MUTANT(cpu_length_unasked)) return isa;
+    return isa | isa_of_length(32 * (int32_t)w->floats, ISA_RVV128, ISA_RVV256, 0);
+}
+
+#if defined(__aarch64__)
+static struct cpu_words_arm words_here(void)
+{
+#if defined(PR_SVE_GET_VL)
+    return (struct cpu_words_arm){getauxval(AT_HWCAP), prctl(PR_SVE_GET_VL, 0, 0, 0, 0)};
+#else
+    return (struct cpu_words_arm){getauxval(AT_HWCAP), -1};
+#endif
+}
+#elif defined(__riscv)
+/* vsetvli t0, zero, e32, m1, ta, ma in numbers, since this file is compiled without V. */
+static __attribute__((noinline)) struct cpu_words_riscv words_here(void)
+{
+    struct cpu_words_riscv w = {.hwcap = getauxval(AT_HWCAP)};
+    unsigned long floats = 0;
+    if (w.hwcap & BIT('V' - 'A')) __asm__ volatile(".4byte 0x0d0072d7\n\tmv %0, t0" : "=r"(floats) : : "t0");
+    w.floats = (uint32_t)floats;
+    return w;
+}
+#elif defined(__x86_64__)
 static struct cpu_words words_here(void)
 {
     struct cpu_words w = {.max_leaf = __get_cpuid_max(0, NULL)};
@@ -84,10 +136,17 @@ uint32_t cpu_isa_present(void)
     if (isa & ISA_AVX2) isa = (isa | ISA_AVX512) & ~(uint32_t)ISA_AVX512BF16; /* a test build: isa_avx512.c holds AVX2 instructions alone */
 #endif
 #elif defined(__aarch64__)
-    isa |= ISA_NEON;
-    if (getauxval(AT_HWCAP) & (1ul << 22)) isa |= ISA_SVE; /* HWCAP_SVE */
+    const struct cpu_words_arm words = words_here();
+    isa = cpu_isa_of_arm(&words);
 #elif defined(__riscv)
-    if (getauxval(AT_HWCAP) & (1ul << ('V' - 'A'))) isa |= ISA_RVV;
+    const struct cpu_words_riscv words = words_here();
+    isa = cpu_isa_of_riscv(&words);
+#endif
+#if !defined(HEED_SVE) /* no rows for it in this library */
+    isa &= ~(uint32_t)ISA_SVE;
+#endif
+#if !defined(HEED_RVV)
+    isa &= ~(uint32_t)ISA_RVV;
 #endif
     return isa;
 }

@@ -18,6 +18,15 @@ extern const struct kernel_row cpu_rows_avx512bf16[];
 #elif defined(__aarch64__)
 extern const struct kernel_row cpu_rows_neon[];
 #endif
+#if defined(HEED_SVE) /* the compiler knows vectors of a fixed length of SVE */
+extern const struct kernel_row cpu_rows_sve128[];
+extern const struct kernel_row cpu_rows_sve256[];
+extern const struct kernel_row cpu_rows_sve512[];
+#endif
+#if defined(HEED_RVV) /* or of RISC-V's V */
+extern const struct kernel_row cpu_rows_rvv128[];
+extern const struct kernel_row cpu_rows_rvv256[];
+#endif
 extern const struct kernel_row cpu_rows_reference[];
 
 #endif

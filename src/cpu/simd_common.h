@@ -30,6 +30,12 @@
 #else
 #define KEEP_ADDRESS(x) ((void)0)
 #endif
+/* What an array holds lies in memory from here on, not in registers. */
+#if defined(__GNUC__)
+#define KEEP_IN_MEMORY(x) __asm__("" : : "r"(x) : "memory")
+#else
+#define KEEP_IN_MEMORY(x) ((void)0)
+#endif
 /* 0 where vfma rounds twice (simd_vector.h). */
 #ifndef VEC_FUSED
 #define VEC_FUSED 1

@@ -24,7 +24,7 @@
 
 #define VEC_NAME "vector"
 #define VW 4
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__) || defined(__i386__) || (defined(__riscv) && !defined(__riscv_vector)) /* there: 32 of one float */
 #define VEC_REGISTERS 16
 #else
 #define VEC_REGISTERS 32
