@@ -155,8 +155,15 @@ static struct prefill_span span_of(const struct panel *a, int32_t block)
     return span;
 }
 
-/* Keys, keys at an edge, dimensions per step: whole tiles. Panels of two vectors are narrow enough without. */
-enum { KEY_STEP = 24, EDGE_STEP = PANEL_VECTORS == 4 ? 12 : PANEL_KEYS, DIM_STEP = 48, FEW_STEP = 48, FEW_DIMS = 8 * VW };
+/* Keys, keys at an edge, dimensions per step: whole tiles. Panels of two vectors are narrow enough without. CACHED_BYTES: half of a core's own cache. */
+enum {
+    KEY_STEP = 24,
+    EDGE_STEP = PANEL_VECTORS == 4 ? 12 : PANEL_KEYS,
+    DIM_STEP = 48,
+    FEW_STEP = 48,
+    FEW_DIMS = 8 * VW,
+    CACHED_BYTES = 512 << 10
+};
 
 /* What is to be brought near while a block is worked on, a step's share at a time: keys [j0, j1) of the next block, or behind the last one the
  * first block and the query rows of the next item, which another head's data would otherwise wait for (short sequences, many heads). */
@@ -371,9 +378,12 @@ static void finish_vector(const struct prefill_pass *pass, const struct panel *a
         transpose_outputs(p->o_type, rows, count, p->v_head_dim, a->o + c, a->width, factor, l);
 }
 
-/* Most often also what this worker does next; NULL at the end of the list. */
+/* What this worker most often does next; NULL at the end of the list, and where keys and values are so few that they lie in a core's cache anyway. */
 static const struct work_item *item_behind(const struct heed_batch *batch, const struct work_item *item)
 {
+    const struct problem *p = &batch->plan->problem;
+    const double row_bytes = (double)(type_row_bytes(p->k_type, p->head_dim) + type_row_bytes(p->v_type, p->v_head_dim));
+    if (row_bytes * batch->kv_len_max * p->kv_heads * batch->batch < CACHED_BYTES) return NULL;
     for (int kind = 0; kind < 2; kind++) {
         const struct work_list *list = &batch->work[kind];
         if (item >= list->items && item + 1 < list->items + list->count) return item + 1;
@@ -413,7 +423,13 @@ static void walk_pass(struct prefill_pass *pass, const struct work_item *item, i
 static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)
 {
     const struct problem *p = &call->plan->problem;
-    struct prefill_pass pass = {.call = call, .p = p, .s = &call->batch->sequences[item->sequence], .b = item->sequence, .g = item->head};
+    struct prefill_pass pass; /* nine kilobytes, filled as far as there are rows: to clear them all is felt by small problems */
+    pass.call = call;
+    pass.p = p;
+    pass.s = &call->batch->sequences[item->sequence];
+    pass.b = item->sequence;
+    pass.g = item->head;
+    pass.mask[0] = pass.bias[0] = NULL;
     pass.k = (struct key_source){.rows = &call->k, .scales = &call->k_scale, .type = p->k_type, .dim = p->head_dim, .whole_rows = true};
     pass.v = (struct key_source){.rows = &call->v, .scales = &call->v_scale, .type = p->v_type, .dim = p->v_head_dim};
     place_pass(&pass, scratch);
