@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * explore_model.c - the numbers behind `heed explore`. Nothing is computed here that the library computes: dot, cosine and plain score come from
- * heed_dot(), heed_cosine() and heed_score(), logits, weights and outputs from heed_forward() or from a row that is asked for.
+ * heed_dot(), heed_cosine() and heed_score(), logits, weights and outputs from rows of the table.
  */
 #include "explore_model.h"
 #include <math.h>
@@ -99,25 +99,13 @@ static heed_tensors tensors_of(const struct explore *explore)
                           .o = grid(explore->o, explore->queries, explore->v_dim)};
 }
 
-static heed_status forward(struct explore *explore, int32_t stage, float *scores)
+static heed_status run_row(const struct explore *explore, const char *row, const heed_desc *desc, const heed_tensors *tensors)
 {
-    heed_desc desc = desc_of(explore, explore->v_dim);
-    const heed_lengths lengths = lengths_of(explore);
-    heed_tensors tensors = tensors_of(explore);
-    desc.flags |= HEED_WRITE_SCORES;
-    desc.scores_stage = stage;
-    tensors.scores = grid(scores, explore->queries, explore->keys);
-    return heed_forward(explore->context, 0, &desc, &lengths, &tensors);
-}
-
-static heed_status run_kernel(struct explore *explore, int32_t v_dim, const heed_tensors *tensors)
-{
-    const heed_desc desc = desc_of(explore, v_dim);
     const heed_lengths lengths = lengths_of(explore);
     heed_plan *plan = NULL;
     heed_batch *batch = NULL;
     heed_tensor workspace = {0};
-    heed_status status = heed_plan_create(explore->context, 0, &desc, explore->kernel, &plan);
+    heed_status status = heed_plan_create(explore->context, 0, desc, row, &plan);
     if (status == HEED_OK) status = heed_batch_create(plan, &lengths, &batch);
     if (status == HEED_OK) {
         const size_t bytes = (heed_batch_workspace_size(batch) + 63) / 64 * 64;
@@ -130,18 +118,31 @@ static heed_status run_kernel(struct explore *explore, int32_t v_dim, const heed
     return status;
 }
 
-/* A fast row never holds its weights in one place. Values that are the identity, a column for each key, bring them out as the output:
+/* By the table's last row, the definition in double. */
+static heed_status by_definition(struct explore *explore, int32_t stage, float *scores)
+{
+    heed_desc desc = desc_of(explore, explore->v_dim);
+    heed_tensors tensors = tensors_of(explore);
+    desc.flags |= HEED_WRITE_SCORES;
+    desc.scores_stage = stage;
+    tensors.scores = grid(scores, explore->queries, explore->keys);
+    return run_row(explore, "reference", &desc, &tensors);
+}
+
+/* A fast row never holds its weights in one place, and what writes scores behind it is a row of its own. Values that are the identity, a column for
+ * each key, bring the row's own weights out as its output:
  *     o[i][c] = sum_j w[i][j] (j == c) = w[i][c] */
 static heed_status by_kernel(struct explore *explore)
 {
     const int32_t keys = explore->keys;
+    const heed_desc desc = desc_of(explore, explore->v_dim), wide = desc_of(explore, keys);
     heed_tensors tensors = tensors_of(explore);
-    heed_status status = run_kernel(explore, explore->v_dim, &tensors);
+    heed_status status = run_row(explore, explore->kernel, &desc, &tensors);
     float *identity = zeros(keys, keys, 1);
     for (int32_t j = 0; identity && j < keys; j++) identity[j * keys + j] = 1;
     tensors.v = grid(identity, keys, keys);
     tensors.o = grid(explore->weights, explore->queries, keys);
-    if (status == HEED_OK) status = identity ? run_kernel(explore, keys, &tensors) : HEED_OUT_OF_MEMORY;
+    if (status == HEED_OK) status = identity ? run_row(explore, explore->kernel, &wide, &tensors) : HEED_OUT_OF_MEMORY;
     free(identity);
     return status;
 }
@@ -161,8 +162,8 @@ static void sort_keys(struct explore *explore)
 
 heed_status explore_compute(struct explore *explore)
 {
-    heed_status status = forward(explore, 2, explore->scores);
-    if (status == HEED_OK) status = explore->kernel ? by_kernel(explore) : forward(explore, 3, explore->weights);
+    heed_status status = by_definition(explore, 2, explore->scores);
+    if (status == HEED_OK) status = explore->kernel ? by_kernel(explore) : by_definition(explore, 3, explore->weights);
     if (status == HEED_OK) sort_keys(explore);
     return status;
 }

@@ -30,13 +30,13 @@ struct explore {
     bool causal, scaled, sorted;
     int32_t temperature;       /* a place in explore_temperatures[] */
     struct cursor cursor;
-    /* of the chosen head, by heed_forward() with HEED_WRITE_SCORES, or by the row: */
+    /* of the chosen head: */
     float *scores, *weights;   /* [queries][keys]: logits as the softmax gets them (hidden: -infinity), and probabilities */
     float *o;                  /* [queries][v_dim] */
     int32_t *order;            /* [keys]: as shown, by number or by weight for the query */
 };
 
-/* One query beside one key, by heed_dot() and its kin; score and weight by heed_forward(). */
+/* One query beside one key, by heed_dot() and its kin; score and weight by a row of the table. */
 struct relation {
     double dot, cosine, angle; /* degrees; NaN where a vector is zero */
     double plain_score;        /* heed_score(): dot / sqrt(dim) */
