@@ -108,6 +108,31 @@ static inline float mu_b(local uint (*box)[6], int row, int column)
                                 mu_b(mu_box, k_, 2 * (MU_LANE & 3) + (e_ & 1)), (acc)[e_]);                                      \
     } while (0)
 
+/* The 16x8x8 unit looks at the upper 19 bits of each number, whatever stands below. */
+static inline float mu_a_tf32(local uint (*box)[6], int row, int k)
+{
+    return as_float(box[MU_WARP + (row & 7) * 4 + (k & 3)][(row >> 3) + 2 * (k >> 2)] & 0xffffe000u);
+}
+static inline float mu_b_tf32(local uint (*box)[6], int k, int column)
+{
+    return as_float(box[MU_WARP + column * 4 + (k & 3)][4 + (k >> 2)] & 0xffffe000u);
+}
+#define mu_mma_tf32(acc, a0, a1, a2, a3, b0, b1)                                                                                 \
+    do {                                                                                                                         \
+        MU_BARRIER;                                                                                                              \
+        mu_box[MU_ID][0] = a0;                                                                                                   \
+        mu_box[MU_ID][1] = a1;                                                                                                   \
+        mu_box[MU_ID][2] = a2;                                                                                                   \
+        mu_box[MU_ID][3] = a3;                                                                                                   \
+        mu_box[MU_ID][4] = b0;                                                                                                   \
+        mu_box[MU_ID][5] = b1;                                                                                                   \
+        MU_BARRIER;                                                                                                              \
+        MU_UNROLL for (int e_ = 0; e_ < 4; e_++)                                                                                 \
+            MU_UNROLL for (int k_ = 0; k_ < 8; k_++)                                                                             \
+                (acc)[e_] = fma(mu_a_tf32(mu_box, (MU_LANE >> 2) + 8 * (e_ >> 1), k_),                                           \
+                                mu_b_tf32(mu_box, k_, 2 * (MU_LANE & 3) + (e_ & 1)), (acc)[e_]);                                 \
+    } while (0)
+
 static inline uint mu_pack(float low, float high) { return mu_bits(low) | mu_bits(high) << 16; }
 
 /* e^x is mu_exp(x * MU_EXP_FACTOR). */

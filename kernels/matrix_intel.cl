@@ -10,7 +10,7 @@ typedef int8 mu_rows;
 #else
 typedef short8 mu_rows;
 #endif
-#ifdef DECLARE_DPAS /* for compilers whose headers lack them */
+#ifndef cl_intel_subgroup_matrix_multiply_accumulate /* a compiler that has the instruction, and headers that lack it */
 __attribute__((overloadable)) float8 intel_sub_group_f16_f16_matrix_mad_k16(mu_rows, int8, float8);
 __attribute__((overloadable)) float8 intel_sub_group_bf16_bf16_matrix_mad_k16(mu_rows, int8, float8);
 #endif

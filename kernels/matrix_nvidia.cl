@@ -13,6 +13,7 @@
  *   mu_load4             four 8x8 matrices out of local memory; lane 8i + r gives the address of row r of matrix i
  *   mu_load4_transposed  the same, each transposed
  *   mu_mma               acc += a b
+ *   mu_mma_tf32          the same on the 16x8x8 unit for numbers of 11 bits, 32 bits each: operands as in prefill_tf32.cl
  *   mu_copy16            16 bytes from global to local memory, the first `bytes` of them read and the rest zeros, done in the background ...
  *   mu_copy_commit       ... everything since the last commit is one parcel ...
  *   mu_copy_wait(n)      ... wait until at most n of this work-item's parcels are on their way; a barrier must follow before others' bytes are read
@@ -59,6 +60,11 @@ static inline void mu_copy16(mu_address to, global const void *from, uint bytes)
 #define mu_mma(acc, a0, a1, a2, a3, b0, b1)                                                                                      \
     MU_ASM volatile("mma.sync.aligned.m16n8k16.row.col.f32." MU_TYPE "." MU_TYPE ".f32 "                                         \
                     "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"                                                         \
+                    : "+f"((acc)[0]), "+f"((acc)[1]), "+f"((acc)[2]), "+f"((acc)[3])                                             \
+                    : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1))
+
+#define mu_mma_tf32(acc, a0, a1, a2, a3, b0, b1)                                                                                 \
+    MU_ASM volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"      \
                     : "+f"((acc)[0]), "+f"((acc)[1]), "+f"((acc)[2]), "+f"((acc)[3])                                             \
                     : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1))
 

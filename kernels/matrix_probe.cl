@@ -2,7 +2,7 @@
  * matrix_probe.cl - is the matrix unit there, and do its fragments lie where our words say? One warp uses every word once, with the addressing of the
  * attention kernels, on small integers, so that any wrong layout changes a whole number. The host (src/opencl/unit.c) wants exact equality.
  *
- *   in    k, q, v, tiny [16][32] in 16 bits; of k only dimensions 0 ... 19 are copied, the others must be zeros
+ *   in    k, q, v, tiny [16][32] in 16 bits, with K_TYPE f32 in 32; of k only dimensions 0 ... 19 are copied, the others must be zeros
  *   out   s [16 keys][16 queries] = k q^T;  o [32][16] = v^T s, by way of weights;  t [16][16] = tiny q^T;  [16] sums and [16] largest of each query's s;
  *         mu_exp of 0, -infinity and what underflows
  */
@@ -19,6 +19,39 @@
 #define MU_ATTRIBUTES
 #endif
 
+#if K_TYPE == TYPE_F32
+/* The 16x8x8 unit of prefill_tf32.cl: lane l has rows l/4 and l/4 + 8 of s, columns 2(l%4) and the next. */
+kernel __attribute__((reqd_work_group_size(LOCAL_X, 1, 1))) void matrix_probe(global const uint *in, global float *out)
+{
+    MU_SCRATCH
+    global const uint *k = in, *q = in + 512, *v = in + 1024, *tiny = in + 1536;
+    const int lane = THREAD, row = lane >> 2, column = lane & 3;
+    float s[2][4], t[2][4], o[4][4];
+    MU_UNROLL for (int n = 0; n < 16; n++)
+    {
+        o[n / 4][n % 4] = 0;
+        if (n < 8) s[n / 4][n % 4] = t[n / 4][n % 4] = 0;
+    }
+    MU_UNROLL for (int c = 0; c < 4; c++)
+    {
+        uint a[4];
+        MU_UNROLL for (int n = 0; n < 4; n++) a[n] = q[(row + 8 * (n & 1)) * 32 + c * 8 + column + 4 * (n >> 1)];
+        MU_UNROLL for (int n = 0; n < 2; n++)
+        {
+            const int at = (n * 8 + row) * 32 + c * 8 + column;
+            mu_mma_tf32(s[n], a[0], a[1], a[2], a[3], c * 8 + column < 20 ? k[at] : 0, c * 8 + column + 4 < 20 ? k[at + 4] : 0);
+            mu_mma_tf32(t[n], a[0], a[1], a[2], a[3], tiny[at], tiny[at + 4]);
+        }
+    }
+    MU_UNROLL for (int c = 0; c < 2; c++)
+    {
+        MU_UNROLL for (int n = 0; n < 4; n++)
+        {
+            const int at = (c * 8 + 2 * column) * 32 + n * 8 + row;
+            mu_mma_tf32(o[n], as_uint(s[c][0]), as_uint(s[c][2]), as_uint(s[c][1]), as_uint(s[c][3]), v[at], v[at + 32]);
+        }
+    }
+#else
 kernel __attribute__((reqd_work_group_size(LOCAL_X, 1, 1))) MU_ATTRIBUTES void matrix_probe(global const uchar *in, global float *out)
 {
     local uint4 memory[4 * TILE_BYTES / 16] ALIGNED;
@@ -68,6 +101,9 @@ kernel __attribute__((reqd_work_group_size(LOCAL_X, 1, 1))) MU_ATTRIBUTES void m
         mu_load4_transposed(y[0], y[1], y[2], y[3], place(v, lane & 15, n * 2 + (lane >> 4), CHUNKS));
         MU_UNROLL for (int x = 0; x < 2; x++) mu_mma(o[2 * n + x], p[0], p[1], p[2], p[3], x ? y[2] : y[0], x ? y[3] : y[1]);
     }
+#endif
+#endif
+#if LAYOUT == 2
     MU_UNROLL for (int side = 0; side < 2; side++)
     {
         const int i = (lane >> 2) + 8 * side;

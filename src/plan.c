@@ -63,7 +63,9 @@ static void choose(struct walk *walk, enum kind kind)
     for (int32_t n = 0; (row = registry_row(backend, n)); n++) {
         if (!(row->kinds & KIND_BIT(kind))) continue;
         char text[256] = "";
-        const char *reason = wanted && row != wanted ? "another row was insisted on" : row_refusal(walk, row, kind, text, sizeof text);
+        const char *reason = wanted && row != wanted          ? "another row was insisted on"
+                             : row->on_request && row != wanted ? "only where it is asked for by name"
+                                                                : row_refusal(walk, row, kind, text, sizeof text);
         walk->length = text_append(walk->text, EXPLAIN_BYTES, walk->length, "%-8s %-26s %s%s%s\n", kind_names[kind], row->name,
                                    reason ? "no   " : "yes", reason ? reason : "", "");
         if (!reason) {

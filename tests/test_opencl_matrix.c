@@ -112,6 +112,56 @@ Test(opencl_matrix, dpas8_agrees)
 }
 Test(opencl_matrix, dpas16_agrees) { agree("opencl.prefill_columns_bf16", 7, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
 
+/* ---- f32 as three products of TF32 -------------------------------------------------- */
+
+Test(opencl_matrix, tf32_agrees) { agree("opencl.prefill_tf32x3", 2, "hq2 hk1 d32 q19 kv33 f32 causal lse"); }
+
+static heed_tensor floats_of(float *data, int32_t tokens) { return (heed_tensor){.data = data, .bytes = (uint64_t)tokens * 32 * 4, .token_stride = 32, .head_stride = 32}; }
+
+/* Chosen by its name and never else. An infinite key: its score is infinite whatever the sign of the query's small part, so weight 0 where it is -infinity. */
+Test(opencl_matrix, tf32_is_asked_for)
+{
+    enum { QUERIES = 17, KEYS = 20, ODD_KEY = 3 };
+    char path[] = "/tmp/heed-tuning-XXXXXX";
+    static float q[QUERIES * 32], k[KEYS * 32], v[KEYS * 32], o[2][QUERIES * 32];
+    char text[8192];
+    struct counts counts = {0};
+    struct random random = {7};
+    const heed_desc desc = {.struct_size = sizeof desc, .q_heads = 1, .kv_heads = 1, .head_dim = 32, .q_type = HEED_F32, .k_type = HEED_F32, .v_type = HEED_F32,
+                            .o_type = HEED_F32};
+    const heed_lengths lengths = {.struct_size = sizeof lengths, .batch = 1, .q_len = QUERIES, .kv_len = KEYS};
+    heed_tensors tensors = {.struct_size = sizeof tensors, .q = floats_of(q, QUERIES), .k = floats_of(k, KEYS), .v = floats_of(v, KEYS)};
+    static _Alignas(64) char space[1 << 16];
+    const heed_tensor workspace = {.data = space, .bytes = sizeof space};
+    heed_plan *plan = NULL;
+    if (!test_wants_device("opencl")) return;
+    heed_context *context = emulated(path, 2);
+    if (!context) return;
+    cr_assert_eq(heed_plan_create(context, 1, &desc, NULL, &plan), HEED_OK, "%s", heed_error_message());
+    heed_plan_explain(plan, text, sizeof text);
+    count_check(&counts, strstr(text, "only where it is asked for by name") != NULL && strstr(text, "opencl.prefill_tf32x3      yes") == NULL, "not chosen by itself");
+    heed_plan_destroy(plan);
+    for (int n = 0; n < QUERIES * 32; n++) q[n] = (float)fabs(random_normal(&random)) + 0.01f;
+    for (int n = 0; n < KEYS * 32; n++) k[n] = (float)random_normal(&random), v[n] = (float)random_normal(&random);
+    k[ODD_KEY * 32 + 5] = -INFINITY;
+    for (int run = 0; run < 2; run++) {
+        heed_batch *batch = NULL;
+        tensors.o = floats_of(o[run], QUERIES);
+        cr_assert_eq(heed_plan_create(context, run, &desc, run ? "opencl.prefill_tf32x3" : "reference", &plan), HEED_OK, "%s", heed_error_message());
+        cr_assert_eq(heed_batch_create(plan, &lengths, &batch), HEED_OK);
+        const size_t bytes = heed_batch_workspace_size(batch); /* of the reference */
+        cr_assert_leq(bytes, sizeof space);
+        cr_assert_eq(heed_run(plan, batch, &tensors, bytes ? &workspace : NULL), HEED_OK, "%s", heed_error_message());
+        heed_batch_destroy(batch);
+        heed_plan_destroy(plan);
+    }
+    bool near = true;
+    for (int n = 0; n < QUERIES * 32; n++) near = near && fabsf(o[0][n] - o[1][n]) < 1e-5f;
+    count_check(&counts, near, "an infinite score is made again");
+    heed_context_destroy(context);
+    count_end(&counts);
+}
+
 /* ---- bits ------------------------------------------------------------------------ */
 
 enum { Q_LEN = 19, KV_LEN = 33, HEADS = 2, DIM = 32, ROOM = KV_LEN * HEADS * DIM + 1, BF16_NAN = 0x7fc1, BF16_INFINITY = 0x7f80, BF16_MINUS = 0xff80 };

@@ -29,7 +29,7 @@ limited() { # SECONDS FILE COMMAND...: output to the end of the file, never beyo
   [ $status = 0 ] || echo "exit status $status: $*" >>"$OUT/$file"
   return $status
 }
-rm -f "$OUT"/{machine,build,info,rates,check,bench,tiles,pytorch}.txt "$OUT/bench.json"
+rm -f "$OUT"/{machine,build,info,units,rates,check,bench,tiles,pytorch}.txt "$OUT/bench.json"
 
 # ---- 1. the machine -------------------------------------------------------------------
 machine() {
@@ -99,6 +99,32 @@ mib=1024
 limited 90 rates.txt "$work/rates" -m $mib "${kernels[@]}"
 limited 60 rates.txt "$heed" roof --device opencl:0
 
+# ---- 3b. matrix units: each candidate's probe, its kernel of whole numbers -------------------------
+# One small problem per row and type: passed, or skipped with every candidate's reason. On a device for tests, the emulated unit in each layout instead.
+units() {
+  for type in bf16 f16; do
+    for row in prefill_matrix prefill_columns decode_matrix decode_columns; do
+      "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q16 kv16 $type"
+    done
+  done
+  HEED_TUNING='' "$heed" check --device opencl:0 --kernel opencl.prefill_tf32x3 "hq1 d32 q16 kv16 f32"
+  "$heed" info | grep -A1 'matrix unit'
+}
+emulated_units() {
+  for like in 2 3 4 5 6 7; do
+    row=prefill_columns_bf16
+    [ $like != 2 ] || row=prefill_matrix_bf16
+    printf '"pocl-cpu" matrix=1 limit=120 mlike=%d\n"generic-cpu" matrix=1 limit=120 mlike=%d\n' $like $like >"$work/units"
+    HEED_TUNING=$work/units "$heed" check --device opencl:0 --kernel opencl.$row "hq1 d32 q16 kv16 bf16"
+  done
+}
+say "matrix units: units.txt"
+export -f units emulated_units
+export heed work
+if grep -qE 'family (pocl|generic)-cpu' "$OUT/info.txt" && [ $small = yes ]; then limited 120 units.txt bash -c emulated_units
+else limited 60 units.txt bash -c units; fi
+grep -aE '^(pass|fail|skip)' "$OUT/units.txt" | cut -c1-150 | sed 's/^/        /'
+
 # ---- 4. right answers -------------------------------------------------------------------------
 lines() { grep -hv '^#' "$@" | grep .; }
 check() { # ROW or - | LINES: several processes side by side, a few lines each
@@ -113,6 +139,12 @@ if [ $small = no ]; then
   lines tests/problems/matrix.txt | grep ' f16\b' | check prefill_matrix_f16
   lines tests/problems/matrix_decode.txt | grep ' bf16\b' | check decode_matrix_bf16
   lines tests/problems/matrix_decode.txt | grep ' f16\b' | check decode_matrix_f16
+  if grep -qE 'matrix unit (amd|intel)' "$OUT/units.txt"; then
+    for type in bf16 f16; do
+      lines tests/problems/matrix.txt | grep " $type\b" | check prefill_columns_$type
+      lines tests/problems/matrix_decode.txt | grep " $type\b" | check decode_columns_$type
+    done
+  fi
   lines tests/problems/{smoke,features}.txt | check - 150
   lines tests/problems/{smoke,features}.txt | check naive
   for row in prefill_tile decode_lanes; do lines tests/problems/smoke.txt | check $row; done
@@ -139,7 +171,7 @@ for row in "${rows[@]}"; do limited 30 bench.txt "$heed" bench --device opencl:0
 say "tiles of the matrix rows: tiles.txt"
 for tile in "mslots=2" "mslots=2 mlocal=2" "mkeys=32 mslots=4" "mkeys=32 mwarps=2 mslots=2 mlocal=2" "mkeys=32 mwarps=2 mslots=3" "mrows=32 mwarps=2 mslots=3"; do
   [ "$(left)" -gt 90 ] || [ $small = yes ] || break
-  printf '"nvidia" %s\n' "$tile" >"$work/tuning"
+  for family in nvidia amd intel; do printf '"%s" %s\n' $family "$tile"; done >"$work/tuning"
   echo "$tile" >>"$OUT/tiles.txt"
   for problem in "${tiles[@]}"; do
     HEED_TUNING=$work/tuning limited 25 tiles.txt "$heed" bench --device opencl:0 "$problem"
@@ -156,6 +188,7 @@ else echo "skipped: no PyTorch with a GPU" >"$OUT/pytorch.txt"; fi
 say "summary"
 {
   grep -E 'device|driver|matrix unit|refused' "$OUT/info.txt" | head -12
+  grep -aE '^(pass|fail|skip)|matrix unit|note' "$OUT/units.txt"
   grep -E '^copy|TFLOP|error|Used|spill' "$OUT/rates.txt" | head -30
   grep -aE '^fail' "$OUT/check.txt" | head -20
   grep -avE '^ *$' "$OUT/bench.txt" | head -60

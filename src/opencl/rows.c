@@ -23,6 +23,11 @@ enum {
 /* attention_columns.cl: the same on AMD's and Intel's units, which may flush; AMD's v_exp_f32 is off by 1 ulp, Intel's is exp_1. */
 #define COLUMNS_MATHS MATRIX_MATHS, .flushes = true
 
+/* prefill_tf32.cl: the unit as above, three times; of a product's factors 2^-22 is lost each, and the product of their small parts, together 12 roundings: five
+ * additions of 2.5. */
+#define TF32_MATHS                                                                                                               \
+    .dot_lanes = 1, .dot_extra = 5, .sum_extra = 18, .rescale_block = 16, .add_roundings = 2.5f, OWN_MATHS, .flushes = true
+
 /* ---- options and groups ------------------------------------------------------- */
 
 /* The register tile of prefill_cpu.cl: 6 keys x 4 vectors where there are 32 vector registers, else 6 x 1. */
@@ -131,6 +136,28 @@ static size_t prefill_matrix_bytes(const struct cl_device *device, const struct 
     const int32_t k = padded(problem->head_dim), v = padded(problem->v_head_dim), ring = tile.slots * tile.keys * 2 * (k > v ? k : v);
     const int32_t query = tile.query_registers ? 0 : tile.rows * 2 * k, boxes = device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0;
     return (size_t)ring + (size_t)query + (size_t)boxes;
+}
+
+/* prefill_tf32.cl: a ring of two tiles of floats. */
+static void prefill_tf32_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    (void)problem;
+    local[0] = device->matrix == MATRIX_EMULATED ? 32 : 128;
+}
+
+static size_t prefill_tf32_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    size_t local[2];
+    prefill_tf32_local(device, problem, local);
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=2%s", (int)device->matrix,
+                       device->matrix == MATRIX_EMULATED ? 16 : 32, (int)local[0] / 32, cl_unit_options(device->matrix));
+}
+
+static size_t prefill_tf32_bytes(const struct cl_device *device, const struct problem *problem)
+{
+    const bool emulated = device->matrix == MATRIX_EMULATED;
+    const int32_t dim = padded(problem->head_dim > problem->v_head_dim ? problem->head_dim : problem->v_head_dim);
+    return (size_t)(2 * (emulated ? 16 : 32) * (dim + 4) * 4 + 64 + (emulated ? 32 * 32 : 0));
 }
 
 /* decode_matrix.cl: sixteen rows, so each warp wants sixteen keys of a tile; at the end the warps' sums meet in the ring's memory. */
@@ -304,6 +331,8 @@ static const struct cl_kernel_spec decode_matrix = {.parts = {"common.cl", MATRI
     .merge = "merge_parts", .options = decode_matrix_options, .local = decode_matrix_local, .local_bytes = decode_matrix_bytes};
 static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATRIX_PARTS, "prefill_matrix.cl"},
     .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
+static const struct cl_kernel_spec prefill_tf32 = {.parts = {"common.cl", MATRIX_PARTS, "prefill_tf32.cl"}, .kernel = "prefill_tf32",
+    .options = prefill_tf32_options, .local = prefill_tf32_local, .local_bytes = prefill_tf32_bytes};
 static const struct cl_kernel_spec naive = {
     .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .shrinks = true, .run_time = true, .options = naive_options, .local = naive_local};
 static const struct cl_kernel_spec naive_scores = {.parts = {"common.cl", "naive.cl", "scores.cl"}, .kernel = "naive_scores", .shrinks = true, .run_time = true,
@@ -348,6 +377,9 @@ const struct kernel_row cl_rows[] = {
     {.name = "opencl.prefill_matrix_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
      .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_F16}, .cl = &prefill_matrix},
+    {.name = "opencl.prefill_tf32x3", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX, .on_request = true,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_F32, .k_types = 1u << HEED_F32, .v_types = 1u << HEED_F32, .o_types = TYPES_FLOAT,
+     .dim_limit = 128, .q_tile = 64, .arithmetic = {TF32_MATHS}, .cl = &prefill_tf32},
     {.name = "opencl.prefill_columns_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_COLUMNS,
      .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {COLUMNS_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_columns},

@@ -95,7 +95,7 @@ struct numbers {
     float k[N][D], q[N][D], v[N][D], tiny[N][D];
 };
 
-static void fill(struct numbers *x, heed_type type, uint16_t bits[MATRICES][N * D])
+static void fill(struct numbers *x, heed_type type, void *bits)
 {
     uint32_t state = 1;
     float *const all = &x->k[0][0];
@@ -166,7 +166,7 @@ heed_status cl_unit_case(struct cl_device *device, const struct problem *problem
 {
     static const float nothing[OUT_COUNT] = {0};
     struct numbers x;
-    uint16_t bits[MATRICES][N * D];
+    float bits[MATRICES * N * D]; /* room for the widest type */
     float want[OUT_COUNT], got[OUT_COUNT];
     struct cl_program *program = NULL;
     cl_kernel kernel = NULL;
