@@ -143,7 +143,7 @@ INLINE vf probability(vf s, vf shift, vf inverse)
 }
 
 /* [key][row] in place, and the lanes of each key where a head goes alone: query t is lane t mod 16. first_t: of the panel's first row. */
-static void weigh_lanes(const struct scores_pass *w, const struct panel *a, int keys, int32_t first_t, float *lanes)
+NOINLINE void weigh_lanes(const struct scores_pass *w, const struct panel *a, int keys, int32_t first_t, float *lanes)
 {
     float number[VW];
     for (int n = 0; n < VW; n++) number[n] = (float)n;
@@ -160,7 +160,7 @@ static void weigh_lanes(const struct scores_pass *w, const struct panel *a, int 
 }
 
 /* rows[r][key] of a panel of several heads. */
-static void weigh_rows(const struct scores_pass *w, const struct panel *a, int keys)
+NOINLINE void weigh_rows(const struct scores_pass *w, const struct panel *a, int keys)
 {
     for (int r = 0; r < a->rows; r++) {
         const vf shift = vset1(w->shift[a->first + r]), inverse = vset1(w->inverse[a->first + r]);
