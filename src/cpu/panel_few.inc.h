@@ -112,18 +112,20 @@ typedef void (*value_few_fn)(float *o, ptrdiff_t o_step, const unsigned char *co
 #if VW >= 16
 #define FEW_TYPE(name, type)                                                                                                \
     FEW_FUNCTIONS(name, type, 1, 8) FEW_FUNCTIONS(name, type, 2, 8) FEW_FUNCTIONS(name, type, 4, 4) FEW_FUNCTIONS(name, type, 8, 2)
-#define FEW_ENTRY(word, name) {word##_few_##name##_1, word##_few_##name##_2, word##_few_##name##_4, word##_few_##name##_8}
+#define SCORE_FEW(name) {score_few_##name##_1, score_few_##name##_2, score_few_##name##_4, score_few_##name##_8}
+#define VALUE_FEW(name) {value_few_##name##_1, value_few_##name##_2, value_few_##name##_4, value_few_##name##_8}
 #else
 #define FEW_TYPE(name, type) FEW_FUNCTIONS(name, type, 1, 8) FEW_FUNCTIONS(name, type, 2, 4) FEW_FUNCTIONS(name, type, 4, 2)
-#define FEW_ENTRY(word, name) {word##_few_##name##_1, word##_few_##name##_2, word##_few_##name##_4}
+#define SCORE_FEW(name) {score_few_##name##_1, score_few_##name##_2, score_few_##name##_4}
+#define VALUE_FEW(name) {value_few_##name##_1, value_few_##name##_2, value_few_##name##_4}
 #endif
 FEW_TYPE(f32, HEED_F32)
 FEW_TYPE(f16, HEED_F16)
 FEW_TYPE(bf16, HEED_BF16)
 static const score_few_fn score_few[][4] = {
-    [HEED_F32] = FEW_ENTRY(score, f32), [HEED_F16] = FEW_ENTRY(score, f16), [HEED_BF16] = FEW_ENTRY(score, bf16)};
+    [HEED_F32] = SCORE_FEW(f32), [HEED_F16] = SCORE_FEW(f16), [HEED_BF16] = SCORE_FEW(bf16)};
 static const value_few_fn value_few[][4] = {
-    [HEED_F32] = FEW_ENTRY(value, f32), [HEED_F16] = FEW_ENTRY(value, f16), [HEED_BF16] = FEW_ENTRY(value, bf16)};
+    [HEED_F32] = VALUE_FEW(f32), [HEED_F16] = VALUE_FEW(f16), [HEED_BF16] = VALUE_FEW(bf16)};
 #else
 static const score_few_fn score_few[HEED_BF16 + 1][4];
 static const value_few_fn value_few[HEED_BF16 + 1][4];
