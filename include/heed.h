@@ -267,7 +267,7 @@ typedef struct heed_lengths {
     const int32_t *kv_first;      /* [batch] position of key 0 (compact window caches, shards); NULL = 0 */
     const int32_t *page_table;    /* [batch, page_table_stride] */
     /* What scores and key_sums tell of. Attention itself stays fused: they are made by one more pass over these queries, from the sums that it
-     * kept, so they cost what was chosen and not what the problem is. That pass reads q again: o may not be q then. */
+     * kept, so they cost what was chosen and not what the problem is. It reads q once more: o = q in place costs a copy of q (device memory: UNSUPPORTED). */
     int32_t score_rows;           /* the last so many queries of each sequence; 0 = all. With n > 0 row t = i - (q_len_b - min(n, q_len_b)) of the scores */
     int32_t score_head_count;
     const int32_t *score_heads;   /* [score_head_count] query heads whose scores are written, in this order; NULL with a count of 0 = all */

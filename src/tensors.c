@@ -224,10 +224,11 @@ static heed_status take_workspace(struct taking *t, const heed_tensor *w)
 
 static const char *slot_name(int slot) { return slot == SLOT_WORKSPACE ? "workspace" : role_name((enum role)slot); }
 
-/* The pass over the scores comes after o is written, and reads q once more. */
+/* The pass over the scores comes after o is written, and reads q once more: the CPU keeps a copy, heed_forward writes o last. */
 static bool reads_q_again(const struct taking *t)
 {
-    return (t->written & (ROLE_BIT(ROLE_SCORES) | ROLE_BIT(ROLE_KEY_SUMS))) != 0 && !MUTANT(problem_scores_in_place);
+    const bool scores = t->written & (ROLE_BIT(ROLE_SCORES) | ROLE_BIT(ROLE_KEY_SUMS));
+    return scores && !t->host_only && t->call->plan->device->info.backend != HEED_BACKEND_CPU && !MUTANT(problem_scores_in_place);
 }
 
 /* What may be computed in place: o on q, and in a merge the results on either side. */
@@ -246,7 +247,7 @@ static heed_status check_pair(const struct taking *t, int out, int other)
         return fail(HEED_INVALID_ARGUMENT, "%s and %s share a range of memory, and their strides cannot be told apart", slot_name(out),
                     slot_name(other));
     if (out == ROLE_O && other == ROLE_Q && reads_q_again(t))
-        return fail(HEED_INVALID_ARGUMENT, "o overlaps q: with scores or key_sums q is read once more after o is written");
+        return fail(HEED_UNSUPPORTED, "o overlaps q: with scores or key_sums an OpenCL device reads q once more after o is written");
     if (may_share(t, out, other))
         return fail(HEED_INVALID_ARGUMENT, "%s overlaps %s: it may only be in place, with the same layout", slot_name(out),
                     slot_name(other));

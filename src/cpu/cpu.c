@@ -101,6 +101,14 @@ static size_t scratch_bytes(const struct heed_batch *batch)
     return most;
 }
 
+/* Of the query rows, densely [token][head][dim]: where o is written over q, the pass over the scores reads this copy. */
+static size_t queries_bytes(const struct heed_batch *batch)
+{
+    const struct problem *p = &batch->plan->problem;
+    if (batch->work[KIND_SCORES].count == 0) return 0;
+    return round_up((size_t)batch->q_total * (size_t)p->q_heads * (size_t)type_row_bytes(p->q_type, p->head_dim));
+}
+
 size_t cpu_workspace_bytes(const struct heed_batch *batch)
 {
     const struct services *services = &batch->plan->context->services;
@@ -108,7 +116,7 @@ size_t cpu_workspace_bytes(const struct heed_batch *batch)
     const size_t attention = (size_t)batch->work[KIND_PREFILL].count + (size_t)batch->work[KIND_DECODE].count;
     const size_t scores = (size_t)batch->work[KIND_SCORES].count, items = attention > scores ? attention : scores;
     if (services->pool && items < workers) workers = items; /* threads.c: worker numbers below the number of items; a lender may use any */
-    return scratch_bytes(batch) * workers;
+    return queries_bytes(batch) + scratch_bytes(batch) * workers;
 }
 
 struct job {
@@ -185,6 +193,24 @@ static void hand_out(const struct call *call, bool alone, int32_t count, void (*
         threads->parallel_for(threads->user, count, task, arg);
 }
 
+/* *again: the call with its queries in the workspace at `to`. */
+static void keep_queries(const struct call *call, unsigned char *to, struct call *again)
+{
+    const struct heed_batch *batch = call->batch;
+    const struct problem *p = &batch->plan->problem;
+    const int64_t row = type_row_bytes(p->q_type, p->head_dim);
+    struct view *kept = &again->q;
+    kept->data = to;
+    kept->head = row;
+    kept->token = row * p->q_heads;
+    for (int32_t b = 0; b < batch->batch; b++) {
+        const struct sequence *s = &batch->sequences[b];
+        kept->batch = batch->q_packed ? 0 : kept->token * s->q_len;
+        for (int32_t i = 0; i < s->q_len; i++)
+            for (int32_t h = 0; h < p->q_heads; h++) memcpy(query_row(kept, s, b, h, i), query_row(&call->q, s, b, h, i), (size_t)row);
+    }
+}
+
 static heed_status run(const struct call *call, const struct queue_args *queue)
 {
     const struct heed_batch *batch = call->batch;
@@ -192,11 +218,15 @@ static heed_status run(const struct call *call, const struct queue_args *queue)
     const double work = work_of(batch, worth_waking);
     const bool between = work >= worth_sharing && work < worth_waking && services->pool;
     const bool alone = between ? !cpu_threads_near(services) : work < worth_waking;
+    unsigned char *queries = call->workspace.given ? call->workspace.data + batch->kept_offset + batch->kept_bytes : NULL;
     struct job job = {.call = call, .scratch_bytes = scratch_bytes(batch)};
+    struct call again = *call;
     (void)queue;
-    if (call->workspace.given) job.scratch = call->workspace.data + batch->kept_offset + batch->kept_bytes;
+    if (queries) job.scratch = queries + queries_bytes(batch);
+    if (queries_bytes(batch) > 0 && call->o.data == call->q.data && !MUTANT(cpu_scores_read_outputs)) keep_queries(call, queries, &again);
     hand_out(call, alone, batch->work[KIND_PREFILL].count + batch->work[KIND_DECODE].count, item_task, &job);
     hand_out(call, alone, batch->work[KIND_PREFILL].merge_count + batch->work[KIND_DECODE].merge_count, merge_task, &job);
+    job.call = &again;
     hand_out(call, alone, batch->work[KIND_SCORES].count, scores_task, &job);
     if (between) cpu_threads_used(services);
     return HEED_OK;
