@@ -45,18 +45,19 @@ struct seen {
 };
 
 /* Four dimensions of a row from d on, zeros behind the last. */
-#define FOUR(name, TYPE)                                                                                                   \
+#define FOUR(name, TYPE, DIM)                                                                                                    \
     static inline float4 name(global const uchar *row, int d, float factor)                                                     \
     {                                                                                                                            \
-        if (d + 4 <= HEAD_DIM) return GLUE(load4_, TYPE)(row, d, factor);                                                        \
+        if (d + 4 <= DIM) return GLUE(load4_, TYPE)(row, d, factor);                                                             \
         float4 x = 0;                                                                                                            \
-        if (d < HEAD_DIM) x.s0 = GLUE(load1_, TYPE)(row, d, factor);                                                             \
-        if (d + 1 < HEAD_DIM) x.s1 = GLUE(load1_, TYPE)(row, d + 1, factor);                                                     \
-        if (d + 2 < HEAD_DIM) x.s2 = GLUE(load1_, TYPE)(row, d + 2, factor);                                                     \
+        if (d < DIM) x.s0 = GLUE(load1_, TYPE)(row, d, factor);                                                                  \
+        if (d + 1 < DIM) x.s1 = GLUE(load1_, TYPE)(row, d + 1, factor);                                                          \
+        if (d + 2 < DIM) x.s2 = GLUE(load1_, TYPE)(row, d + 2, factor);                                                          \
         return x;                                                                                                                \
     }
-FOUR(four_of_query, Q_TYPE)
-FOUR(four_of_key, K_TYPE)
+FOUR(four_of_query, Q_TYPE, HEAD_DIM)
+FOUR(four_of_key, K_TYPE, HEAD_DIM)
+FOUR(four_of_value, V_TYPE, V_HEAD_DIM)
 
 ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 {
@@ -209,15 +210,12 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
             for (int t = 0; t < TD; t += TD_AT_ONCE)
                 NO_UNROLL for (int c0 = 0; c0 < KEYS && block + c0 < high; c0 += SLICE) {
                     FENCE;
-                    NO_UNROLL for (int x = lane; x < SLICE * V_WIDTH; x += LANES) {
-                        int c = x / V_WIDTH, d = x % V_WIDTH + t * LOCAL_X * VW, j = clamp(block + c0 + c, low, high - 1);
-                        float y = 0;
-                        if (d < V_HEAD_DIM) {
-                            float factor = HAS_SCALE(V_TYPE) ? AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
-                            y = GLUE(load1_, V_TYPE)(v + key_offset(st.v, s, page_table, b, g, j, problem), d, factor);
-                        }
-                        buffer[x] = y;
-                        if (!(fabs(y) < INFINITY)) atomic_or(&odd, 1);
+                    NO_UNROLL for (int x = lane; x < SLICE * (V_WIDTH / 4); x += LANES) {
+                        int c = x / (V_WIDTH / 4), d = x % (V_WIDTH / 4) * 4 + t * LOCAL_X * VW, j = clamp(block + c0 + c, low, high - 1);
+                        float factor = HAS_SCALE(V_TYPE) ? AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
+                        float4 y = four_of_value(v + key_offset(st.v, s, page_table, b, g, j, problem), d, factor);
+                        *(local float4 *)(buffer + 4 * x) = y;
+                        if (!all(fabs(y) < (float4)INFINITY)) atomic_or(&odd, 1);
                     }
                     FENCE;
                     if (odd) {
