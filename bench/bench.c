@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const double check_budget = 2e8, noisy_spread = 0.2;
+static const double check_budget = 2e8, scores_budget = 5e9, noisy_spread = 0.2;
 static const size_t read_bytes_most = (size_t)256 << 20, read_bytes_least = (size_t)1 << 20;
 
 static const struct column columns[] = {
@@ -211,6 +211,7 @@ static heed_status bench_device(struct bench *bench, int32_t device, struct inst
     status = prepared_run(&prepared);
     if (status == HEED_OK) status = prepared_fetch(&prepared);
     if (status == HEED_OK) status = verify_rows(&prepared, instance, check_budget, &result.worst, &result.checked, &result.rows);
+    if (status == HEED_OK) status = verify_scores(&prepared, instance, scores_budget, &result.worst, &result.checked);
     if (status == HEED_OK) status = contest_open(&contest, &bench->tool.context->services, &prepared, instance, peers);
     if (status == HEED_OK) status = bench_contest(bench, device, &contest, &result);
     contest_close(&contest);
@@ -250,7 +251,7 @@ static int bench_suites(struct bench *bench, const char *list)
         const struct suite *suite = suites;
         while (suite->name && (strlen(suite->name) != length || strncmp(suite->name, word, length))) suite++;
         if (!suite->name) {
-            fprintf(stderr, "heed bench: no suite %.*s; there are prefill, decode, small, models, all\n", (int)length, word);
+            fprintf(stderr, "heed bench: no suite %.*s; there are prefill, decode, small, models, goals, scores, all\n", (int)length, word);
             return EXIT_USAGE;
         }
         for (int n = 0; suite->problems[n]; n++) {

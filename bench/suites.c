@@ -196,5 +196,22 @@ static const char *const goals[] = {
     NULL,
 };
 
+/* What scores of chosen heads and rows, and column sums of the weights, cost beside attention alone: each line behind its plain one. */
+static const char *const scores[] = {
+    "hq32 hk8 d128 q1 kv4096 f16",
+    "hq32 hk8 d128 q1 kv4096 f16 keysums",
+    "hq32 hk8 d128 q1 kv4096 f16 keysums sumheads",
+    "hq32 hk8 d128 q1 kv4096 f16 scores=3 sheads=5",
+    "hq32 hk8 d128 q1 kv4096 f16 scores=3 sheads=5,14,23,30",
+    "hq32 hk8 d128 q1 kv4096 f32",
+    "hq32 hk8 d128 q1 kv4096 f32 keysums",
+    "hq8 hk2 d128 q1024 f32 causal",
+    "hq8 hk2 d128 q1024 f32 causal keysums",
+    "hq8 hk2 d128 q1024 f32 causal keysums srows=64",
+    "hq8 hk2 d128 q1024 f32 causal scores=3 sheads=0",
+    "hq8 hk2 d128 q1024 f32 causal scores=3 sheads=0,2,4,6",
+    NULL,
+};
+
 const struct suite suites[] = {{"prefill", prefill}, {"decode", decode}, {"small", small}, {"models", models},
-                               {"goals", goals},     {"all", all},       {0}};
+                               {"goals", goals},     {"scores", scores},     {"all", all},       {0}};

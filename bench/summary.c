@@ -199,6 +199,43 @@ static void print_sweeps(const struct summary *s, FILE *file)
     }
 }
 
+/* ---- scores and key sums ---------------------------------------------------------------- */
+
+/* The line without what is written beside o and lse. */
+static struct problem_line plain_line(const struct problem_line *line)
+{
+    struct problem_line plain = *line;
+    plain.desc.flags &= ~(HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS | HEED_KEY_SUMS_ALL_HEADS);
+    plain.desc.scores_stage = 0;
+    plain.srows = plain.shead_count = 0;
+    return plain;
+}
+
+/* What scores and sums cost over the same problem without. */
+static void print_scores(const struct summary *s, FILE *file)
+{
+    double most = 0;
+    int lines = 0;
+    for (int n = 0; n < s->count; n++) {
+        const struct point *p = &s->points[n];
+        if (!(p->line.desc.flags & (HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS))) continue;
+        const struct problem_line plain = plain_line(&p->line);
+        for (int m = 0; m < s->count; m++) {
+            const struct point *other = &s->points[m];
+            char text[2][LINE_BYTES];
+            line_format(&plain, text[0], LINE_BYTES);
+            line_format(&other->line, text[1], LINE_BYTES);
+            if (strcmp(text[0], text[1]) || other->device != p->device) continue;
+            const double ratio = p->seconds / other->seconds;
+            fprintf(file, "  %.2fx of the plain run  %s\n", ratio, p->line.text);
+            if (ratio > most) most = ratio;
+            lines++;
+            break;
+        }
+    }
+    if (lines) fprintf(file, "scores and key sums: %d lines, at most %.2fx of the same run without\n", lines, most);
+}
+
 void summary_print(const struct summary *s, FILE *file)
 {
     print_slower(s, BASELINE, file);
@@ -206,4 +243,5 @@ void summary_print(const struct summary *s, FILE *file)
     print_slower(s, NAIVE, file);
     print_neighbours(s, file);
     print_sweeps(s, file);
+    print_scores(s, file);
 }

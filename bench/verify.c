@@ -82,6 +82,19 @@ static heed_status walk(struct verifier *v, const struct prepared *prepared, str
     return HEED_OK;
 }
 
+heed_status verify_scores(const struct prepared *prepared, const struct instance *instance, double budget, double *worst, int64_t *checked)
+{
+    const struct problem *p = &instance->problem;
+    const double rows = (double)p->q_heads * (double)instance->q_total;
+    heed_check_report report;
+    if (!(p->flags & (HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS)) || rows * instance->line.kv_len * (p->head_dim + 2.0 * p->v_head_dim) > budget) return HEED_OK;
+    const heed_status status = prepared_compare(prepared, &report);
+    if (status != HEED_OK && status != HEED_MISMATCH) return status;
+    if (!(report.worst_ratio <= *worst)) *worst = report.worst_ratio;
+    *checked = (int64_t)rows;
+    return HEED_OK;
+}
+
 heed_status verify_rows(const struct prepared *prepared, struct instance *instance, double budget, double *worst, int64_t *checked,
                         int64_t *rows)
 {

@@ -11,4 +11,7 @@
 heed_status verify_rows(const struct prepared *prepared, struct instance *instance, double budget, double *worst, int64_t *checked,
                         int64_t *rows);
 
+/* The same for scores and key sums, with every row, where that takes no more than `budget` multiply-adds; else nothing. */
+heed_status verify_scores(const struct prepared *prepared, const struct instance *instance, double budget, double *worst, int64_t *checked);
+
 #endif

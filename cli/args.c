@@ -38,14 +38,16 @@ const struct option_row option_rows[] = {
     {"output", "FILE", "where the result goes (run: .npy, show: .png, tune: the tuning file, default: HEED_TUNING)", 'o', TEXT, PLACE(output), RUN | SHOW | TUNE},
     {"lse", "FILE", "write the logarithm of the sum of exponentials", 0, TEXT, PLACE(lse), RUN},
     {"scores", "FILE", "write the scores (stage: scores=0..3, default 3 = probabilities)", 0, TEXT, PLACE(scores), RUN},
+    {"key-sums", "FILE", "write how much weight each key got (words: srows=N the last queries only, sumheads all heads in one row)", 0, TEXT, PLACE(key_sums), RUN},
     {"tokens", "FILE", "labels of rows and columns, one a line", 0, TEXT, PLACE(tokens), SHOW | EXPLORE},
     {"head", "N", "this query head (default: the first)", 0, COUNT, PLACE(head), SHOW | EXPLORE},
     {"mean", NULL, "the mean over all heads", 0, FLAG, PLACE(mean), SHOW},
+    {"sums", NULL, "how much weight each key got from all queries (srows=N: the last ones), as bars", 0, FLAG, PLACE(sums), SHOW},
     {"color", "HOW", "auto, 24bit, 256, 16 or never (auto: by NO_COLOR, TERM, COLORTERM)", 0, TEXT, PLACE(color), SHOW | EXPLORE},
     {"zoom", "N", "pixels per element in the picture", 0, COUNT, PLACE(zoom), SHOW},
     {"cases", "DIR", "every folder with a case.json below DIR", 0, TEXT, PLACE(cases), CHECK},
     {"against", "LIST", "reference, cpu, opencl: what to compare with (default reference)", 0, TEXT, PLACE(against), CHECK},
-    {"suite", "LIST", "prefill, decode, small, models, goals, all", 0, TEXT, PLACE(suite), BENCH},
+    {"suite", "LIST", "prefill, decode, small, models, goals, scores, all", 0, TEXT, PLACE(suite), BENCH},
     {"peers", NULL, "other implementations too, interleaved in the same run", 0, FLAG, PLACE(peers), BENCH},
     {"naive", NULL, "on OpenCL devices the table's last row beside the chosen one, and the worst ratio", 0, FLAG, PLACE(naive), BENCH},
     {"start", NULL, "no runs: how long until a plan is ready, cold, with warm caches, and again", 0, FLAG, PLACE(start), BENCH},
@@ -65,7 +67,7 @@ const struct option_row option_rows[] = {
 static const struct { const char *name, *words; } option_values[] = {
     {"color", "auto 24bit 256 16 never"},
     {"against", "reference cpu opencl"},
-    {"suite", "prefill decode small models goals all"},
+    {"suite", "prefill decode small models goals scores all"},
     {"device", "cpu opencl all"},
 };
 

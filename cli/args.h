@@ -13,9 +13,9 @@ enum exit_code { EXIT_OK = 0, EXIT_CHECK_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_DEV
 enum { MAX_PROBLEMS = 64 };
 
 struct options {
-    bool help, json, peers, naive, start, list, clear, mean;
+    bool help, json, peers, naive, start, list, clear, mean, sums;
     const char *device, *kernel;
-    const char *q, *k, *v, *mask, *bias, *output, *lse, *scores; /* files */
+    const char *q, *k, *v, *mask, *bias, *output, *lse, *scores, *key_sums; /* files */
     const char *cases, *against, *suite, *tokens, *plot, *save, *color;
     int32_t threads, head, zoom;                                 /* 0 = not given; head: -1 = not given */
     char *problems[MAX_PROBLEMS];                                /* owned */

@@ -4,6 +4,7 @@
  */
 #include "arrays.h"
 #include "dtype.h"
+#include "harness_parts.h"
 #include "npy.h"
 #include <math.h>
 #include <stdarg.h>
@@ -239,13 +240,15 @@ bool arrays_write(const struct arrays *arrays, enum role role, const char *path)
 {
     const struct instance *instance = arrays->instance;
     const heed_tensors *t = &instance->tensors;
-    const heed_tensor *tensor = role == ROLE_O ? &t->o : role == ROLE_LSE ? &t->lse : &t->scores;
+    const heed_tensor *tensor = role == ROLE_O ? &t->o : role == ROLE_LSE ? &t->lse : role == ROLE_SCORES ? &t->scores : &t->key_sums;
     const struct problem_line *line = &instance->line;
     const heed_type type = role == ROLE_O ? instance->problem.o_type : HEED_F32;
     const int64_t dim = role == ROLE_O ? instance->problem.v_head_dim : role == ROLE_LSE ? 1 : line->kv_len;
-    /* o like q in the file; lse and scores [batch, heads, len (, keys)] always */
+    int32_t heads = instance->problem.q_heads, rows = line->q_len;
+    if (line->batch > 0) instance_output_rows(instance, role, 0, &heads, &rows); /* the lengths of files are those of every sequence */
+    /* o like q in the file; lse, scores and key sums [batch, heads (, len) (, keys)] always */
     const bool first = role != ROLE_O || arrays->heads_first;
-    const int64_t a = first ? instance->problem.q_heads : line->q_len, b = first ? line->q_len : instance->problem.q_heads;
+    const int64_t a = first ? heads : rows, b = first ? rows : heads;
     const int64_t shape[4] = {line->batch, a, b, dim};
     const size_t element = (size_t)type_stride_bytes(type), row = element * (size_t)dim;
     char *data = malloc((size_t)(line->batch * a * b) * row + 1), message[256], *to = data;
@@ -257,8 +260,9 @@ bool arrays_write(const struct arrays *arrays, enum role role, const char *path)
                 const int64_t at = tensor->offset + n * tensor->batch_stride + h * tensor->head_stride + i * tensor->token_stride;
                 memcpy(to, (const char *)tensor->data + at * (int64_t)element, row);
             }
-    const int32_t skip = arrays->one ? 1 : 0, rank = (role == ROLE_LSE ? 3 : 4) - skip;
-    const bool good = npy_write(path, file_type[type], rank, shape + skip, data, message, sizeof message);
+    const int64_t sums_shape[3] = {line->batch, heads, dim}, *as = role == ROLE_KEY_SUMS ? sums_shape : shape;
+    const int32_t skip = arrays->one ? 1 : 0, rank = (role == ROLE_LSE || role == ROLE_KEY_SUMS ? 3 : 4) - skip;
+    const bool good = npy_write(path, file_type[type], rank, as + skip, data, message, sizeof message);
     free(data);
     return good || bad("%s: %s", path, message);
 }

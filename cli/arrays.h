@@ -19,8 +19,8 @@ struct arrays {
 bool arrays_read(const struct options *options, const char *extra, struct arrays *arrays);
 void arrays_free(struct arrays *arrays);
 
-/* The instance's o, lse or scores as an .npy file: o in the layout of the q file, lse and scores [batch, heads, len (, keys)]; without
- * the batch where q had none. */
+/* The instance's o, lse, scores or key sums as an .npy file: o in the layout of the q file, lse and scores [batch, heads, len (, keys)], key sums
+ * [batch, heads, keys]; without the batch where q had none. */
 bool arrays_write(const struct arrays *arrays, enum role role, const char *path);
 
 /* Element x of row (b, h, i) of a host tensor of f32: lse and scores. */

@@ -25,6 +25,7 @@ static int write_results(const struct options *options, const struct arrays *arr
     if (options->output && !arrays_write(arrays, ROLE_O, options->output)) return EXIT_USAGE;
     if (options->lse && !arrays_write(arrays, ROLE_LSE, options->lse)) return EXIT_USAGE;
     if (options->scores && !arrays_write(arrays, ROLE_SCORES, options->scores)) return EXIT_USAGE;
+    if (options->key_sums && !arrays_write(arrays, ROLE_KEY_SUMS, options->key_sums)) return EXIT_USAGE;
     return EXIT_OK;
 }
 
@@ -137,9 +138,9 @@ int run_run(const struct options *options)
 {
     struct runner runner = {0};
     char extra[64];
-    snprintf(extra, sizeof extra, "%s%s", options->lse ? " lse" : "", options->scores ? " scores=3" : "");
+    snprintf(extra, sizeof extra, "%s%s%s", options->lse ? " lse" : "", options->scores ? " scores=3" : "", options->key_sums ? " keysums" : "");
     if (options->kernel && !kernel_known(options->kernel)) return EXIT_USAGE;
-    if (!options->output && !options->lse && !options->scores) fputs("heed run: without -o FILE the result is not kept\n", stderr);
+    if (!options->output && !options->lse && !options->scores && !options->key_sums) fputs("heed run: without -o FILE the result is not kept\n", stderr);
     if (!arrays_read(options, extra, &runner.arrays)) return EXIT_USAGE;
     int code = tool_open(&runner.tool, options, "cpu");
     if (code == EXIT_OK) {

@@ -27,6 +27,8 @@ const struct problem_word problem_words[] = {
     {"layout=blhd layout=bhld layout=qkv", "order of the dimensions in memory", true},
     {"lse invariant", "write the log-sum-exp; bits that do not depend on the length of a piece", false},
     {"scores=3", "write the scores: 0 raw, 1 after the softcap, 2 after the bias, 3 probabilities", true},
+    {"keysums sumheads", "write how much weight each key got: a row per head, one row for all", true},
+    {"srows=16 sheads=3,0", "scores and key sums of the last queries only; scores of these heads only", true},
     {"rope=64 ropeil ropeoff=16", "rotary dimensions, in pairs side by side, the first one", false},
     {"seed=7", "of the random data", false},
     {"data=normal data=huge data=equal data=spike data=denormal data=onehot", "what the data look like", false},

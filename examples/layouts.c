@@ -198,6 +198,30 @@ static void llm_c(void)
     report("llm.c", worst);
 }
 
+/* SnapKV, H2O: how much weight each key got from the last two queries of a prompt, to keep the heaviest */
+static void snapkv(void)
+{
+    static float q[S][H][D], k[T][G][D], v[T][G][D], o[S][H][D], weight[H][T];
+    const heed_tensors t = {
+        .q = {q, sizeof q, .head_stride = D, .token_stride = H * D},
+        .k = {k, sizeof k, .head_stride = D, .token_stride = G * D},
+        .v = {v, sizeof v, .head_stride = D, .token_stride = G * D},
+        .o = {o, sizeof o, .head_stride = D, .token_stride = H * D},
+        .key_sums = {weight, sizeof weight, .head_stride = T}};
+    const heed_lengths lengths = {.batch = 1, .q_len = S, .kv_len = T, .score_rows = 2};
+    double worst = 0;
+    EACH_QUERY if (b == 0) q[i][h][d] = Q(b, i, h, d);
+    EACH_KEY if (b == 0) k[j][g][d] = K(b, j, g, d), v[j][g][d] = V(b, j, g, d);
+    run("snapkv", (heed_desc){.flags = HEED_CAUSAL | HEED_WRITE_KEY_SUMS}, lengths, t);
+    EACH_QUERY if (b == 0) worst = fmax(worst, fabs(o[i][h][d] - want(b, i, h, d)));
+    for (int h = 0; h < H; h++) { /* two queries, each with a weight of 1 to give away */
+        double sum = 0;
+        for (int j = 0; j < T; j++) sum += weight[h][j];
+        worst = fmax(worst, fabs(sum - 2));
+    }
+    report("snapkv", worst);
+}
+
 /* ONNX Runtime, GroupQueryAttention: q [B, S, heads * dim]; past and present share one head-major buffer [B, kv heads, capacity, dim]; seqlens_k = length - 1 */
 static void onnxruntime(void)
 {
@@ -303,6 +327,7 @@ int main(void)
     whisper_cpp();
     llama2_c();
     llm_c();
+    snapkv();
     onnxruntime();
     executorch();
     ncnn();

@@ -275,7 +275,7 @@ static double weight_bound(const struct terms *t, const struct reference_row *ro
 {
     const double weight = row->weight[j], distance = fabs(row->maximum - row->logit[j]) + e + e_max;
     double d = e + x + t->roundings * distance + (distance > 0 ? t->exp_once : 0);
-    if (MUTANT(bound_weight_sums_exact)) d -= x;
+    if (MUTANT(bound_edges_sums_exact)) d -= x;
     d = growth(weight, row->logit[j] - row->lse, d);
     return d + gamma_of(t->division + 2) * (weight + d) + 0x1p-125;
 }

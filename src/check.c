@@ -125,7 +125,7 @@ static void check_scores(const struct check_work *work, struct worker *w, struct
     const struct problem *p = &got->plan->problem;
     const struct sequence *s = &got->batch->sequences[place->b];
     const struct reference_row *row = w->reference;
-    const int32_t b = place->b, i = place->i, slot = got->batch->score_slots ? got->batch->score_slots[place->h] : -1;
+    const int32_t b = place->b, i = place->i, slot = got->batch->head_slots ? got->batch->head_slots[place->h] : -1;
     const bool sums = p->flags & HEED_WRITE_KEY_SUMS;
     if (i < first_scored(got->batch, s) || (slot < 0 && !sums)) return;
     bound_scores(p, row, &row_of(got, b)->arithmetic, scores_arithmetic(got), slot < 0 ? NULL : w->score_bound, sums ? w->weight_bound : NULL);
@@ -137,7 +137,7 @@ static void check_scores(const struct check_work *work, struct worker *w, struct
         if (other) w->sum_other[j] += w->weight_other[j];
     }
     if (slot < 0) return;
-    const void *mine = score_row(got, b, slot, i), *theirs = other ? score_row(other, b, slot, i) : NULL;
+    const void *mine = scored_row(got, b, slot, i), *theirs = other ? scored_row(other, b, slot, i) : NULL;
     place->output = OUTPUT_SCORES;
     place->row = got->plan->row[KIND_SCORES];
     for (place->d = 0; place->d < s->kv_len; place->d++) {

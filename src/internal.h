@@ -145,7 +145,7 @@ struct heed_batch {
     int32_t score_rows;               /* the last so many queries of each sequence; 0 = all */
     int32_t score_rows_max;           /* of the longest sequence */
     int32_t score_head_count;
-    int32_t *score_slots;             /* [q_heads] which head of the scores tensor a query head is, -1 = none; NULL: no scores are written */
+    int32_t *head_slots;              /* [q_heads] which head of the scores tensor a query head is, -1 = none; NULL: no scores are written */
     struct work_list work[WORK_KINDS];
     int64_t part_rows;
     size_t kept_offset, kept_bytes;   /* of the query rows' sums in the workspace */

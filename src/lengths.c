@@ -160,21 +160,21 @@ static heed_status check_score_rows(const struct problem *problem, const heed_le
     return fail(HEED_INVALID_ARGUMENT, "score_rows is %d: it must be at least 0 (0 = all)", l->score_rows);
 }
 
-/* score_slots[h]: which of the chosen heads h is. */
+/* head_slots[h]: which of the chosen heads h is. */
 static heed_status choose_heads(const struct problem *problem, const heed_lengths *l, struct heed_batch *out)
 {
     if (l->score_head_count < 0) return fail(HEED_INVALID_ARGUMENT, "score_head_count is %d: it must be at least 0", l->score_head_count);
     if (l->score_head_count > 0 && !l->score_heads)
         return fail(HEED_INVALID_ARGUMENT, "score_heads is NULL: score_head_count is %d", l->score_head_count);
     const bool all = l->score_head_count == 0;
-    for (int32_t h = 0; h < problem->q_heads; h++) out->score_slots[h] = all ? h : -1;
+    for (int32_t h = 0; h < problem->q_heads; h++) out->head_slots[h] = all ? h : -1;
     for (int32_t n = 0; n < l->score_head_count; n++) {
         const int32_t h = l->score_heads[n];
         if (h < 0 || h >= problem->q_heads)
             return fail(HEED_INVALID_ARGUMENT, "score_heads[%d] is %d: there are query heads 0 to %d", n, h, problem->q_heads - 1);
-        if (out->score_slots[h] >= 0 && !MUTANT(lengths_head_twice))
-            return fail(HEED_INVALID_ARGUMENT, "score_heads[%d] is %d: so is score_heads[%d], and each head is written once", n, h, out->score_slots[h]);
-        out->score_slots[h] = n;
+        if (out->head_slots[h] >= 0 && !MUTANT(lengths_head_twice))
+            return fail(HEED_INVALID_ARGUMENT, "score_heads[%d] is %d: so is score_heads[%d], and each head is written once", n, h, out->head_slots[h]);
+        out->head_slots[h] = n;
     }
     out->score_head_count = all ? problem->q_heads : l->score_head_count;
     return HEED_OK;
@@ -186,8 +186,8 @@ static heed_status take_scored(const struct services *services, const struct pro
     out->score_rows = l->score_rows;
     out->score_rows_max = l->score_rows > 0 ? MIN(l->score_rows, out->q_len_max) : out->q_len_max;
     if (!(problem->flags & HEED_WRITE_SCORES)) return HEED_OK;
-    out->score_slots = memory_new(services, (size_t)problem->q_heads, sizeof *out->score_slots);
-    if (!out->score_slots) return out_of_memory((size_t)problem->q_heads * sizeof *out->score_slots);
+    out->head_slots = memory_new(services, (size_t)problem->q_heads, sizeof *out->head_slots);
+    if (!out->head_slots) return out_of_memory((size_t)problem->q_heads * sizeof *out->head_slots);
     return choose_heads(problem, l, out);
 }
 
@@ -198,8 +198,8 @@ void lengths_release(const struct services *services, struct heed_batch *batch)
     memory_delete(services, batch->sequences);
     memory_delete(services, batch->q_positions);
     memory_delete(services, batch->page_table);
-    memory_delete(services, batch->score_slots);
-    batch->score_slots = NULL;
+    memory_delete(services, batch->head_slots);
+    batch->head_slots = NULL;
     batch->sequences = NULL;
     batch->q_positions = NULL;
     batch->page_table = NULL;
@@ -223,7 +223,7 @@ static void hand_over(const struct heed_batch *from, struct heed_batch *to)
     to->score_rows = from->score_rows;
     to->score_rows_max = from->score_rows_max;
     to->score_head_count = from->score_head_count;
-    to->score_slots = from->score_slots;
+    to->head_slots = from->head_slots;
 }
 
 heed_status lengths_take(const struct services *services, const struct problem *problem, const heed_lengths *lengths,

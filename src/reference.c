@@ -276,13 +276,13 @@ void reference_item(const struct call *call, const struct work_item *item, struc
 static void score_head(const struct call *call, const struct work_item *item, int32_t h, struct reference_row *row)
 {
     const struct problem *p = &call->plan->problem;
-    const int32_t b = item->sequence, slot = call->batch->score_slots ? call->batch->score_slots[h] : -1;
+    const int32_t b = item->sequence, slot = call->batch->head_slots ? call->batch->head_slots[h] : -1;
     if (slot < 0 && !(p->flags & HEED_WRITE_KEY_SUMS)) return;
     for (int32_t i = item->q_begin; i < item->q_end; i++) {
         reference_compute(call, b, h, i, row);
         for (int32_t j = 0; j < row->kv_len; j++) row->sums[j] += row->weight[j];
         if (slot < 0) continue;
-        void *scores = score_row(call, b, slot, i);
+        void *scores = scored_row(call, b, slot, i);
         for (int32_t j = 0; j < row->kv_len; j++) store_output(HEED_F32, scores, j, reference_score(p, row, j));
     }
 }

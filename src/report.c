@@ -86,7 +86,7 @@ static void put_score_heads(FILE *json, const struct call *call)
     fputs("  \"score_heads\": [", json);
     for (int32_t n = 0; n < call->batch->score_head_count; n++)
         for (int32_t h = 0; h < call->plan->problem.q_heads; h++)
-            if (call->batch->score_slots[h] == n) fprintf(json, "%s%d", n ? ", " : "", h);
+            if (call->batch->head_slots[h] == n) fprintf(json, "%s%d", n ? ", " : "", h);
     fputs("],\n", json);
 }
 
@@ -126,7 +126,7 @@ static void put_problem(FILE *json, const struct call *call, const char *name)
     put_flag(json, "key_sums", p->flags & HEED_WRITE_KEY_SUMS);
     put_flag(json, "key_sums_all_heads", p->flags & HEED_KEY_SUMS_ALL_HEADS);
     if (batch->score_rows > 0) fprintf(json, "  \"score_rows\": %d,\n", batch->score_rows);
-    if (batch->score_slots && batch->score_head_count < p->q_heads) put_score_heads(json, call);
+    if (batch->head_slots && batch->score_head_count < p->q_heads) put_score_heads(json, call);
 }
 
 static void put_worst(FILE *json, const struct call *call, const heed_check_report *r)

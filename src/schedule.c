@@ -173,7 +173,7 @@ static bool heads_scored(const struct heed_batch *batch, int32_t begin, int32_t 
 {
     if (batch->plan->problem.flags & HEED_WRITE_KEY_SUMS) return true;
     for (int32_t h = begin; h < end; h++)
-        if (batch->score_slots[h] >= 0) return true;
+        if (batch->head_slots[h] >= 0) return true;
     return false;
 }
 

@@ -46,7 +46,7 @@ static inline int32_t first_scored(const struct heed_batch *batch, const struct 
 }
 
 /* Scores of query i, in the place `slot` among the chosen heads. */
-static inline void *score_row(const struct call *call, int32_t b, int32_t slot, int32_t i)
+static inline void *scored_row(const struct call *call, int32_t b, int32_t slot, int32_t i)
 {
     const struct view *v = &call->scores;
     const struct sequence *s = &call->batch->sequences[b];

@@ -73,7 +73,10 @@ static void find_rows(heed_context *context, const char *text)
     for (int32_t n = 0; row_count < MOST_ROWS && (row = registry_row(device->backend, n)); n++) {
         if (!(row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE))) || !is_wanted(row->name, text)) continue;
         if (row->needs & ~context->services.isa) printf("not on this machine: %s\n", row->name);
-        else rows[row_count++] = row;
+        else {
+            printf("on this machine: %s\n", row->name);
+            rows[row_count++] = row;
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Of objdump -d --no-show-raw-insn: FUNCTION INSTRUCTIONS MULTIPLY_ADDS STACK of each innermost loop with at least 4 vector multiply-adds;
+# Of objdump -d --no-show-raw-insn, of x86 or 64-bit ARM: FUNCTION INSTRUCTIONS MULTIPLY_ADDS STACK of each innermost loop with at least 4 vector multiply-adds;
 # STACK: instructions that move a vector to or from the stack. tests/test_loops.sh reads it.
 function finish(  i, j, inner, n, fma, stack, first) {
     for (i = 1; i <= loops; i++) {
@@ -8,8 +8,9 @@ function finish(  i, j, inner, n, fma, stack, first) {
         if (!inner) continue
         fma = stack = 0
         for (n = from[i]; n <= to[i]; n++) {
-            if (text[n] ~ /^(vfn?m(add|sub)|vdpbf16)/) fma++
+            if (text[n] ~ /^(vfn?m(add|sub)|vdpbf16|fn?ml[as]\t|fn?m(ad|sb)\t)/) fma++
             if (text[n] ~ /%[xyz]mm/ && text[n] ~ /\((%rsp|%rbp)[,)]/) stack++
+            if (text[n] ~ /^(ld|st)[a-z0-9]*\t[^\[]*[zqvds][0-9][^\[]*\[(sp|x29)/) stack++
         }
         if (fma >= 4) print function_name, to[i] - from[i] + 1, fma, stack
     }
@@ -22,9 +23,9 @@ function finish(  i, j, inner, n, fma, stack, first) {
     line = $0; sub(/^ +[0-9a-f]+:\t/, "", line)
     text[++count] = line
     index_of[address] = count
-    if (line ~ /^j/) {
-        split(line, part, /[ \t]+/)
-        if (part[2] in index_of) { from[++loops] = index_of[part[2]]; to[loops] = count }
+    if (line ~ /^(j|b\.|cbn?z\t|tbn?z\t)/) { # the target stands last, before its name
+        target = line; sub(/ *<.*/, "", target); sub(/.*[ \t]/, "", target)
+        if (target in index_of) { from[++loops] = index_of[target]; to[loops] = count }
     }
 }
 END { finish() }

@@ -129,6 +129,29 @@ Test(bound_edges, scores_of_every_stage)
     rig_done(&s.r);
 }
 
+/* What the sums of attention are worth counts in the weights of the pass behind it, and every weight in its sum. */
+Test(bound_edges, weights_and_their_sums)
+{
+    static struct state s;
+    static const struct arithmetic exact = {.exact_double = true};
+    double near[KEYS], far[KEYS], sum = 0, all = 0;
+    make_state(&s, NORMAL, 64, true, 11);
+    struct problem *p = &s.r.plan.problem;
+    struct reference_row *row = rig_row(&s.r, 0, 0, 0);
+    bound_scores(p, row, &exact, &bound_wall, NULL, near);
+    bound_scores(p, row, &bound_wall, &bound_wall, NULL, far);
+    for (int j = 0; j < row->kv_len; j++) {
+        if (row->logit[j] == -INFINITY) cr_assert(near[j] == 0 && far[j] == 0);
+        else cr_assert(near[j] > 0 && far[j] > near[j] && far[j] < 1e-3);
+        sum += row->weight[j], all += far[j];
+    }
+    cr_assert(bound_key_sum(p, &bound_wall, row->kv_len, sum, all) > all);
+    cr_assert(bound_key_sum(p, &bound_wall, 1000 * row->kv_len, sum, all) > bound_key_sum(p, &bound_wall, row->kv_len, sum, all));
+    cr_assert(bound_key_sum(p, &exact, row->kv_len, sum, 0) <= 0x1p-23 * sum);
+    cr_assert_eq(bound_key_sum(p, &bound_wall, 1, 0, 0), 0, "a key that nobody sees gets exactly 0");
+    rig_done(&s.r);
+}
+
 Test(bound_edges, the_reference_only_rounds)
 {
     static struct state s;

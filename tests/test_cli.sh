@@ -178,6 +178,22 @@ b = open(sys.argv[1], 'rb').read()
 assert b[:8] == b'\x89PNG\r\n\x1a\n' and struct.unpack('>II', b[16:24]) == (148, 148)" "$work/map.png"
   verdict $? "the picture is a PNG of 148 x 148"
   exits 2 "there are heads 0 to 3" show "${files[@]}" --head 4
+  exits 2 "there are heads 0 to 3" show "${files[@]}" --sums --head 4
+  exits 0 "from the last 5 queries, head 2 of 4" show "${files[@]}" --sums --head 2 srows=5 --tokens $data/tokens.txt
+  exits 0 "all 4 heads together" show "${files[@]}" --sums --mean
+  exits 0 "from 6 queries, head 0 of 1" show --sums
+  exits 0 "cpu" run --device cpu "${files[@]}" --key-sums "$work/sums.npy" --scores "$work/some.npy" srows=5 sheads=2,0
+  exits 0 '"kernel"' run --device cpu "${files[@]}" --json --key-sums "$work/sums.npy" --scores "$work/some.npy" srows=5 sheads=2,0
+  python "key sums are the sums of the scores of the last queries" "$npy"'
+shape, s = npy(work + "/some.npy")
+width, sums = npy(work + "/sums.npy")
+keys = shape[-1]
+assert shape[-3:-1] == (2, 5) and width[-2:] == (4, keys), (shape, width)
+for n, h in enumerate((2, 0)):
+    for j in range(keys):
+        want = sum(s[(n * 5 + t) * keys + j] for t in range(5))
+        assert abs(want - sums[h * keys + j]) < 1e-5, (h, j)
+'
   exits 2 "labels for 37 keys" show "${files[@]}" --tokens $data/README.md
   exits 2 "24bit" show --color purple
 }

@@ -33,7 +33,7 @@ for page in heed $(sed 's/^/heed-/' <<<"$verbs"); do
   fi
 done
 for verb in $verbs; do
-  "$heed" "$verb" --help | sed -nE 's/^  (-., )? *(--[a-z0-9]+).*/\2/p' >"$work/options"
+  "$heed" "$verb" --help | sed -nE 's/^  (-., )? *(--[a-z0-9-]+).*/\2/p' >"$work/options"
   missing=$(while read -r option; do grep -qF "\\fB${option//-/\\-}\\fR" "$out/man/heed-$verb.1" || echo "$option"; done <"$work/options")
   [ -s "$work/options" ] && [ -z "$missing" ]
   verdict $? "options of $verb that are not on its page: $missing"

@@ -44,18 +44,35 @@ fi
 # What the rows named `vector` do depends on whether the compiler may use an fma: left out where the library was compiled for another machine.
 without_vector() { awk '/^[a-z0-9]+$/ {skip = $0 == "vector" || ($0 == "neon" && !/neon\.decode/)} !skip' "$1"; }
 
+# Compilations take a minute each: they are begun all together, a processor's worth at a time, and judged afterwards.
+begin() { # KEY COMMAND...
+  local key=$1
+  shift
+  while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+  { "$@" >"$work/$key.log" 2>&1; echo $? >"$work/$key.status"; } &
+}
+compiled() { # KEY: without a word
+  cp "$work/$1.log" "$work/log"
+  [ "$(cat "$work/$1.status")" = 0 ] && [ ! -s "$work/log" ]
+}
+
 try() { # COMPILER FLAGS...
-  local here=$work/here.txt there=$work/library.txt
+  local here=$work/here.txt there=$work/library.txt key
+  key=$(tr -c 'a-z0-9\n' _ <<<"$*")
   if ! command -v "$1" >/dev/null; then
-    skip "one file" "$1 is not installed"
+    [ $phase = judge ] && skip "one file" "$1 is not installed"
     return
   fi
-  silent "$@" -Wall -Wextra -Wpedantic -I"$work" -c "$work/heed.c" -o "$work/heed.o"
+  if [ $phase = begin ]; then
+    begin "$key" "$@" -Wall -Wextra -Wpedantic -I"$work" -c "$work/heed.c" -o "$work/$key.o"
+    return
+  fi
+  compiled "$key"
   verdict $? "$*: compiled without a warning"
-  [ -z "$(nm -g --defined-only "$work/heed.o" | awk '{print $3}' | grep -v '^heed_')" ]
+  [ -z "$(nm -g --defined-only "$work/$key.o" | awk '{print $3}' | grep -v '^heed_')" ]
   verdict $? "$*: a name outside that does not begin with heed_"
   [ -n "$library" ] || return
-  silent "$1" -std=c99 -Wall -Wextra -Wpedantic -I"$work" tests/one_file/use.c "$work/heed.o" -o "$work/use" -lm -lpthread
+  silent "$1" -std=c99 -Wall -Wextra -Wpedantic -I"$work" tests/one_file/use.c "$work/$key.o" -o "$work/use" -lm -lpthread
   verdict $? "$*: linked with the program"
   "$work/use" >"$here" 2>"$work/log"
   verdict $? "$*: the program runs"
@@ -80,12 +97,16 @@ syntax() { # COMPILER
 hashes() { awk '/^[a-z0-9]+$/ {section = $0} /^  hq/ {print section, $0}' "$1"; }
 foreign() { # MACHINE
   if ! command -v "$1-linux-gnu-gcc" >/dev/null || ! command -v "qemu-$1" >/dev/null; then
-    skip "one file" "no compiler or no qemu for $1"
+    [ $phase = judge ] && skip "one file" "no compiler or no qemu for $1"
     return
   fi
-  silent "$1-linux-gnu-gcc" -std=c99 -O2 -Wall -Wextra -Wpedantic -static -I"$work" "$work/heed.c" tests/one_file/use.c -o "$work/use" -lm -lpthread
+  if [ $phase = begin ]; then
+    begin "$1" "$1-linux-gnu-gcc" -std=c99 -O2 -Wall -Wextra -Wpedantic -static -I"$work" "$work/heed.c" tests/one_file/use.c -o "$work/$1" -lm -lpthread
+    return
+  fi
+  compiled "$1"
   verdict $? "$1: compiled without a warning"
-  "qemu-$1" "$work/use" >"$work/there.txt" 2>"$work/log"
+  "qemu-$1" "$work/$1" >"$work/there.txt" 2>"$work/log"
   verdict $? "$1: the program runs"
   hashes "$work/library.txt" | sed -n 's/^scalar //p' | sort -u >"$work/a"
   hashes "$work/there.txt" | sed 's/^[a-z0-9]* //' | sort -u >"$work/b"
@@ -93,15 +114,18 @@ foreign() { # MACHINE
   verdict $? "$1: the bits of this machine's scalar rows"
 }
 
-if [ "${HEED_ONE_FILE:-}" = full ]; then
-  foreign aarch64
-  foreign s390x
-  try gcc -std=c99 -O2
-  try clang -std=c99 -O2
-  try gcc -std=gnu11 -O2 -march=native
-else
-  try gcc -std=c99 -O0
-  syntax clang
-fi
+for phase in begin judge; do
+  if [ "${HEED_ONE_FILE:-}" = full ]; then
+    foreign aarch64
+    foreign s390x
+    try gcc -std=c99 -O2
+    try clang -std=c99 -O2
+    try gcc -std=gnu11 -O2 -march=native
+  else
+    try gcc -std=c99 -O0
+    [ $phase = judge ] && syntax clang
+  fi
+  wait
+done
 
 finish

@@ -89,6 +89,10 @@ static void add_rest(struct words *w, uint64_t seed)
     if (one_in(w, 10)) add(w, " scores=%d", (int)between(w, 0, 3));
     if (one_in(w, 10)) add(w, " invariant");
     add(w, " data=%s seed=%llu", PICK(w, data), (unsigned long long)seed);
+    const bool sums = one_in(w, 6);
+    if (sums) add(w, " keysums%s", one_in(w, 3) ? " sumheads" : "");
+    if (sums && one_in(w, 2)) add(w, " srows=%d", (int)between(w, 1, 40));
+    if (one_in(w, 12)) add(w, " scores=%d sheads=0", (int)between(w, 0, 3));
 }
 
 static struct problem_line random_line(uint64_t seed)

@@ -40,7 +40,7 @@ static const struct {
     {"sinks", "sinks"},
     {"LSE", "lse"},
     {"paged cache", "page=16"},
-    {"scores", "scores=3"},
+    {"scores, key sums", "scores=3 keysums"},
 };
 
 static const char *const rows[] = {"cpu.scalar.decode", "cpu.scalar.prefill", "reference", "opencl.decode_cpu", "opencl.prefill_cpu",

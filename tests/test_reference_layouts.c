@@ -213,7 +213,7 @@ Test(reference_layouts, scores_at_every_stage)
     r.call.bias = rig_view(bias, 1, 1, 16);
     r.call.alibi = rig_view(slope, 1, 1, 4);
     r.call.scores = rig_view(scores, 1, 1, 16);
-    r.batch.score_slots = &slot;
+    r.batch.head_slots = &slot;
     struct work_item item = {.q_end = 1, .kv_end = 4, .part = -1};
     double capped = 2 * tanh(1), w = exp(capped + 0.5);
     const double want[4][4] = {

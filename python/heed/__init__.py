@@ -39,7 +39,10 @@ def attention(q: Any, k: Any, v: Any, **options: Any) -> Any:
         alibi       [heads] slopes;  sinks  [heads] logits that weigh in the denominator alone
         kv_lens     [batch] keys of each sequence;  q_position  position of query 0 among the keys, one or [batch]
         k_scale     [batch, kv_heads, keys] of int8 or float8 k;  v_scale likewise
-        lse         True: (o, log sum_j e^s_j);  weights  True: also p [batch, heads, queries, keys], computed by the slow complete kernel
+        lse         True: (o, log sum_j e^s_j);  weights  True: also p [batch, heads, queries, keys], from one more pass: attention stays fused
+        weight_heads  heads whose weights are wanted, in this order;  weight_rows  n: of the last n queries only (then [batch, heads, n, keys])
+        key_sums    True: also sum_i p[b, h, i, j] over the last weight_rows queries, [batch, heads, keys]: how much each key was attended to, what
+                    eviction from a KV cache ranks by; "all": over all heads too, [batch, keys]. Results: o, then lse, weights, key_sums as asked for
         out         an array to write to; None = a new one of q's library and type
         layout      order of the axes: "bhld", "blhd", ...
         device      "cpu", "opencl:0", part of a name, "auto", a Device

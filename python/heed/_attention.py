@@ -101,7 +101,7 @@ class _Problem:
     """desc, lengths and tensors of one call, and all that must live as long."""
 
     def __init__(self, q, k, v, layout, scale, softcap, causal, window, mask, bias, alibi, sinks, kv_lens, q_position, k_scale, v_scale,
-                 lse, weights, out):
+                 lse, weights, out, weight_heads=None, weight_rows=None, key_sums=False):
         self.holds = holds = []
         aq, ak, av = A.array("q", q), A.array("k", k), A.array("v", v)
         holds += [aq, ak, av]
@@ -181,10 +181,28 @@ class _Problem:
         if lse:
             flags |= L.WRITE_LSE
             self.lse, t.lse = self._result(q, [dict(b=b, h=hq, l=lq)[a] for a in axes if a != "d"], axes[:-1])
+        self.key_sums = None
+        if weight_rows is not None:
+            if not isinstance(weight_rows, int) or weight_rows < 1:
+                raise ValueError(f"weight_rows is {weight_rows!r}: how many queries, the last ones")
+            self.lengths.score_rows = weight_rows
+        rows, heads = min(weight_rows or lq, lq), hq
+        if weight_heads is not None:
+            heads = len(weight_heads)
+            if not heads or len(axes) < 3:
+                raise ValueError(f"weight_heads: {list(weight_heads)} of {'arrays without heads' if heads else 'no head at all'}")
+            self.lengths.score_head_count, self.lengths.score_heads = heads, self._ints("weight_heads", weight_heads, heads)
         if weights:
             flags |= L.WRITE_SCORES
             self.desc.scores_stage = 3
-            self.weights, t.scores = self._result(q, [b, hq, lq, lk][4 - len(axes):], "bhlk"[4 - len(axes):])
+            self.weights, t.scores = self._result(q, [b, heads, rows, lk][4 - len(axes):], "bhlk"[4 - len(axes):])
+        if key_sums not in (True, False, "all"):
+            raise ValueError(f'key_sums is {key_sums!r}: False, True (a row per head) or "all" (one row for all heads)')
+        if key_sums:
+            flags |= L.WRITE_KEY_SUMS | (L.KEY_SUMS_ALL_HEADS if key_sums == "all" else 0)
+            part = "bk" if key_sums == "all" else "bhk"
+            part = "".join(a for a in part if a == "k" or a in axes)
+            self.key_sums, t.key_sums = self._result(q, [dict(b=b, h=hq, k=lk)[a] for a in part], part)
         self.desc.flags = flags
 
     def _ints(self, name, values, count):
@@ -201,7 +219,7 @@ class _Problem:
         return made, _view(found, axes, "result")
 
     def results(self):
-        given = [x for x in (self.lse, self.weights) if x is not None]
+        given = [x for x in (self.lse, self.weights, self.key_sums) if x is not None]
         return (self.o, *given) if given else self.o
 
 
@@ -265,11 +283,12 @@ class Context:
     def attention(self, q: Any, k: Any, v: Any, *, mask: Any = None, causal: Union[bool, str] = False, scale: Optional[float] = None,
                   bias: Any = None, window: Window = None, softcap: float = 0.0, alibi: Any = None, sinks: Any = None,
                   kv_lens: Optional[Sequence[int]] = None, q_position: Union[None, int, Sequence[int]] = None, k_scale: Any = None,
-                  v_scale: Any = None, lse: bool = False, weights: bool = False, out: Any = None, layout: str = "bhld",
+                  v_scale: Any = None, lse: bool = False, weights: bool = False, weight_heads: Optional[Sequence[int]] = None,
+                  weight_rows: Optional[int] = None, key_sums: Union[bool, str] = False, out: Any = None, layout: str = "bhld",
                   device: Union[str, int, Device] = "cpu") -> Any:
         """o = softmax(q k^T scale + ...) v; see heed.attention."""
         p = _Problem(q, k, v, layout, scale, softcap, causal, window, mask, bias, alibi, sinks, kv_lens, q_position, k_scale, v_scale, lse,
-                     weights, out)
+                     weights, out, weight_heads, weight_rows, key_sums)
         L.good(L.lib.heed_forward(self._handle, self._device(device), ctypes.byref(p.desc), ctypes.byref(p.lengths), ctypes.byref(p.tensors)))
         return p.results()
 

@@ -9,7 +9,7 @@ from ctypes import c_char, c_char_p, c_double, c_float, c_int32, c_int64, c_size
 F32, F16, BF16, I8, Q8_0, Q4_0, F8_E4M3, F8_E5M2 = range(1, 9)
 
 CAUSAL, TOP_LEFT, ALIBI, SINKS, MASK_BOOL, MASK_BITS, BIAS, WRITE_LSE = (1 << n for n in range(8))
-WRITE_SCORES, KEY_RANGE, WINDOW = 1 << 10, 1 << 11, 1 << 15
+WRITE_SCORES, KEY_RANGE, WINDOW, WRITE_KEY_SUMS, KEY_SUMS_ALL_HEADS = 1 << 10, 1 << 11, 1 << 15, 1 << 16, 1 << 17
 
 
 class Options(ctypes.Structure):
@@ -40,12 +40,12 @@ class Desc(ctypes.Structure):
 class Lengths(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("batch", c_int32), ("q_len", c_int32), ("kv_len", c_int32), ("page_table_stride", c_int32),
                 ("q_start", c_void_p), ("kv_start", c_void_p), ("kv_lens", c_void_p), ("q_position", c_void_p), ("q_positions", c_void_p),
-                ("kv_first", c_void_p), ("page_table", c_void_p)]
+                ("kv_first", c_void_p), ("page_table", c_void_p), ("score_rows", c_int32), ("score_head_count", c_int32), ("score_heads", c_void_p)]
 
 
 class Tensors(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t)] + [(name, Tensor) for name in (
-        "q", "k", "v", "o", "lse", "mask", "bias", "alibi_slopes", "sinks", "k_scale", "v_scale", "rope_cos", "rope_sin", "scores", "key_range")]
+        "q", "k", "v", "o", "lse", "mask", "bias", "alibi_slopes", "sinks", "k_scale", "v_scale", "rope_cos", "rope_sin", "scores", "key_range", "key_sums")]
 
 
 class Report(ctypes.Structure):

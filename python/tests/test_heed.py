@@ -86,6 +86,25 @@ class Definition(Case):
         right = expected(self.q, self.k, self.v)
         self.near(o, right[0]), self.near(lse, right[1]), self.near(p, right[2])
 
+    def test_weights_of_chosen_heads_and_rows_and_key_sums(self):
+        p = expected(self.q, self.k, self.v, lambda b, h, i, j: j <= i + 2)[2]
+        o, w, sums = heed.attention(self.q, self.k, self.v, causal=True, weights=True, weight_heads=[3, 0], weight_rows=2, key_sums=True)
+        self.assertEqual((tuple(w.shape), tuple(sums.shape)), ((2, 2, 2, 5), (2, 4, 5)))
+        self.near(o, expected(self.q, self.k, self.v, lambda b, h, i, j: j <= i + 2)[0])
+        self.near(w, [[p[b][h][1:] for h in (3, 0)] for b in range(2)])
+        last = [[[p[b][h][1][j] + p[b][h][2][j] for j in range(5)] for h in range(4)] for b in range(2)]
+        self.near(sums, last)
+        all_heads = heed.attention(self.q, self.k, self.v, causal=True, weight_rows=2, key_sums="all")[1]
+        self.assertEqual(tuple(all_heads.shape), (2, 5))
+        self.near(all_heads, [[sum(last[b][h][j] for h in range(4)) for j in range(5)] for b in range(2)])
+        o, sums = heed.attention(cube((3, 8), 4), cube((5, 8), 5), cube((5, 8), 6), key_sums=True)
+        self.assertEqual(tuple(sums.shape), (5,))
+        self.near([sum(flat(sums))], [3.0])
+        for wrong, say in ((dict(weights=True, weight_heads=[4]), "score_heads"), (dict(weights=True, weight_heads=[1, 1]), "score_heads"),
+                           (dict(weight_rows=0), "weight_rows"), (dict(key_sums="heads"), "key_sums")):
+            with self.assertRaisesRegex(ValueError, say):
+                heed.attention(self.q, self.k, self.v, **wrong)
+
     def test_causal_both_ways(self):
         self.near(heed.attention(self.q, self.k, self.v, causal=True), expected(self.q, self.k, self.v, lambda b, h, i, j: j <= i + 2)[0])
         self.near(heed.attention(self.q, self.k, self.v, causal="top-left"), expected(self.q, self.k, self.v, lambda b, h, i, j: j <= i)[0])

@@ -6,11 +6,13 @@
 #include "rows.h"
 #include "decode.inc.h"
 #include "prefill.inc.h"
+#include "scores.inc.h"
 #include "append.inc.h"
 
 const struct kernel_row cpu_rows_rvv128[] = {
     DECODE_ROWS("rvv128", ISA_RVV128),
     PREFILL_ROWS("rvv128", ISA_RVV128),
+    SCORES_ROWS("rvv128", ISA_RVV128),
     APPEND_ROWS("rvv128", ISA_RVV128),
     {.name = NULL},
 };

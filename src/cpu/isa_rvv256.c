@@ -6,11 +6,13 @@
 #include "rows.h"
 #include "decode.inc.h"
 #include "prefill.inc.h"
+#include "scores.inc.h"
 #include "append.inc.h"
 
 const struct kernel_row cpu_rows_rvv256[] = {
     DECODE_ROWS("rvv256", ISA_RVV256),
     PREFILL_ROWS("rvv256", ISA_RVV256),
+    SCORES_ROWS("rvv256", ISA_RVV256),
     APPEND_ROWS("rvv256", ISA_RVV256),
     {.name = NULL},
 };

@@ -6,11 +6,13 @@
 #include "rows.h"
 #include "decode.inc.h"
 #include "prefill.inc.h"
+#include "scores.inc.h"
 #include "append.inc.h"
 
 const struct kernel_row cpu_rows_sve128[] = {
     DECODE_ROWS("sve128", ISA_SVE128),
     PREFILL_ROWS("sve128", ISA_SVE128),
+    SCORES_ROWS("sve128", ISA_SVE128),
     APPEND_ROWS("sve128", ISA_SVE128),
     {.name = NULL},
 };

@@ -6,11 +6,13 @@
 #include "rows.h"
 #include "decode.inc.h"
 #include "prefill.inc.h"
+#include "scores.inc.h"
 #include "append.inc.h"
 
 const struct kernel_row cpu_rows_sve256[] = {
     DECODE_ROWS("sve256", ISA_SVE256),
     PREFILL_ROWS("sve256", ISA_SVE256),
+    SCORES_ROWS("sve256", ISA_SVE256),
     APPEND_ROWS("sve256", ISA_SVE256),
     {.name = NULL},
 };

@@ -20,7 +20,7 @@ enum { SCORES_BLOCKS = 5, SCORES_KEYS = SCORES_BLOCKS * PANEL_KEYS, SCORES_FEW =
 struct scores_pass {
     struct prefill_pass pass;
     struct problem keys_only;      /* the problem with a v_head_dim of 0: a panel then has no output */
-    const struct work_item *item;
+    const struct work_item *part;  /* the item at work */
     bool sums;
     float shift[PASS_ROWS], inverse[PASS_ROWS]; /* m, and 1 / l; 0 for rows that do not exist */
     int32_t slot[PASS_ROWS];       /* place of the row's head in the scores tensor; -1: not written */
@@ -69,7 +69,7 @@ static void describe_scored(struct scores_pass *w, int r, int32_t h, int32_t i)
     if (p->flags & HEED_ALIBI) pass->slope[r] = ((const float *)call->alibi.data)[h];
     if (p->flags & (HEED_MASK_BOOL | HEED_MASK_BITS)) pass->mask[r] = query_row(&call->mask, pass->s, pass->b, h, i);
     if (p->flags & HEED_BIAS) pass->bias[r] = query_row(&call->bias, pass->s, pass->b, h, i);
-    w->slot[r] = call->batch->score_slots ? call->batch->score_slots[h] : -1;
+    w->slot[r] = call->batch->head_slots ? call->batch->head_slots[h] : -1;
     w->shift[r] = 0;
     w->inverse[r] = 1;
     if (!(p->features & FEATURE_SUMS)) return;
@@ -121,7 +121,7 @@ static void write_block(const struct scores_pass *w, const struct panel *a, int3
     for (int r = 0; r < a->rows; r++) {
         const int32_t slot = w->slot[a->first + r];
         if (slot < 0) continue;
-        float *to = score_row(w->pass.call, w->pass.b, slot, w->pass.query[a->first + r]);
+        float *to = scored_row(w->pass.call, w->pass.b, slot, w->pass.query[a->first + r]);
         for (int32_t j = block; j < j0; j++) to[j] = hidden;
         memcpy(to + j0, w->rows + r * PANEL_KEYS, sizeof(float) * (size_t)(j1 - j0));
         for (int32_t j = j1; j < end; j++) to[j] = hidden;
@@ -244,7 +244,7 @@ static void score_panel(const struct scores_pass *w, const struct prefill_span *
         turn_block(w, a, keys);
         weigh_rows(w, a, keys);
     } else {
-        weigh_lanes(w, a, keys, first_t, w->lanes + (size_t)(span->j0 - w->item->kv_begin) * 16);
+        weigh_lanes(w, a, keys, first_t, w->lanes + (size_t)(span->j0 - w->part->kv_begin) * 16);
         if (writes && stage == 3) turn_block(w, a, keys);
     }
     if (writes && stage == 3) write_block(w, a, block, end, span->j0, span->j1, 0);
@@ -256,7 +256,7 @@ static void score_panel(const struct scores_pass *w, const struct prefill_span *
 static void walk_scored(struct scores_pass *w, int32_t first_t, int per_head, int32_t first_head)
 {
     struct prefill_pass *pass = &w->pass;
-    const struct work_item *item = w->item;
+    const struct work_item *item = w->part;
     for (int32_t block = item->kv_begin; block < item->kv_end; block += PANEL_KEYS) {
         const int32_t end = min_int(block + PANEL_KEYS, item->kv_end), next = min_int(end + PANEL_KEYS, item->kv_end);
         struct prefill_ahead ahead = {.b = pass->b, .g = pass->g, .j0 = end, .j1 = next};
@@ -283,7 +283,7 @@ static void walk_scored(struct scores_pass *w, int32_t first_t, int per_head, in
             if (!w->sums || per_head == 0 || none) continue;
             const struct panel *a = &pass->panel[n];
             for (int r = 0; r < a->rows; r += per_head) {
-                float *to = w->item->head < 0 ? w->total : key_sums_row(pass->call, pass->b, first_head + (a->first + r) / per_head) + item->kv_begin;
+                float *to = w->part->head < 0 ? w->total : key_sums_row(pass->call, pass->b, first_head + (a->first + r) / per_head) + item->kv_begin;
                 sum_rows(w->rows + r * PANEL_KEYS, per_head, span[n].j1 - span[n].j0, w->own);
                 to += span[n].j0 - item->kv_begin;
                 for (int c = 0; c < span[n].j1 - span[n].j0; c++) to[c] += w->own[c];
@@ -297,7 +297,7 @@ static void clear(float *to, int32_t count) { memset(to, 0, sizeof *to * (size_t
 /* A head with many queries. */
 static void score_long_head(struct scores_pass *w, int32_t h)
 {
-    const struct work_item *item = w->item;
+    const struct work_item *item = w->part;
     const int32_t keys = item->kv_end - item->kv_begin, rows = item->q_end - item->q_begin;
     if (w->sums) clear(w->lanes, keys * 16);
     for (int32_t first = 0; first < rows; first += PASS_ROWS) {
@@ -322,7 +322,7 @@ static void score_long_head(struct scores_pass *w, int32_t h)
 /* Heads [begin, end) of few queries each, as many side by side as fit; no head is cut in two by a panel. */
 static void score_short_heads(struct scores_pass *w, int32_t begin, int32_t end)
 {
-    const struct work_item *item = w->item;
+    const struct work_item *item = w->part;
     const int each = item->q_end - item->q_begin, at_once = PANEL_ROWS >= each ? PANEL_ROWS / each : 1;
     for (int32_t first = begin, next; first < end; first = next) {
         next = min_int(first + at_once, end);
@@ -335,14 +335,14 @@ static void score_short_heads(struct scores_pass *w, int32_t begin, int32_t end)
 
 static bool head_is_scored(const struct scores_pass *w, int32_t h)
 {
-    const int32_t *slots = w->pass.call->batch->score_slots;
+    const int32_t *slots = w->pass.call->batch->head_slots;
     return w->sums || (slots && slots[h] >= 0);
 }
 
 /* The query heads of KV head g that are looked at, in order. */
 static void score_group(struct scores_pass *w, int32_t g)
 {
-    const int32_t group = w->pass.p->group, queries = w->item->q_end - w->item->q_begin;
+    const int32_t group = w->pass.p->group, queries = w->part->q_end - w->part->q_begin;
     w->pass.g = g;
     for (int32_t h = g * group; h < (g + 1) * group; h++) {
         if (!head_is_scored(w, h)) continue;
@@ -362,7 +362,7 @@ static void scores_item(const struct call *call, const struct work_item *item, v
     const struct problem *p = &call->plan->problem;
     const bool together = item->head < 0;
     const int32_t keys = item->kv_end - item->kv_begin;
-    struct scores_pass w = {.keys_only = *p, .item = item, .sums = p->flags & HEED_WRITE_KEY_SUMS};
+    struct scores_pass w = {.keys_only = *p, .part = item, .sums = p->flags & HEED_WRITE_KEY_SUMS};
     w.keys_only.v_head_dim = 0;
     w.pass.call = call;
     w.pass.p = &w.keys_only;

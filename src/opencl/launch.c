@@ -131,7 +131,7 @@ heed_status cl_batch_prepare(struct heed_batch *batch)
         status = upload(device, batch->page_table, (size_t)batch->batch * (size_t)batch->page_table_stride * sizeof *batch->page_table,
                         &lists->page_table);
     if (status == HEED_OK)
-        status = upload(device, batch->score_slots, (size_t)batch->plan->problem.q_heads * sizeof *batch->score_slots, &lists->score_slots);
+        status = upload(device, batch->head_slots, (size_t)batch->plan->problem.q_heads * sizeof *batch->head_slots, &lists->score_slots);
     for (int kind = 0; kind < WORK_KINDS && status == HEED_OK; kind++) {
         const struct work_list *list = &batch->work[kind];
         status = upload(device, list->items, (size_t)list->count * sizeof *list->items, &lists->items[kind]);

@@ -187,7 +187,7 @@ static void scatter(const struct call *call, enum role role, const struct byte_r
         else
             for (int32_t i = first_scored(call->batch, s); i < s->q_len; i++)
                 for (int32_t n = 0; n < call->batch->score_head_count; n++)
-                    scatter_row(&call->scores, score_row(call, b, n, i), bytes, range, from);
+                    scatter_row(&call->scores, scored_row(call, b, n, i), bytes, range, from);
     }
 }
 

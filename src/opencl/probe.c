@@ -100,7 +100,7 @@ float cl_pair_seconds(struct cl_device *device, const struct kernel_row *row, co
 {
     uint64_t key[2];
     struct known known = {0};
-    for (int kind = KIND_PREFILL; kind <= KIND_DECODE; kind++)
+    for (int kind = KIND_PREFILL; kind < WORK_KINDS; kind++)
         if (verdict_key(device, row, (enum kind)kind, problem, key) == HEED_OK && recall(device, key, &known) && known.work_seconds > 0)
             return known.work_seconds * (float)(problem->head_dim + problem->v_head_dim);
     return 20e-9f; /* a slow device: more and shorter launches */

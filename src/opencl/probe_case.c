@@ -102,14 +102,14 @@ static heed_status judge_scores_row(struct judge *j, int32_t b, int32_t h, int32
 {
     const struct heed_batch *batch = j->call->batch;
     const struct problem *p = &j->call->plan->problem;
-    const int32_t kv_len = batch->sequences[b].kv_len, slot = batch->score_slots ? batch->score_slots[h] : -1;
+    const int32_t kv_len = batch->sequences[b].kv_len, slot = batch->head_slots ? batch->head_slots[h] : -1;
     reference_compute(j->call, b, h, i, j->row);
     bound_scores(p, j->row, &definition, j->arithmetic, j->score_bound, j->weight_bound);
     for (int32_t k = 0; k < kv_len; k++) {
         j->sum[k] += j->row->weight[k];
         j->sum_bound[k] += j->weight_bound[k];
     }
-    const float *scores = slot < 0 ? NULL : score_row(j->call, b, slot, i);
+    const float *scores = slot < 0 ? NULL : scored_row(j->call, b, slot, i);
     for (int32_t k = 0; scores && k < kv_len; k++) {
         const double want = reference_score(p, j->row, k);
         if (!bound_holds((double)scores[k], want, j->score_bound[k]))
