@@ -64,6 +64,8 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
     local float buffer[BUFFER_FLOATS] ALIGNED, p[ROWS * P_STEP] ALIGNED, row_fade[ROWS], row_m[ROWS], row_l[ROWS];
     local struct seen seen;
     local int odd; /* V of this block holds NaN or infinity */
+    local long q_at[ROWS], k_at[KEYS], v_at[KEYS]; /* where rows lie: found once, read for every slice */
+    local float k_factor[HAS_SCALE(K_TYPE) ? KEYS : 1], v_factor[HAS_SCALE(V_TYPE) ? KEYS : 1];
     local float *k_slice = buffer, *q_slice = buffer + SLICE * KEYS;
     const int number = ITEM_NUMBER, lane = LANE, tx = (int)get_local_id(0), ty = (int)get_local_id(1);
     /* A group without an item has an item without rows. No early return: Intel's CPU driver 2026.22 reads both lists before it. */
@@ -81,6 +83,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
             struct row row = row_of(st, s, b, h, first + min(r, rows - 1), q_positions, key_range, alibi, problem);
             seen.begin[r] = row.begin;
             seen.end[r] = row.end;
+            q_at[r] = query_offset(st.q, s, b, h, first + min(r, rows - 1));
 #if ALTERED || MASKED
             seen.own[r] = row.own;
             seen.mask[r] = row.mask;
@@ -114,13 +117,20 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 #pragma unroll
                 for (int c = 0; c < TC; c++) tile[r][c] = 0;
 
+            NO_UNROLL for (int c = lane; c < KEYS; c += LANES) { /* keys that the group may not see repeat one that it may */
+                int j = clamp(block + c, low, high - 1);
+                k_at[c] = key_offset(st.k, s, page_table, b, g, j, problem);
+                v_at[c] = key_offset(st.v, s, page_table, b, g, j, problem);
+                if (HAS_SCALE(K_TYPE)) k_factor[c] = AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0];
+                if (HAS_SCALE(V_TYPE)) v_factor[c] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0];
+            }
+
             /* scores */
             NO_UNROLL for (int d0 = 0; d0 < HEAD_DIM; d0 += SLICE) {
                 FENCE;
                 NO_UNROLL for (int x = lane; x < KEYS * (SLICE / 4); x += LANES) {
-                    int c = x / (SLICE / 4), d = x % (SLICE / 4) * 4, j = clamp(block + c, low, high - 1);
-                    float factor = HAS_SCALE(K_TYPE) ? AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
-                    float4 y = four_of_key(k + key_offset(st.k, s, page_table, b, g, j, problem), d0 + d, factor);
+                    int c = x / (SLICE / 4), d = x % (SLICE / 4) * 4;
+                    float4 y = four_of_key(k + k_at[c], d0 + d, HAS_SCALE(K_TYPE) ? k_factor[c] : 1.0f);
                     k_slice[(d + 0) * KEYS + c] = y.s0;
                     k_slice[(d + 1) * KEYS + c] = y.s1;
                     k_slice[(d + 2) * KEYS + c] = y.s2;
@@ -128,7 +138,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 }
                 NO_UNROLL for (int x = lane; x < ROWS * (SLICE / 4); x += LANES) {
                     int r = x / (SLICE / 4), d = x % (SLICE / 4) * 4;
-                    float4 y = four_of_query(q + query_offset(st.q, s, b, h, first + min(r, rows - 1)), d0 + d, 1.0f) * SCALE;
+                    float4 y = four_of_query(q + q_at[r], d0 + d, 1.0f) * SCALE;
                     q_slice[(d + 0) * (ROWS + 1) + r] = y.s0;
                     q_slice[(d + 1) * (ROWS + 1) + r] = y.s1;
                     q_slice[(d + 2) * (ROWS + 1) + r] = y.s2;
@@ -211,9 +221,8 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 NO_UNROLL for (int c0 = 0; c0 < KEYS && block + c0 < high; c0 += SLICE) {
                     FENCE;
                     NO_UNROLL for (int x = lane; x < SLICE * (V_WIDTH / 4); x += LANES) {
-                        int c = x / (V_WIDTH / 4), d = x % (V_WIDTH / 4) * 4 + t * LOCAL_X * VW, j = clamp(block + c0 + c, low, high - 1);
-                        float factor = HAS_SCALE(V_TYPE) ? AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0] : 1.0f;
-                        float4 y = four_of_value(v + key_offset(st.v, s, page_table, b, g, j, problem), d, factor);
+                        int c = x / (V_WIDTH / 4), d = x % (V_WIDTH / 4) * 4 + t * LOCAL_X * VW;
+                        float4 y = four_of_value(v + v_at[c0 + c], d, HAS_SCALE(V_TYPE) ? v_factor[c0 + c] : 1.0f);
                         *(local float4 *)(buffer + 4 * x) = y;
                         if (!all(fabs(y) < (float4)INFINITY)) atomic_or(&odd, 1);
                     }

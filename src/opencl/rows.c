@@ -56,7 +56,7 @@ static size_t tile_bytes(const struct tile *tile, const struct problem *problem)
     const size_t rows = (size_t)(tile->y * tile->rows), width = (size_t)(tile->x * tile->vector);
     const size_t vectors = ((size_t)problem->v_head_dim + width - 1) / width, at_once = vectors < 4 ? vectors : 4;
     const size_t slices = 16 * (96 + rows + 1), values = 16 * width * at_once;
-    return (rows * 97 + (slices > values ? slices : values) + 3 * rows) * 4 + rows * 32 + 256;
+    return (rows * 97 + (slices > values ? slices : values) + 3 * rows) * 4 + rows * 40 + 96 * 24 + 256;
 }
 
 static struct tile tile_of(const struct cl_device *device, const struct problem *problem)
