@@ -33,6 +33,9 @@ static const struct {
                                "mrows=64 mkeys=64 mwarps=4 mslots=2 mlocal=2", "mrows=64 mkeys=32 mwarps=4 mslots=4 mlocal=1",
                                "mrows=64 mkeys=32 mwarps=2 mslots=2 mlocal=2", "mrows=64 mkeys=32 mwarps=2 mslots=3 mlocal=2",
                                "mrows=32 mkeys=64 mwarps=2 mslots=3 mlocal=1", "mrows=64 mkeys=16 mwarps=4 mslots=4 mlocal=1"}},
+    {"opencl.prefill_columns", {"", "mkeys=32 mslots=2 mlocal=2", "mkeys=32 mslots=3 mlocal=2", "mkeys=64 mslots=2 mlocal=2", "mkeys=64 mslots=2 mlocal=1",
+                                "mwarps=2 mkeys=32 mslots=2", "mwarps=4 mkeys=32 mslots=2", "mwarps=8 mkeys=32 mslots=2",
+                                "mwarps=4 mrows=128 mkeys=32 mslots=2 mlocal=2"}},
 };
 
 static const struct column columns[] = {{"tile", "tile", -44, 0},          {"ms_median", "ms", 9, 3},  {"spread", "spread", 6, 2},

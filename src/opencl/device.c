@@ -177,6 +177,16 @@ static uint32_t provides_of(const struct cl_device *d)
     return provides;
 }
 
+/* The smallest sub-group: the one that has DPAS. With a larger one its built-ins build, too, without the instruction. */
+static size_t least_lanes(const struct cl_device *d)
+{
+    size_t sizes[16] = {0}, length = 0, least = SIZE_MAX;
+    if (clGetDeviceInfo(d->id, 0x4108 /* CL_DEVICE_SUB_GROUP_SIZES_INTEL */, sizeof sizes, sizes, &length) != CL_SUCCESS) return 0;
+    for (size_t n = 0; n < length / sizeof *sizes && n < sizeof sizes / sizeof *sizes; n++)
+        if (sizes[n] < least) least = sizes[n];
+    return least;
+}
+
 /* May this unit be tried? A vendor's words are never shown to another vendor's compiler, because a driver may take any text at build time and die of it
  * at run time. Whether the unit is there and works, its probe says (unit.c). */
 static bool may_have(const struct cl_device *d, enum cl_matrix unit)
@@ -193,7 +203,7 @@ static bool may_have(const struct cl_device *d, enum cl_matrix unit)
     case MATRIX_INTEL_DPAS8:
     case MATRIX_INTEL_DPAS16:
         return d->family == FAMILY_INTEL && has_extension(d->id, "cl_intel_subgroup_matrix_multiply_accumulate") &&
-               has_extension(d->id, "cl_intel_required_subgroup_size");
+               has_extension(d->id, "cl_intel_required_subgroup_size") && least_lanes(d) == (unit == MATRIX_INTEL_DPAS8 ? 8 : 16);
     default: return false;
     }
 }

@@ -223,7 +223,7 @@ static heed_status probe_wait(struct probe *probe, enum lasting *lasting, float 
 /* ---- admission ------------------------------------------------------------------------- */
 
 /* What the columns say about the device. */
-static heed_status check_needs(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem)
+static heed_status check_needs(const struct cl_device *device, const struct kernel_row *row)
 {
     static const struct { uint32_t bit; const char *text; } needs[] = {
         {CL_NEEDS_CPU, "a device of type CPU"}, {CL_NEEDS_GPU, "a device that is no CPU"}, {CL_NEEDS_HALF, "cl_khr_fp16"},
@@ -233,7 +233,12 @@ static heed_status check_needs(const struct cl_device *device, const struct kern
     const uint32_t missing = row->needs & ~device->provides;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
         if (missing & needs[i].bit) return fail(HEED_UNSUPPORTED, "needs %s", needs[i].text);
-    if (missing) return fail(HEED_UNSUPPORTED, "needs something this device lacks (0x%x)", missing);
+    return missing ? fail(HEED_UNSUPPORTED, "needs something this device lacks (0x%x)", missing) : HEED_OK;
+}
+
+/* Local memory and the group; those of a matrix row follow from the unit that was proved. */
+static heed_status check_sizes(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem)
+{
     const size_t bytes = row->cl->local_bytes ? row->cl->local_bytes(device, problem) : 0;
     if (bytes > device->local_bytes)
         return fail(HEED_UNSUPPORTED, "needs %zu bytes of local memory, the device has %llu", bytes,
@@ -335,9 +340,10 @@ static heed_status prove_unit(struct device *device, heed_type type)
         status = verdict_key(d, unit, KIND_PREFILL, &problem, known.key);
         if (status == HEED_OK) status = verdict_of(device, &problem, unit, KIND_PREFILL, &known);
         if (status == HEED_OK) {
+            d->proved |= 1u << type;
+            if (n == 0 && d->units[1] == MATRIX_NONE) return HEED_OK; /* others may be reading it */
             d->matrix = d->units[0] = d->units[n];
             d->units[1] = MATRIX_NONE;
-            d->proved |= 1u << type;
             return HEED_OK;
         }
         if (status != HEED_UNSUPPORTED && status != HEED_BUILD_FAILED) return status; /* a lost device, or no memory */
@@ -353,12 +359,13 @@ heed_status cl_admit(struct device *device, const struct problem *problem, const
     struct cl_device *d = cl_device_of(device);
     struct known known = {0};
     const bool matrix = (row->needs & (CL_NEEDS_MATRIX | CL_NEEDS_COLUMNS)) != 0;
-    heed_status status = check_needs(d, row, problem);
+    heed_status status = check_needs(d, row);
+    if (status == HEED_OK && !matrix) status = check_sizes(d, row, problem);
     if (status == HEED_OK) status = cl_device_open(d);
     if (status == HEED_OK) {
         pthread_mutex_lock(&d->admission);
         if (matrix) status = prove_unit(device, problem->k_type);
-        if (matrix && status == HEED_OK) status = check_needs(d, row, problem); /* of the proved unit, not of the first candidate */
+        if (matrix && status == HEED_OK) status = check_sizes(d, row, problem);
         if (status == HEED_OK) status = verdict_key(d, row, kind, problem, known.key);
         if (status == HEED_OK) status = verdict_of(device, problem, row, kind, &known);
         pthread_mutex_unlock(&d->admission);
