@@ -4,15 +4,16 @@
  * The arithmetic of src/cpu/panel.inc.h, in its order, so that a GPU gives the CPU's bits. A group of LOCAL_X x LOCAL_Y work-items owns ROWS = LOCAL_Y * TR
  * query rows of one head at a time. Per block of KEYS keys, counted from key 0:
  *
- *     s[ROWS][KEYS]  = Q K^T       a work-item: TR rows x TC vectors of keys in registers; SLICE dimensions of Q and K at a time through local memory
+ *     s[ROWS][KEYS]  = Q K^T       a work-item: TR rows x TC vectors of keys in registers; Q_SLICE dimensions of Q and K at a time through local memory
  *     m' = max(m, s)   fade = e^(m - m')   p = e^(s - m')   l = l fade + sum p           (one work-item per row adds, keys in order)
- *     o[ROWS][DV]    = o fade + p V     a work-item: TR rows x TD vectors of dimensions; SLICE keys of V at a time through local memory
+ *     o[ROWS][DV]    = o fade + p V     a work-item: TR rows x TD vectors of dimensions; V_SLICE keys of V at a time through local memory
  *
  * Keys that the group may not see repeat one that it may, with weight -0; dimensions behind the last are zeros. Where V holds NaN or infinity, rows that do
  * not see the key pass it over (0 * NaN would be NaN).
  *
  *   LOCAL_X LOCAL_Y   the group        VW   floats per vector: 4, 8 or 16; LOCAL_X * VW divides 96
  *   TR                rows per work-item: Q_TILE may be several times LOCAL_Y * TR
+ *   Q_SLICE V_SLICE   what goes through local memory at a time: multiples of 4; V_SLICE divides 96
  *   GUARD             see LOOP_GUARD in common.cl
  */
 #ifndef TR
@@ -22,17 +23,24 @@
 #define VW 4
 #endif
 #define KEYS 96                      /* decides the bits */
-#define SLICE 16
+#ifndef Q_SLICE
+#define Q_SLICE 16
+#endif
+#ifndef V_SLICE
+#define V_SLICE 16
+#endif
 #define ROWS (LOCAL_Y * TR)
 #define TC (KEYS / (LOCAL_X * VW))
 #define TD ((V_HEAD_DIM + LOCAL_X * VW - 1) / (LOCAL_X * VW))
 #define TD_AT_ONCE (TD < 4 ? TD : 4) /* vectors per work-item that go through local memory together */
 #define V_WIDTH (LOCAL_X * VW * TD_AT_ONCE)
 #define P_STEP (KEYS + 1)            /* rows of p begin in different banks */
-#define QK_FLOATS (SLICE * (KEYS + ROWS + 1))
+#define Q_STAYS (Q_SLICE >= HEAD_DIM) /* all of Q has room: it is brought once */
+#define Q_FLOATS (Q_SLICE * (ROWS + 1))
+#define QK_FLOATS (Q_SLICE * KEYS + (Q_STAYS ? 0 : Q_FLOATS))
 #define VEC GLUE(float, VW)
 #define LOCAL_VEC(p) (*(local const VEC *)(p)) /* vload promises element alignment only, and becomes scalar loads on some GPUs */
-#define BUFFER_FLOATS (QK_FLOATS > SLICE * V_WIDTH ? QK_FLOATS : SLICE * V_WIDTH)
+#define BUFFER_FLOATS (QK_FLOATS > V_SLICE * V_WIDTH ? QK_FLOATS : V_SLICE * V_WIDTH)
 #define FENCE barrier(CLK_LOCAL_MEM_FENCE)
 #define NO_UNROLL _Pragma("unroll 1") /* loops that compilers would unroll whole, to no good but minutes of compiling */
 
@@ -66,7 +74,8 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
     local int odd; /* V of this block holds NaN or infinity */
     local long q_at[ROWS], k_at[KEYS], v_at[KEYS]; /* where rows lie: found once, read for every slice */
     local float k_factor[HAS_SCALE(K_TYPE) ? KEYS : 1], v_factor[HAS_SCALE(V_TYPE) ? KEYS : 1];
-    local float *k_slice = buffer, *q_slice = buffer + SLICE * KEYS;
+    local float q_rows[Q_STAYS ? Q_FLOATS : 1] ALIGNED;
+    local float *k_slice = buffer, *q_slice = Q_STAYS ? q_rows : buffer + Q_SLICE * KEYS;
     const int number = ITEM_NUMBER, lane = LANE, tx = (int)get_local_id(0), ty = (int)get_local_id(1);
     /* A group without an item has an item without rows. No early return: Intel's CPU driver 2026.22 reads both lists before it. */
     const bool given = number < item_count;
@@ -110,7 +119,8 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 #pragma unroll
             for (int c = 0; c < TD; c++) o_tile[r][c] = 0;
 
-        for (int block = high ? low / KEYS * KEYS : 0; block < high; block += KEYS) {
+        const int first_block = high ? low / KEYS * KEYS : 0;
+        for (int block = first_block; block < high; block += KEYS) {
             VEC tile[TR][TC];
 #pragma unroll
             for (int r = 0; r < TR; r++)
@@ -126,18 +136,18 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
             }
 
             /* scores */
-            NO_UNROLL for (int d0 = 0; d0 < HEAD_DIM; d0 += SLICE) {
+            NO_UNROLL for (int d0 = 0; d0 < HEAD_DIM; d0 += Q_SLICE) {
                 FENCE;
-                NO_UNROLL for (int x = lane; x < KEYS * (SLICE / 4); x += LANES) {
-                    int c = x / (SLICE / 4), d = x % (SLICE / 4) * 4;
+                NO_UNROLL for (int x = lane; x < KEYS * (Q_SLICE / 4); x += LANES) {
+                    int c = x / (Q_SLICE / 4), d = x % (Q_SLICE / 4) * 4;
                     float4 y = four_of_key(k + k_at[c], d0 + d, HAS_SCALE(K_TYPE) ? k_factor[c] : 1.0f);
                     k_slice[(d + 0) * KEYS + c] = y.s0;
                     k_slice[(d + 1) * KEYS + c] = y.s1;
                     k_slice[(d + 2) * KEYS + c] = y.s2;
                     k_slice[(d + 3) * KEYS + c] = y.s3;
                 }
-                NO_UNROLL for (int x = lane; x < ROWS * (SLICE / 4); x += LANES) {
-                    int r = x / (SLICE / 4), d = x % (SLICE / 4) * 4;
+                if (!Q_STAYS || block == first_block) NO_UNROLL for (int x = lane; x < ROWS * (Q_SLICE / 4); x += LANES) {
+                    int r = x / (Q_SLICE / 4), d = x % (Q_SLICE / 4) * 4;
                     float4 y = four_of_query(q + q_at[r], d0 + d, 1.0f) * SCALE;
                     q_slice[(d + 0) * (ROWS + 1) + r] = y.s0;
                     q_slice[(d + 1) * (ROWS + 1) + r] = y.s1;
@@ -146,7 +156,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 }
                 if (lane == 0) odd = 0;
                 FENCE;
-                _Pragma("unroll 2") for (int d = 0; d < SLICE + LOOP_GUARD; d++) {
+                _Pragma("unroll 2") for (int d = 0; d < Q_SLICE + LOOP_GUARD; d++) {
                     VEC y[TC];
 #pragma unroll
                     for (int c = 0; c < TC; c++) y[c] = LOCAL_VEC(k_slice + d * KEYS + (tx + LOCAL_X * c) * VW);
@@ -218,9 +228,9 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
             /* weighted values */
 #pragma unroll
             for (int t = 0; t < TD; t += TD_AT_ONCE)
-                NO_UNROLL for (int c0 = 0; c0 < KEYS && block + c0 < high; c0 += SLICE) {
+                NO_UNROLL for (int c0 = 0; c0 < KEYS && block + c0 < high; c0 += V_SLICE) {
                     FENCE;
-                    NO_UNROLL for (int x = lane; x < SLICE * (V_WIDTH / 4); x += LANES) {
+                    NO_UNROLL for (int x = lane; x < V_SLICE * (V_WIDTH / 4); x += LANES) {
                         int c = x / (V_WIDTH / 4), d = x % (V_WIDTH / 4) * 4 + t * LOCAL_X * VW;
                         float4 y = four_of_value(v + v_at[c0 + c], d, HAS_SCALE(V_TYPE) ? v_factor[c0 + c] : 1.0f);
                         *(local float4 *)(buffer + 4 * x) = y;
@@ -228,7 +238,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                     }
                     FENCE;
                     if (odd) {
-                        NO_UNROLL for (int c = 0; c < SLICE; c++)
+                        NO_UNROLL for (int c = 0; c < V_SLICE; c++)
 #pragma unroll /* o_tile[r] with r known, or the whole tile moves from registers to memory */
                             for (int r = 0; r < TR; r++) {
                                 const float w = p[(ty * TR + r) * P_STEP + c0 + c];
@@ -241,7 +251,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                                         o_tile[r][t + d] = fma(LOCAL_VEC(buffer + c * V_WIDTH + (tx + LOCAL_X * d) * VW), (VEC)w, o_tile[r][t + d]);
                             }
                     } else {
-                        _Pragma("unroll 2") for (int c = 0; c < SLICE + LOOP_GUARD; c++) {
+                        _Pragma("unroll 2") for (int c = 0; c < V_SLICE + LOOP_GUARD; c++) {
                             VEC y[TD_AT_ONCE];
 #pragma unroll
                             for (int d = 0; d < TD_AT_ONCE; d++) y[d] = LOCAL_VEC(buffer + c * V_WIDTH + (tx + LOCAL_X * d) * VW);

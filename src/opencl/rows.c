@@ -48,24 +48,31 @@ static size_t decode_cpu_options(const struct cl_device *device, const struct pr
 
 /* prefill_tile.cl: LOCAL_X x LOCAL_Y work-items of TR rows and vectors of VW floats, shrunk until registers and local memory hold them. */
 struct tile {
-    int32_t x, y, rows, vector;
+    int32_t x, y, rows, vector, q_slice, v_slice;
 };
 
 static size_t tile_bytes(const struct tile *tile, const struct problem *problem)
 {
     const size_t rows = (size_t)(tile->y * tile->rows), width = (size_t)(tile->x * tile->vector);
     const size_t vectors = ((size_t)problem->v_head_dim + width - 1) / width, at_once = vectors < 4 ? vectors : 4;
-    const size_t slices = 16 * (96 + rows + 1), values = 16 * width * at_once;
-    return (rows * 97 + (slices > values ? slices : values) + 3 * rows) * 4 + rows * 40 + 96 * 24 + 256;
+    const size_t queries = (size_t)tile->q_slice * (rows + 1), keys = (size_t)tile->q_slice * 96, values = (size_t)tile->v_slice * width * at_once;
+    const size_t stays = tile->q_slice >= problem->head_dim ? queries : 0, slices = keys + queries - stays;
+    return (rows * 97 + stays + (slices > values ? slices : values) + 3 * rows) * 4 + rows * 40 + 96 * 24 + 256;
 }
 
 static struct tile tile_of(const struct cl_device *device, const struct problem *problem)
 {
     const struct cl_tuning *t = device->tuning;
-    struct tile tile = {t->wg_x, t->wg_y, t->lane_rows, t->lane_vector};
+    struct tile tile = {t->wg_x, t->wg_y, t->lane_rows, t->lane_vector, 16, 16};
     const int32_t width = tile.x * tile.vector, dims = (problem->v_head_dim + width - 1) / width * tile.vector;
     while (tile.y > 1 && ((size_t)(tile.x * tile.y) > device->max_group || (size_t)tile.y > device->max_sizes[1])) tile.y /= 2;
     while (tile.rows > 1 && tile.rows * dims > 32 * (tile.vector > 4 ? tile.vector : 2)) tile.rows /= 2;
+    if (device->type & CL_DEVICE_TYPE_CPU) { /* a barrier there moves every work-item's registers to memory and back */
+        struct tile large = tile;
+        large.q_slice = problem->head_dim < 256 ? (problem->head_dim + 15) / 16 * 16 : 64;
+        large.v_slice = 96;
+        if (tile_bytes(&large, problem) <= device->local_bytes) tile = large;
+    }
     while (tile.rows > 1 && tile_bytes(&tile, problem) > device->local_bytes) tile.rows /= 2;
     return tile;
 }
@@ -73,7 +80,8 @@ static struct tile tile_of(const struct cl_device *device, const struct problem 
 static size_t prefill_tile_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     const struct tile tile = tile_of(device, problem);
-    return text_append(text, capacity, 0, " -DTR=%d -DVW=%d -DGUARD=%d", tile.rows, tile.vector, device->tuning->loop_guard);
+    return text_append(text, capacity, 0, " -DTR=%d -DVW=%d -DQ_SLICE=%d -DV_SLICE=%d -DGUARD=%d", tile.rows, tile.vector, tile.q_slice, tile.v_slice,
+                       device->tuning->loop_guard);
 }
 
 static void prefill_tile_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
