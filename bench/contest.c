@@ -141,7 +141,7 @@ static heed_status heed_runs(struct contest *c, int count, double *seconds)
     return status;
 }
 
-static heed_status turn(struct contest *c, struct entrant *e)
+static heed_status turn(struct contest *c, struct entrant *e, bool alone)
 {
     int count = e->burst < 1 ? 1 : e->burst > MOST_BURST ? MOST_BURST : e->burst;
     if (count > MOST_RUNS - e->runs) count = MOST_RUNS - e->runs;
@@ -149,8 +149,13 @@ static heed_status turn(struct contest *c, struct entrant *e)
     heed_status status = HEED_OK;
     const char *why = NULL;
     pin_caller(!e->peer || e->peer->on_heed_threads(e->peer));
-    if (e->peer) why = e->peer->run(e->peer, c->o, count, seconds);
-    else status = heed_runs(c, count, seconds);
+    if (!alone) { /* untimed: threads awake, cores at speed, its own data in the caches and not the last contender's */
+        double ignored;
+        if (e->peer) why = e->peer->run(e->peer, c->o, 1, &ignored);
+        else status = heed_runs(c, 1, &ignored);
+    }
+    if (e->peer && !why) why = e->peer->run(e->peer, c->o, count, seconds);
+    else if (!e->peer && status == HEED_OK) status = heed_runs(c, count, seconds);
     pin_caller(false);
     if (why) {
         snprintf(e->why, sizeof e->why, "failed: %s", why);
@@ -171,10 +176,11 @@ static bool enough(const struct entrant *heed, int turns, bool alone)
 }
 
 /* Threads of other libraries spin behind their last run (OpenBLAS's for 2^26 cycles, about 25 ms) on the cores of the next: nobody begins
- * before all of them sleep, as the CPU time of the processes shows, or before they were given long enough. */
+ * before all of them sleep, as the CPU time of the processes shows, or before they were given long enough. Not longer: cores that slept for 150 ms
+ * were seen to take 6 ms to come back. */
 static void pause_for_spinners(void)
 {
-    const double nap = 3e-3, long_enough = 0.15, asleep = 0.1;
+    const double nap = 3e-3, long_enough = 0.05, asleep = 0.1;
     for (double slept = 0; slept < long_enough; slept += nap) {
         const double before = peers_cpu_seconds();
         nanosleep(&(struct timespec){.tv_nsec = (long)(nap * 1e9)}, NULL);
@@ -197,7 +203,7 @@ heed_status contest_run(struct contest *c)
             struct entrant *e = &c->entrant[n];
             if (n && (!e->timed || e->runs >= MOST_RUNS || (turns >= PEER_TURNS && e->total >= peer_seconds))) continue;
             if (!alone) pause_for_spinners();
-            status = turn(c, e);
+            status = turn(c, e, alone);
         }
     for (int n = 0; status == HEED_OK && n < c->count; n++)
         if (n == 0 || c->entrant[n].timed) c->entrant[n].times = times_of(c->entrant[n].seconds, c->entrant[n].runs);
