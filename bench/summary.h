@@ -11,7 +11,7 @@
 struct point {
     struct problem_line line;
     int32_t device;
-    double seconds, gflops, work; /* work: useful floating-point operations */
+    double seconds, least, gflops, work; /* seconds: the median; work: useful floating-point operations */
     double baseline, peer, naive; /* seconds of the best of plain loops and unfused products, of the best peer, of the table's last row; NaN: none */
     const char *baseline_name, *peer_name;
 };

@@ -57,6 +57,21 @@ Test(tensors, chosen_scores_fit_to_the_byte)
     tight(&f.x.key_sums, "key_sums");
 }
 
+/* A device that reads q again after o is written; the CPU keeps a copy, and so does heed_forward(). */
+Test(tensors, scores_in_place)
+{
+    make("hq2 d8 keysums", LENGTHS(.batch = 2, .q_len = 3, .kv_len = 5));
+    f.x.key_sums = (heed_tensor){.data = f.arena + 18 * PLACE, .bytes = 2 * 2 * 5 * 4, .head_stride = 5, .batch_stride = 10};
+    f.x.o = f.x.q;
+    ACCEPT(run());
+    f.inner.device.info.backend = HEED_BACKEND_OPENCL;
+    EXPECT(run(), HEED_UNSUPPORTED, "o overlaps q");
+    ACCEPT(tensors_take(&f.inner.plan, &f.inner.batch, &f.x, NULL, true, &f.call));
+    f.inner.plan.problem.flags = 0;
+    ACCEPT(run());
+    f.inner.device.info.backend = HEED_BACKEND_CPU;
+}
+
 Test(tensors, views_are_in_bytes)
 {
     make("hq4 hk2 d8 f16 kv=q8_0 d32 o=f32", LENGTHS(.batch = 2, .q_len = 3, .kv_len = 5));
