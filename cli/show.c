@@ -174,7 +174,8 @@ static int draw_sums(const struct options *options, const struct instance *insta
         if (sums[j] > most) most = sums[j];
         if (labels && (int32_t)strlen(labels[j]) > widest) widest = (int32_t)strlen(labels[j]);
     }
-    printf("weight that each key got from %s%d quer%s, ", rows < queries ? "the last " : "", (int)rows, rows == 1 ? "y" : "ies");
+    if (rows == 1) printf("weight that each key got from the last query, ");
+    else printf("weight that each key got from %s%d queries, ", rows < queries ? "the last " : "", (int)rows);
     if (together) printf("all %d heads together", (int)instance->problem.q_heads);
     else printf("head %d of %d", (int)head, (int)instance->problem.q_heads);
     if (shown < keys) printf("; the %d heaviest of %d", (int)shown, (int)keys);
