@@ -128,6 +128,7 @@ def walk(driver):
     numbers_agree(driver, "a zero query")
     # the capture
     press_step(driver, 6)
+    verdict("\u201cit\u201d looks at \u201canimal\u201d" in driver.find_element(By.ID, "text").text, "the lesson's text")
     Select(driver.find_element(By.ID, "query")).select_by_index(9)
     verdict("\u201cit\u201d attends to animal 0.45" in driver.find_element(By.ID, "look").text, "`it` looks at `animal`")
     first = state()["weights"]
