@@ -245,7 +245,7 @@ heed_status cl_unit_case(struct cl_device *device, const struct problem *problem
 enum cl_matrix cl_layout(const struct cl_device *device); /* where the fragments of device->matrix lie */
 int32_t cl_warp_lanes(enum cl_matrix layout);             /* work-items of a warp */
 int32_t cl_warp_columns(enum cl_matrix layout);           /* query rows of one product */
-const char *cl_unit_options(enum cl_matrix matrix);       /* compiler options beside the numbers */
+const char *cl_unit_options(const struct cl_device *device, enum cl_matrix matrix); /* compiler options beside the numbers */
 
 /* ---- memory of one run (memory.c) ------------------------------------------------- */
 

@@ -130,7 +130,7 @@ static size_t prefill_matrix_options(const struct cl_device *device, const struc
 {
     const struct matrix_tile tile = matrix_tile_of(device, problem);
     return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DTILE_ROWS=%d -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d -DQUERY_REGISTERS=%d%s",
-                       (int)device->matrix, tile.rows, tile.keys, tile.warps, tile.slots, tile.query_registers, cl_unit_options(device->matrix));
+                       (int)device->matrix, tile.rows, tile.keys, tile.warps, tile.slots, tile.query_registers, cl_unit_options(device, device->matrix));
 }
 
 static void prefill_matrix_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -158,7 +158,7 @@ static size_t prefill_tf32_options(const struct cl_device *device, const struct 
     size_t local[2];
     prefill_tf32_local(device, problem, local);
     return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=2%s", (int)device->matrix,
-                       device->matrix == MATRIX_EMULATED ? 16 : 32, (int)local[0] / 32, cl_unit_options(device->matrix));
+                       device->matrix == MATRIX_EMULATED ? 16 : 32, (int)local[0] / 32, cl_unit_options(device, device->matrix));
 }
 
 static size_t prefill_tf32_bytes(const struct cl_device *device, const struct problem *problem)
@@ -182,7 +182,7 @@ static size_t decode_matrix_options(const struct cl_device *device, const struct
 {
     const struct matrix_tile tile = decode_matrix_tile(device, problem);
     return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d%s", (int)device->matrix, tile.keys,
-                       tile.warps, tile.slots, cl_unit_options(device->matrix));
+                       tile.warps, tile.slots, cl_unit_options(device, device->matrix));
 }
 
 static void decode_matrix_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -251,7 +251,7 @@ static size_t columns_options(const struct cl_device *device, const struct probl
     return text_append(text, capacity, 0,
                        " -DMATRIX=%d -DLAYOUT=%d -DTILE_KEYS=%d -DWARPS=%d -DKEY_WARPS=%d -DDIM_WARPS=%d -DCOLUMN_TILES=%d -DSLOTS=%d -DQUERY_REGISTERS=%d%s",
                        (int)device->matrix, (int)cl_layout(device), tile.keys, tile.warps, tile.key_warps, tile.dim_warps, least > 0 ? tile.rows / least : 1,
-                       tile.slots, tile.query_registers, cl_unit_options(device->matrix));
+                       tile.slots, tile.query_registers, cl_unit_options(device, device->matrix));
 }
 
 static void columns_local(const struct cl_device *device, const struct problem *p, bool decode, size_t local[2])

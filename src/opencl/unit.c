@@ -25,11 +25,12 @@ int32_t cl_warp_lanes(enum cl_matrix layout)
 
 int32_t cl_warp_columns(enum cl_matrix layout) { return layout == MATRIX_INTEL_DPAS8 ? 8 : 16; }
 
-/* The emulated unit has a barrier in each word: optimised, its programs take a driver twenty seconds to compile. Intel's accumulators want the larger half of
- * the register file. */
-const char *cl_unit_options(enum cl_matrix matrix)
+/* The emulated unit has a barrier in each word: optimised, its programs take a CPU's driver twenty seconds to compile (a simulator, which interprets them, is
+ * quicker the other way). Intel's accumulators want the larger half of the register file. */
+const char *cl_unit_options(const struct cl_device *device, enum cl_matrix matrix)
 {
-    return matrix == MATRIX_EMULATED ? " -cl-opt-disable" : matrix == MATRIX_INTEL_DPAS8 || matrix == MATRIX_INTEL_DPAS16 ? " -cl-intel-256-GRF-per-thread" : "";
+    if (matrix == MATRIX_EMULATED) return device->provides & CL_NEEDS_GPU ? "" : " -cl-opt-disable";
+    return matrix == MATRIX_INTEL_DPAS8 || matrix == MATRIX_INTEL_DPAS16 ? " -cl-intel-256-GRF-per-thread" : "";
 }
 
 /* ---- a row per unit -------------------------------------------------------------------- */
@@ -45,7 +46,7 @@ static enum cl_matrix layout_of(const struct cl_device *device, enum cl_matrix m
     {                                                                                                                            \
         (void)problem;                                                                                                           \
         return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=%d -DTILE_KEYS=16 -DWARPS=1 -DSLOTS=2%s", (int)(number),    \
-                           (int)layout_of(device, number), cl_unit_options(number));                                             \
+                           (int)layout_of(device, number), cl_unit_options(device, number));                                             \
     }                                                                                                                            \
     static void local_##name(const struct cl_device *device, const struct problem *problem, size_t local[2])                     \
     {                                                                                                                            \
