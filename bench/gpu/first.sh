@@ -103,11 +103,10 @@ limited 60 rates.txt "$heed" roof --device opencl:0
 # One small problem per row and type: passed, or skipped with every candidate's reason. On a device for tests, the emulated unit in each layout instead.
 units() {
   for type in bf16 f16; do
-    for row in prefill_matrix prefill_columns decode_matrix decode_columns; do
-      "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q16 kv16 $type"
-    done
+    for row in prefill_matrix prefill_columns; do "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q40 kv40 $type"; done
+    for row in decode_matrix decode_columns; do "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q1 kv40 $type"; done
   done
-  HEED_TUNING='' "$heed" check --device opencl:0 --kernel opencl.prefill_tf32x3 "hq1 d32 q16 kv16 f32"
+  "$heed" check --device opencl:0 --kernel opencl.prefill_tf32x3 "hq1 d32 q40 kv40 f32"
   "$heed" info | grep -A1 'matrix unit'
 }
 emulated_units() {
@@ -115,7 +114,7 @@ emulated_units() {
     row=prefill_columns_bf16
     [ $like != 2 ] || row=prefill_matrix_bf16
     printf '"pocl-cpu" matrix=1 limit=120 mlike=%d\n"generic-cpu" matrix=1 limit=120 mlike=%d\n' $like $like >"$work/units"
-    HEED_TUNING=$work/units "$heed" check --device opencl:0 --kernel opencl.$row "hq1 d32 q16 kv16 bf16"
+    HEED_TUNING=$work/units "$heed" check --device opencl:0 --kernel opencl.$row "hq1 d32 q40 kv40 bf16"
   done
 }
 say "matrix units: units.txt"
