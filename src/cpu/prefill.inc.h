@@ -4,12 +4,15 @@
  *
  * An item is a tile of queries with all heads of a KV head's group; its rows go in passes of PASS_ROWS, a pass in panels of a few vectors.
  *     for each block of PANEL_KEYS keys, counted from key 0:
- *         K and V of the block, as f32                                  prefill_block.inc.h
+ *         K and V of the block, as f32 (few rows alone read them where they lie)      prefill_block.inc.h, panel_few.inc.h
  *         for each panel that sees any of it:
  *             s = scale * q.k; terms and visibility; p = e^(s - m); o = o fade + p v      panel.inc.h, prefill_terms.inc.h
  *     o / l, lse
  * The block is cut to the keys that some row of the panel may see; keys cut away would have added exact zeros. So the bits of a row depend on
  * its own visible keys alone: not on the panel, its neighbours, q_len, threads or the group.
+ *
+ * A hidden key's weight is 0, and 0 * NaN is NaN: so where o is not finite in the end, nothing is written and the rows are done once more, with
+ * hidden keys left out one by one in every block whose V is not finite.
  */
 #ifndef HEED_PREFILL_INC_H
 #define HEED_PREFILL_INC_H
