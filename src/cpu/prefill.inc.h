@@ -62,13 +62,11 @@ static void place_pass(struct prefill_pass *pass, void *scratch)
 
 /* ---- the rows of a pass --------------------------------------------------- */
 
-/* Everything that row r of the pass needs to know, for row `number` of the item. */
-static void describe_row(struct prefill_pass *pass, const struct work_item *item, int r, int32_t number)
+/* Everything that row r of the pass needs to know: it is query i of head h. */
+static void describe_query(struct prefill_pass *pass, int r, int32_t h, int32_t i)
 {
     const struct call *call = pass->call;
     const struct problem *p = pass->p;
-    const int32_t i = item->q_begin + number / p->group, n = number % p->group;
-    const int32_t h = MUTANT(cpu_prefill_group_map) ? n * p->kv_heads + item->head : item->head * p->group + n;
     const int64_t position = query_position(call->batch, pass->s, i);
     int32_t *begin = &pass->begin[r], *end = &pass->end[r];
     pass->query[r] = i;
@@ -85,6 +83,14 @@ static void describe_row(struct prefill_pass *pass, const struct work_item *item
     if (p->flags & HEED_ALIBI) pass->slope[r] = ((const float *)call->alibi.data)[h];
     if (p->flags & (HEED_MASK_BOOL | HEED_MASK_BITS)) pass->mask[r] = query_row(&call->mask, pass->s, pass->b, h, i);
     if (p->flags & HEED_BIAS) pass->bias[r] = query_row(&call->bias, pass->s, pass->b, h, i);
+}
+
+/* The same for row `number` of the item. */
+static void describe_row(struct prefill_pass *pass, const struct work_item *item, int r, int32_t number)
+{
+    const struct problem *p = pass->p;
+    const int32_t i = item->q_begin + number / p->group, n = number % p->group;
+    describe_query(pass, r, MUTANT(cpu_prefill_group_map) ? n * p->kv_heads + item->head : item->head * p->group + n, i);
 }
 
 /* Lanes behind the last row: they see everything, so that they never make a block partial, and nothing of them is stored. */

@@ -54,21 +54,7 @@ static void describe_scored(struct scores_pass *w, int r, int32_t h, int32_t i)
     struct prefill_pass *pass = &w->pass;
     const struct call *call = pass->call;
     const struct problem *p = pass->p;
-    const int64_t position = query_position(call->batch, pass->s, i);
-    int32_t *begin = &pass->begin[r], *end = &pass->end[r];
-    pass->query[r] = i;
-    pass->head[r] = h;
-    pass->own[r] = position - pass->s->first;
-    visible_by_position(p, pass->s, position, begin, end);
-    if (p->flags & HEED_KEY_RANGE) {
-        const int32_t *range = query_row(&call->key_range, pass->s, pass->b, 0, i);
-        if (range[0] > *begin) *begin = range[0];
-        if (range[1] < *end) *end = range[1];
-    }
-    if (*begin >= *end) *begin = *end = 0;
-    if (p->flags & HEED_ALIBI) pass->slope[r] = ((const float *)call->alibi.data)[h];
-    if (p->flags & (HEED_MASK_BOOL | HEED_MASK_BITS)) pass->mask[r] = query_row(&call->mask, pass->s, pass->b, h, i);
-    if (p->flags & HEED_BIAS) pass->bias[r] = query_row(&call->bias, pass->s, pass->b, h, i);
+    describe_query(pass, r, h, i);
     w->slot[r] = call->batch->head_slots ? call->batch->head_slots[h] : -1;
     w->shift[r] = 0;
     w->inverse[r] = 1;
