@@ -92,16 +92,20 @@ static inline float mu_b(local uint (*box)[6], int row, int column)
     return mu_value(row & 1 ? pair >> 16 : pair & 0xffff);
 }
 
+/* Each lane's words into its box, for the others to read. */
+#define MU_SHOW(a0, a1, a2, a3, b0, b1)                                                                                          \
+    MU_BARRIER;                                                                                                                  \
+    mu_box[MU_ID][0] = a0;                                                                                                       \
+    mu_box[MU_ID][1] = a1;                                                                                                       \
+    mu_box[MU_ID][2] = a2;                                                                                                       \
+    mu_box[MU_ID][3] = a3;                                                                                                       \
+    mu_box[MU_ID][4] = b0;                                                                                                       \
+    mu_box[MU_ID][5] = b1;                                                                                                       \
+    MU_BARRIER
+
 #define mu_mma(acc, a0, a1, a2, a3, b0, b1)                                                                                      \
     do {                                                                                                                         \
-        MU_BARRIER;                                                                                                              \
-        mu_box[MU_ID][0] = a0;                                                                                                   \
-        mu_box[MU_ID][1] = a1;                                                                                                   \
-        mu_box[MU_ID][2] = a2;                                                                                                   \
-        mu_box[MU_ID][3] = a3;                                                                                                   \
-        mu_box[MU_ID][4] = b0;                                                                                                   \
-        mu_box[MU_ID][5] = b1;                                                                                                   \
-        MU_BARRIER;                                                                                                              \
+        MU_SHOW(a0, a1, a2, a3, b0, b1);                                                                                         \
         MU_UNROLL for (int e_ = 0; e_ < 4; e_++)                                                                                           \
             MU_UNROLL for (int k_ = 0; k_ < 16; k_++)                                                                                      \
                 (acc)[e_] = fma(mu_a(mu_box, (MU_LANE >> 2) + 8 * (e_ >> 1), k_),                                                \
@@ -119,14 +123,7 @@ static inline float mu_b_tf32(local uint (*box)[6], int k, int column)
 }
 #define mu_mma_tf32(acc, a0, a1, a2, a3, b0, b1)                                                                                 \
     do {                                                                                                                         \
-        MU_BARRIER;                                                                                                              \
-        mu_box[MU_ID][0] = a0;                                                                                                   \
-        mu_box[MU_ID][1] = a1;                                                                                                   \
-        mu_box[MU_ID][2] = a2;                                                                                                   \
-        mu_box[MU_ID][3] = a3;                                                                                                   \
-        mu_box[MU_ID][4] = b0;                                                                                                   \
-        mu_box[MU_ID][5] = b1;                                                                                                   \
-        MU_BARRIER;                                                                                                              \
+        MU_SHOW(a0, a1, a2, a3, b0, b1);                                                                                         \
         MU_UNROLL for (int e_ = 0; e_ < 4; e_++)                                                                                 \
             MU_UNROLL for (int k_ = 0; k_ < 8; k_++)                                                                             \
                 (acc)[e_] = fma(mu_a_tf32(mu_box, (MU_LANE >> 2) + 8 * (e_ >> 1), k_),                                           \

@@ -200,6 +200,7 @@ static void keep_queries(const struct call *call, unsigned char *to, struct call
     const struct problem *p = &batch->plan->problem;
     const int64_t row = type_row_bytes(p->q_type, p->head_dim);
     struct view *kept = &again->q;
+    *again = *call;
     kept->data = to;
     kept->head = row;
     kept->token = row * p->q_heads;
@@ -220,13 +221,14 @@ static heed_status run(const struct call *call, const struct queue_args *queue)
     const bool alone = between ? !cpu_threads_near(services) : work < worth_waking;
     unsigned char *queries = call->workspace.given ? call->workspace.data + batch->kept_offset + batch->kept_bytes : NULL;
     struct job job = {.call = call, .scratch_bytes = scratch_bytes(batch)};
-    struct call again = *call;
+    struct call again;
     (void)queue;
     if (queries) job.scratch = queries + queries_bytes(batch);
-    if (queries_bytes(batch) > 0 && call->o.data == call->q.data && !MUTANT(cpu_scores_read_outputs)) keep_queries(call, queries, &again);
+    const bool kept = queries_bytes(batch) > 0 && call->o.data == call->q.data && !MUTANT(cpu_scores_read_outputs);
+    if (kept) keep_queries(call, queries, &again);
     hand_out(call, alone, batch->work[KIND_PREFILL].count + batch->work[KIND_DECODE].count, item_task, &job);
     hand_out(call, alone, batch->work[KIND_PREFILL].merge_count + batch->work[KIND_DECODE].merge_count, merge_task, &job);
-    job.call = &again;
+    if (kept) job.call = &again;
     hand_out(call, alone, batch->work[KIND_SCORES].count, scores_task, &job);
     if (between) cpu_threads_used(services);
     return HEED_OK;
