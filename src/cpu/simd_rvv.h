@@ -61,9 +61,6 @@ INLINE rvv_u vto_u(vu a)
 
 INLINE vu vset1_u(uint32_t x) { return (vu)RVV_LANES(x); }
 INLINE vf vset1(float x) { return (vf)RVV_LANES(x); }
-/* m ? a : b */
-INLINE vu vchoose(vm m, vu a, vu b) { return ((vu)m & a) | (~(vu)m & b); }
-INLINE vf vselect(vm m, vf a, vf b) { return (vf)vchoose(m, (vu)a, (vu)b); }
 
 INLINE vf vload(const float *p) { return vof_f(__riscv_vle32_v_f32m1(p, VW)); }
 INLINE vf vload_n(const float *p, int n) { return vof_f(__riscv_vle32_v_f32m1_tu(__riscv_vfmv_v_f_f32m1(0, VW), p, (size_t)n)); }
@@ -81,22 +78,6 @@ INLINE vu vload_bytes_n(const uint8_t *p, int n)
 {
     return vof_u(__riscv_vzext_vf4_u32m1(__riscv_vle8_v_u8mf4_tu(__riscv_vmv_v_x_u8mf4(0, VW), p, (size_t)n), VW));
 }
-INLINE vf vfloat(vm a) { return __builtin_convertvector(a, vf); }
-
-/* f16 in the lower halves of lanes. As the upper bits of a float the code is a number 2^112 too small, denormal or not, and the product is exact. */
-INLINE vf vwiden_f16(vu h)
-{
-    const vu wide = (h & 0x7fff) << 13, sign = (h & 0x8000) << 16;
-    const vu special = wide | 0x7f800000u | ((vu)(wide > 0x7c00u << 13) & 0x400000u); /* NaN becomes quiet */
-    return (vf)(sign | vchoose((vm)(wide >= 0x7c00u << 13), special, (vu)((vf)wide * vset1(0x1p112f))));
-}
-INLINE vf vload_f16(const uint16_t *p) { return vwiden_f16(vload_u16(p)); }
-INLINE vf vload_f16_n(const uint16_t *p, int n) { return vwiden_f16(vload_u16_n(p, n)); }
-INLINE vf vload_bf16(const uint16_t *p) { return (vf)(vload_u16(p) << 16); }
-INLINE vf vload_bf16_n(const uint16_t *p, int n) { return (vf)(vload_u16_n(p, n) << 16); }
-INLINE vf vload_i8(const int8_t *p) { return vfloat((vm)(vload_bytes((const uint8_t *)p) << 24) >> 24); }
-INLINE vf vload_i8_n(const int8_t *p, int n) { return vfloat((vm)(vload_bytes_n((const uint8_t *)p, n) << 24) >> 24); }
-INLINE vf vload_u8_n(const uint8_t *p, int n) { return vfloat((vm)vload_bytes_n(p, n)); }
 
 /* Lane n <-> bit n. */
 INLINE vm vm_of_bits(uint32_t bits) { return (vm)((vset1_u(bits) & RVV_PLACES) != 0); }
@@ -105,36 +86,23 @@ INLINE uint32_t bits_of_vm(vm a)
     const vbool32_t m = __riscv_vmsne_vx_u32m1_b32(vto_u((vu)a), 0, VW);
     return __riscv_vmv_x_s_u32m1_u32(__riscv_vreinterpret_v_b32_u32m1(m)) & ((1u << VW) - 1);
 }
-INLINE vf vload_bits_n(const uint8_t *p, int32_t bit, int n)
-{
-    const uint32_t bits = n > 0 ? (uint32_t)p[bit / 8] >> (bit % 8) & ((1u << n) - 1) : 0;
-    return (vf)(vm_of_bits(bits) & (vm)vset1(1.0f));
-}
 
 INLINE void vstore_u16_n(uint16_t *p, vu a, int n)
 {
     __riscv_vse16_v_u16mf2(p, __riscv_vncvt_x_x_w_u16mf2(vto_u(a), VW), (size_t)n);
 }
-/* Nearest even. Below 2^-14 the addition of 1/2 leaves the code in the low bits, rounded by the machine; above, half of the last bit is added,
- * less one where the last bit is 0, and a carry grows the exponent. */
-INLINE void vstore_f16_n(uint16_t *p, vf a, int n)
-{
-    const vu u = (vu)a, sign = u >> 16 & 0x8000, x = u & 0x7fffffff;
-    const vu normal = (x - (112u << 23) + 0xfff + (x >> 13 & 1)) >> 13, small = (vu)((vf)x + vset1(0.5f)) - (126u << 23);
-    const vu special = 0x7c00 | ((vu)(x > 0x7f800000u) & (0x200 | (x >> 13 & 0x3ff)));
-    const vu finite = vchoose((vm)(x < (113u << 23)), small, normal);
-    vstore_u16_n(p, sign | vchoose((vm)(x >= (143u << 23)), special, finite), n);
-}
-INLINE void vstore_bf16_n(uint16_t *p, vf a, int n)
-{
-    const vu u = (vu)a, r = u + 0x7fff + (u >> 16 & 1);
-    vstore_u16_n(p, vchoose((vm)(a != a), u | 0x400000, r) >> 16, n); /* NaN: quiet, kept */
-}
 
-INLINE vf vadd(vf a, vf b) { return a + b; }
-INLINE vf vsub(vf a, vf b) { return a - b; }
-INLINE vf vmul(vf a, vf b) { return a * b; }
-INLINE vf vdiv(vf a, vf b) { return a / b; }
+#include "simd_compiled.h"
+
+/* f16 in the lower halves of lanes. As the upper bits of a float the code is a number 2^112 too small, denormal or not, and the product is exact. */
+INLINE vf vwiden_f16(vu h)
+{
+    const vu wide = (h & 0x7fff) << 13, sign = (h & 0x8000) << 16;
+    const vu special = wide | 0x7f800000u | ((vu)(wide > 0x7c00u << 13) & 0x400000u); /* NaN becomes quiet */
+    return (vf)(sign | vchoose((vm)(wide >= 0x7c00u << 13), special, (vu)((vf)wide * vset1(0x1p112f))));
+}
+INLINE vf vload_i8(const int8_t *p) { return vfloat((vm)(vload_bytes((const uint8_t *)p) << 24) >> 24); }
+
 INLINE vf vfma(vf a, vf b, vf c)
 {
 #if defined(__clang__)
@@ -147,17 +115,6 @@ INLINE vf vfma(vf a, vf b, vf c)
 }
 INLINE vf vmax(vf a, vf b) { return vselect((vm)(a > b), a, b); }
 INLINE vf vmin(vf a, vf b) { return vselect((vm)(a < b), a, b); }
-INLINE vf vabs(vf a) { return (vf)((vu)a & 0x7fffffffu); }
-INLINE vf vcopysign(vf a, vf sign) { return (vf)(((vu)a & 0x7fffffffu) | ((vu)sign & 0x80000000u)); }
-
-INLINE vm vlt(vf a, vf b) { return (vm)(a < b); }
-INLINE vm vge(vf a, vf b) { return (vm)(a >= b); }
-INLINE vm veq(vf a, vf b) { return (vm)(a == b); }
-INLINE vm vne(vf a, vf b) { return (vm)(a != b); }
-INLINE vm vis_minus_zero(vf a) { return (vm)((vu)a == 0x80000000u); }
-INLINE vm vand(vm a, vm b) { return a & b; }
-INLINE vm vor(vm a, vm b) { return a | b; }
-INLINE int vany(vm a) { return bits_of_vm(a) != 0; }
 
 INLINE vf vscale_exp(vf p, vf z, vf x, float low)
 {
@@ -177,27 +134,6 @@ INLINE void vtranspose(vf *r)
         UNROLL for (int i = 0; i < VW; i++) r[i] = t[i];
     }
 }
-
-/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN would be 480. */
-INLINE vf vload_e5m2_n(const uint8_t *p, int n) { return vwiden_f16(vload_bytes_n(p, n) << 8); }
-INLINE vf vload_e4m3_n(const uint8_t *p, int n)
-{
-    const vu u = vload_bytes_n(p, n);
-    const vf x = vwiden_f16((u & 0x80) << 8 | (u & 0x7f) << 7) * vset1(256.0f);
-    return vselect(veq(vabs(x), vset1(480.0f)), (vf)vset1_u(0x7fc00000), x);
-}
-INLINE vf vset1_f16(const void *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return vwiden_f16(vset1_u(h));
-}
-INLINE vf vload_nibbles(const uint8_t *p, int upper)
-{
-    const vu u = vload_bytes(p);
-    return vfloat((vm)(upper ? u >> 4 : u & 15) - 8);
-}
-INLINE void vprefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
 
 /* to[i]: sum over the 16 lanes of x[i]. VW rows at a time: transposed, the sums run from register to register. */
 INLINE void vtree16(vf (*x)[16 / VW], float *to)

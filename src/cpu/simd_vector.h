@@ -42,9 +42,6 @@ typedef uint16_t vu16 __attribute__((vector_size(8)));
 
 INLINE vu vset1_u(uint32_t x) { return (vu){x, x, x, x}; }
 INLINE vf vset1(float x) { return (vf){x, x, x, x}; }
-/* m ? a : b */
-INLINE vu vchoose(vm m, vu a, vu b) { return ((vu)m & a) | (~(vu)m & b); }
-INLINE vf vselect(vm m, vf a, vf b) { return (vf)vchoose(m, (vu)a, (vu)b); }
 
 INLINE vf vload(const float *p)
 {
@@ -87,24 +84,6 @@ INLINE vu vload_bytes_n(const uint8_t *p, int n)
     if (n >= VW) return vload_bytes(p);
     return (vu){n > 0 ? p[0] : 0, n > 1 ? p[1] : 0, n > 2 ? p[2] : 0, 0};
 }
-INLINE vf vfloat(vm a) { return __builtin_convertvector(a, vf); }
-
-/* f16 in the lower halves of lanes. A denormal with a hidden bit put in front lies in [2^-14, 2^-13), and taking 2^-14 off again is exact. */
-INLINE vf vwiden_f16(vu h)
-{
-    const vu code = h & 0x7fff, wide = code << 13, sign = (h & 0x8000) << 16;
-    const vu small = (vu)((vf)(wide + (113u << 23)) - vset1(0x1p-14f));
-    const vu finite = vchoose((vm)(code < 0x400), small, wide + (112u << 23));
-    const vu special = wide | 0x7f800000u | ((vu)(code > 0x7c00) & 0x400000u); /* NaN becomes quiet */
-    return (vf)(sign | vchoose((vm)(code >= 0x7c00), special, finite));
-}
-INLINE vf vload_f16(const uint16_t *p) { return vwiden_f16(vload_u16(p)); }
-INLINE vf vload_f16_n(const uint16_t *p, int n) { return vwiden_f16(vload_u16_n(p, n)); }
-INLINE vf vload_bf16(const uint16_t *p) { return (vf)(vload_u16(p) << 16); }
-INLINE vf vload_bf16_n(const uint16_t *p, int n) { return (vf)(vload_u16_n(p, n) << 16); }
-INLINE vf vload_i8(const int8_t *p) { return vfloat((vm){p[0], p[1], p[2], p[3]}); }
-INLINE vf vload_i8_n(const int8_t *p, int n) { return vfloat((vm)(vload_bytes_n((const uint8_t *)p, n) << 24) >> 24); }
-INLINE vf vload_u8_n(const uint8_t *p, int n) { return vfloat((vm)vload_bytes_n(p, n)); }
 
 /* Lane n <-> bit n. */
 INLINE vm vm_of_bits(uint32_t bits) { return (vm)((vset1_u(bits) & (vu){1, 2, 4, 8}) != 0); }
@@ -117,11 +96,6 @@ INLINE uint32_t bits_of_vm(vm a)
     return (uint32_t)(b[0] | b[1] | b[2] | b[3]);
 #endif
 }
-INLINE vf vload_bits_n(const uint8_t *p, int32_t bit, int n)
-{
-    const uint32_t bits = n > 0 ? (uint32_t)p[bit / 8] >> (bit % 8) & ((1u << n) - 1) : 0;
-    return (vf)(vm_of_bits(bits) & (vm)vset1(1.0f));
-}
 
 INLINE void vstore_u16_n(uint16_t *p, vu a, int n)
 {
@@ -133,27 +107,19 @@ INLINE void vstore_u16_n(uint16_t *p, vu a, int n)
     for (int i = 0; i < n; i++) p[i] = h[i];
 }
 
-/* Nearest even. Below 2^-14 the addition of 1/2 leaves the code in the low bits, rounded by the machine; above, half of the last bit is added,
- * less one where the last bit is 0, and a carry grows the exponent. */
-INLINE void vstore_f16_n(uint16_t *p, vf a, int n)
-{
-    const vu u = (vu)a, sign = u >> 16 & 0x8000, x = u & 0x7fffffff;
-    const vu normal = (x - (112u << 23) + 0xfff + (x >> 13 & 1)) >> 13, small = (vu)((vf)x + vset1(0.5f)) - (126u << 23);
-    const vu special = 0x7c00 | ((vu)(x > 0x7f800000u) & (0x200 | (x >> 13 & 0x3ff)));
-    const vu finite = vchoose((vm)(x < (113u << 23)), small, normal);
-    vstore_u16_n(p, sign | vchoose((vm)(x >= (143u << 23)), special, finite), n);
-}
+#include "simd_compiled.h"
 
-INLINE void vstore_bf16_n(uint16_t *p, vf a, int n)
+/* f16 in the lower halves of lanes. A denormal with a hidden bit put in front lies in [2^-14, 2^-13), and taking 2^-14 off again is exact. */
+INLINE vf vwiden_f16(vu h)
 {
-    const vu u = (vu)a, r = u + 0x7fff + (u >> 16 & 1);
-    vstore_u16_n(p, vchoose((vm)(a != a), u | 0x400000, r) >> 16, n); /* NaN: quiet, kept */
+    const vu code = h & 0x7fff, wide = code << 13, sign = (h & 0x8000) << 16;
+    const vu small = (vu)((vf)(wide + (113u << 23)) - vset1(0x1p-14f));
+    const vu finite = vchoose((vm)(code < 0x400), small, wide + (112u << 23));
+    const vu special = wide | 0x7f800000u | ((vu)(code > 0x7c00) & 0x400000u); /* NaN becomes quiet */
+    return (vf)(sign | vchoose((vm)(code >= 0x7c00), special, finite));
 }
+INLINE vf vload_i8(const int8_t *p) { return vfloat((vm){p[0], p[1], p[2], p[3]}); }
 
-INLINE vf vadd(vf a, vf b) { return a + b; }
-INLINE vf vsub(vf a, vf b) { return a - b; }
-INLINE vf vmul(vf a, vf b) { return a * b; }
-INLINE vf vdiv(vf a, vf b) { return a / b; }
 #if VEC_FUSED && defined(__FMA__)
 #include <immintrin.h>
 INLINE vf vfma(vf a, vf b, vf c) { return _mm_fmadd_ps(a, b, c); }
@@ -174,17 +140,6 @@ INLINE vf vmin(vf a, vf b) { return _mm_min_ps(a, b); }
 INLINE vf vmax(vf a, vf b) { return vselect((vm)(a > b), a, b); }
 INLINE vf vmin(vf a, vf b) { return vselect((vm)(a < b), a, b); }
 #endif
-INLINE vf vabs(vf a) { return (vf)((vu)a & 0x7fffffffu); }
-INLINE vf vcopysign(vf a, vf sign) { return (vf)(((vu)a & 0x7fffffffu) | ((vu)sign & 0x80000000u)); }
-
-INLINE vm vlt(vf a, vf b) { return (vm)(a < b); }
-INLINE vm vge(vf a, vf b) { return (vm)(a >= b); }
-INLINE vm veq(vf a, vf b) { return (vm)(a == b); }
-INLINE vm vne(vf a, vf b) { return (vm)(a != b); }
-INLINE vm vis_minus_zero(vf a) { return (vm)((vu)a == 0x80000000u); }
-INLINE vm vand(vm a, vm b) { return a & b; }
-INLINE vm vor(vm a, vm b) { return a | b; }
-INLINE int vany(vm a) { return bits_of_vm(a) != 0; }
 
 INLINE vf vscale_exp(vf p, vf z, vf x, float low)
 {
@@ -201,27 +156,6 @@ INLINE void vtranspose(vf *r)
     r[2] = PICK(b, d, 0, 1, 4, 5);
     r[3] = PICK(b, d, 2, 3, 6, 7);
 }
-
-/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN would be 480. */
-INLINE vf vload_e5m2_n(const uint8_t *p, int n) { return vwiden_f16(vload_bytes_n(p, n) << 8); }
-INLINE vf vload_e4m3_n(const uint8_t *p, int n)
-{
-    const vu u = vload_bytes_n(p, n);
-    const vf x = vwiden_f16((u & 0x80) << 8 | (u & 0x7f) << 7) * vset1(256.0f);
-    return vselect(veq(vabs(x), vset1(480.0f)), (vf)vset1_u(0x7fc00000), x);
-}
-INLINE vf vset1_f16(const void *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return vwiden_f16(vset1_u(h));
-}
-INLINE vf vload_nibbles(const uint8_t *p, int upper)
-{
-    const vu u = vload_bytes(p);
-    return vfloat((vm)(upper ? u >> 4 : u & 15) - 8);
-}
-INLINE void vprefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
 
 /* Each of four rows to (0 + 2) + (1 + 3) of its lanes. */
 INLINE vf vtree4(vf a, vf b, vf c, vf d)
