@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One command on any machine with a GPU: what is there, what works, how fast; text files into $OUT (else bench/results/gpu), a summary to the terminal, within nine
 # minutes. Nothing is installed and nothing is fetched: what the machine lacks comes from the folder that bench/gpu/carry.sh made (build/gpu, else $CARRIED). The
-# driver's library gets an .icd file of our own where there is none. BARE=1 uses what was carried although the machine has its own.
+# driver's library gets an .icd file of our own where there is none. BARE=1 uses what was carried although the machine has its own; LIMIT=SECONDS is another end
+# than nine minutes.
 #   bench/gpu/first.sh            everything
 #   bench/gpu/first.sh --small    the same with small sizes and few lines: proves the script itself, on any OpenCL device
 set -uo pipefail
@@ -17,7 +18,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export HEED_CACHE_DIR=$work/cache
 begin=$(date +%s)
-left() { echo $((begin + 540 - $(date +%s))); }
+left() { echo $((begin + ${LIMIT:-540} - $(date +%s))); }
 say() { printf '%4d s  %s\n' $(($(date +%s) - begin)) "$*"; }
 limited() { # SECONDS FILE COMMAND...: output to the end of the file, never beyond the whole time
   local limit=$1 file=$2 rest
