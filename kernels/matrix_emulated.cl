@@ -18,6 +18,8 @@
 #define MU_SCRATCH                                                                                                               \
     local uint mu_box[WARPS * 32][6];                                                                                            \
     local ulong mu_place[WARPS * 32];
+#define MU_SCRATCH_TAKEN , local uint(*mu_box)[6] /* by a function that uses mu_xor */
+#define MU_SCRATCH_GIVEN , mu_box
 
 typedef ulong mu_address;
 #define mu_address_of(p) ((mu_address)(local uchar *)(p))

@@ -33,6 +33,8 @@
 #endif
 #define MU_UNROLL _Pragma("unroll")
 #define MU_SCRATCH /* local memory that the words need for themselves: none */
+#define MU_SCRATCH_TAKEN
+#define MU_SCRATCH_GIVEN
 
 typedef uint mu_address; /* shared memory's own addresses have 32 bits */
 static inline mu_address mu_address_of(local const void *p) { return (mu_address)(ulong)p; }
