@@ -147,6 +147,7 @@ static inline float mu_xor_through(local uint (*box)[6], float x, int mask)
     return as_float(box[MU_ID ^ mask][0]);
 }
 #define mu_xor(x, mask) mu_xor_through(mu_box, x, mask)
+#define mu_any(x) true
 #endif
 
 #if MATRIX == 1 && LAYOUT >= 3

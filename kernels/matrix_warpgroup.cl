@@ -20,6 +20,7 @@
  *   wg_fence                      before products whose registers were written by others
  *   wg_commit, wg_wait(n)         products since the last commit are one parcel; at most n of this warpgroup's parcels are on their way
  *   wg_arrived(acc, n)            after wg_wait: these registers have changed only now
+ *   wg_same(x)                    x, which is the same in the whole warp: told to the compiler, which keeps descriptors in uniform registers then
  *   wg_turn, wg_pass              the warpgroups take turns: wait for the one before to pass; pass to the next. Before the first turn the last one passes.
  *   wg_visible                    what this work-item wrote to local memory may be read by products, after a barrier
  */
@@ -34,6 +35,13 @@
 /* No instruction: without it the compiler may use the registers between product and wait. */
 #define wg_arrived(acc, n) MU_UNROLL for (int i_ = 0; i_ < (n); i_++) MU_ASM volatile("" : "+f"((acc)[i_])::"memory")
 #define wg_visible() MU_ASM volatile("fence.proxy.async.shared::cta;" ::: "memory")
+
+static inline int wg_same(int x)
+{
+    int r;
+    MU_ASM volatile("shfl.sync.idx.b32 %0, %1, 0, 0x1f, 0xffffffff;" : "=r"(r) : "r"(x));
+    return r;
+}
 
 /* Named barriers, 1 and more; number 0 is that of barrier(). */
 #if WARPGROUPS > 1
@@ -119,6 +127,7 @@ static inline wg_operand wg_tile(mu_address address, uint leading)
 #define wg_wait(n)
 #define wg_arrived(acc, n)
 #define wg_visible()
+#define wg_same(x) (x)
 #define wg_turn(own) MU_BARRIER
 #define wg_pass(own)
 

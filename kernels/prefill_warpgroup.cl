@@ -66,6 +66,55 @@ static inline void copy_queries(mu_address tile, global const uchar *data, struc
     }
 }
 
+/* A parcel to be copied piece by piece between other work: the next piece of each, and how many there are. */
+struct parcel {
+    mu_address k_to, v_to;
+    global const uchar *k_from, *v_from;
+    long k_stride, v_stride;
+    bool has_k, has_v;
+};
+
+/* Do the same lanes copy the same pieces of every so many rows, at one step? */
+#define EVEN(chunks) (LANES % (chunks) == 0 && LANES / (chunks) % 8 == 0 && TILE_KEYS % (LANES / (chunks)) == 0)
+#define K_PIECES (TILE_KEYS * K_CHUNKS / LANES)
+#define V_PIECES (TILE_KEYS * V_CHUNKS / LANES)
+#define PIECE_BYTES(dim, chunks) ((dim) == (chunks) * 8 ? 16u : (uint)clamp((dim) - THREAD % (chunks) * 8, 0, 8) * 2)
+#define PIECE_AT(dim, chunks) ((dim) == (chunks) * 8 || THREAD % (chunks) * 8 < (dim) ? THREAD % (chunks) * 16 : 0)
+
+static inline void copy_k_piece(private struct parcel *parcel, int n)
+{
+    if (!parcel->has_k) return;
+    mu_copy16(parcel->k_to + n * (LANES / K_CHUNKS * 128), parcel->k_from, PIECE_BYTES(HEAD_DIM, K_CHUNKS));
+    parcel->k_from += parcel->k_stride;
+}
+static inline void copy_v_piece(private struct parcel *parcel, int n)
+{
+    if (!parcel->has_v) return;
+    mu_copy16(parcel->v_to + n * (LANES / V_CHUNKS * 128), parcel->v_from, PIECE_BYTES(V_HEAD_DIM, V_CHUNKS));
+    parcel->v_from += parcel->v_stride;
+}
+
+/* Number k_next: pieces to come where that is possible, else copied here. */
+#define WHOLE(block_) ((block_) >= low && (block_) + TILE_KEYS <= high && (!PAGED || PAGE_SIZE % TILE_KEYS == 0))
+#define FROM(data, home, view, block_, chunks, dim)                                                                              \
+    (PAGED ? (data) + key_offset(view, s, page_table, b, g, (block_) + THREAD / (chunks), problem) + PIECE_AT(dim, chunks) : (home) + (long)(block_) * (view).token)
+#define OPEN_PARCEL(k_next, k_slot, v_slot)                                                                                      \
+    do {                                                                                                                         \
+        const int k_block_ = first_block + (k_next) * TILE_KEYS, v_block_ = k_block_ - TILE_KEYS;                                \
+        parcel.has_k = k_even && pass == PASS_FIRST && (k_next) < blocks && WHOLE(k_block_);                                     \
+        parcel.has_v = v_even && pass == PASS_FIRST && (k_next) <= blocks && WHOLE(v_block_);                                    \
+        if (parcel.has_k) {                                                                                                      \
+            parcel.k_to = k_place + (k_slot) * K_SLOT;                                                                           \
+            parcel.k_from = FROM(k, k_home, st.k, k_block_, K_CHUNKS, HEAD_DIM);                                                 \
+        } else if ((k_next) < blocks)                                                                                            \
+            copy_keys(k_ring + (k_slot) * K_SLOT, k, st.k, s, page_table, b, g, k_block_, low, high, HEAD_DIM, k_aligned, problem); \
+        if (parcel.has_v) {                                                                                                      \
+            parcel.v_to = v_place + (v_slot) * V_SLOT;                                                                           \
+            parcel.v_from = FROM(v, v_home, st.v, v_block_, V_CHUNKS, V_HEAD_DIM);                                               \
+        } else if ((k_next) <= blocks)                                                                                           \
+            copy_keys(v_ring + (v_slot) * V_SLOT, v, st.v, s, page_table, b, g, v_block_, low, high, V_HEAD_DIM, v_aligned, problem); \
+    } while (0)
+
 /* Keys of tile number k_next and values of the tile before it into the slots named, as far as there are such tiles: one parcel. */
 #define COPY_TILES(k_next, k_slot, v_slot)                                                                                       \
     do {                                                                                                                         \
@@ -96,7 +145,7 @@ static inline void copy_queries(mu_address tile, global const uchar *data, struc
 
 /* Scores of keys block ... become weights; m, l and by how much what was summed before fades. A row of scores lies in 4 neighbouring lanes. */
 __attribute__((always_inline)) static inline void weigh(private float *score, private float *m, private float *l, private float *fade, private struct row *seen,
-                                                        int block, bool edge, int pass, int lane, int kv_len, global const uchar *mask,
+                                                        private struct parcel *parcel, int block, bool edge, int pass, int lane, int kv_len, global const uchar *mask,
                                                         global const uchar *bias, struct problem problem MU_SCRATCH_TAKEN)
 {
     if (!RAW || edge) {
@@ -139,6 +188,8 @@ __attribute__((always_inline)) static inline void weigh(private float *score, pr
         const float by = base[x >> 1 & 1];
         score[x] = RAW ? mu_exp(fma(score[x], EXPONENT, -by)) : mu_exp((score[x] - by) * MU_EXP_FACTOR);
         sum[x >> 1 & 1][x & 1] += score[x];
+        if (x * K_PIECES % SCORES_HERE < K_PIECES) copy_k_piece(parcel, x * K_PIECES / SCORES_HERE);
+        if (x * V_PIECES % SCORES_HERE < V_PIECES) copy_v_piece(parcel, x * V_PIECES / SCORES_HERE);
     }
     MU_UNROLL for (int side = 0; side < 2; side++) l[side] = fma(l[side], fade[side], sum[side][0] + sum[side][1]);
 }
@@ -148,7 +199,7 @@ __attribute__((always_inline)) static inline void weigh(private float *score, pr
 #else
 #define EDGE(block) (all_from > (block) || all_to < (block) + TILE_KEYS)
 #endif
-#define WEIGH(block) weigh(score, m, l, fade, seen, block, EDGE(block), pass, lane, s.kv_len, mask, bias, problem MU_SCRATCH_GIVEN)
+#define WEIGH(block) weigh(score, m, l, fade, seen, &parcel, block, EDGE(block), pass, lane, s.kv_len, mask, bias, problem MU_SCRATCH_GIVEN)
 #define PACK_WEIGHTS() MU_UNROLL for (int x = 0; x < TILE_KEYS / 4; x++) p[x] = mu_pack(score[2 * x], score[2 * x + 1])
 
 /* What this pass wants of the values in a slot. */
@@ -187,7 +238,7 @@ __attribute__((always_inline)) static inline void weigh(private float *score, pr
 #endif
 
 /* Number of the slot so many tiles further on. */
-#define SLOT_AFTER(tiles) ((slot + (tiles)) % SLOTS)
+#define SLOT_AFTER(tiles) (int)((uint)(slot + (tiles)) % SLOTS)
 
 ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
 {
@@ -195,13 +246,19 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
     MU_SCRATCH
     const mu_address q_tile = mu_address_of(memory), k_ring = q_tile + QUERY_BYTES, v_ring = k_ring + SLOTS * K_SLOT;
     local int *odd = (local int *)(memory + QUERY_BYTES / 16); /* between passes the tiles of keys are free */
-    const int number = ITEM_NUMBER, lane = THREAD & 31, warp_row = (THREAD >> 5) * 16, warpgroup = THREAD >> 7;
+    const int number = ITEM_NUMBER, lane = THREAD & 31, warp_row = (THREAD >> 5) * 16, warpgroup = wg_same(THREAD >> 7);
     const bool given = number < item_count;
     struct work_item item = AT(struct work_item, items)[given ? item_first + number : 0];
     if (!given) item.sequence = item.head = item.q_begin = item.q_end = 0;
     const struct sequence s = sequences[item.sequence];
     const int b = item.sequence, h = item.head, g = h / GROUP;
     const bool q_aligned = rows_aligned(q, st.q), k_aligned = rows_aligned(k, st.k), v_aligned = rows_aligned(v, st.v);
+
+    /* where this lane's pieces of tiles are read and written, of block 0 and in slot 0 */
+    const bool k_even = EVEN(K_CHUNKS) && k_aligned, v_even = EVEN(V_CHUNKS) && v_aligned;
+    const mu_address k_place = place(k_ring, THREAD / K_CHUNKS, THREAD % K_CHUNKS, K_CHUNKS), v_place = place(v_ring, THREAD / V_CHUNKS, THREAD % V_CHUNKS, V_CHUNKS);
+    global const uchar *const k_home = PAGED ? k : k + key_offset(st.k, s, page_table, b, g, THREAD / K_CHUNKS, problem) + PIECE_AT(HEAD_DIM, K_CHUNKS);
+    global const uchar *const v_home = PAGED ? v : v + key_offset(st.v, s, page_table, b, g, THREAD / V_CHUNKS, problem) + PIECE_AT(V_HEAD_DIM, V_CHUNKS);
 
     if (TURNS && warpgroup == WARPGROUPS - 1) wg_pass(warpgroup);
     for (int first = item.q_begin; first < item.q_end; first += TILE_ROWS) {
@@ -220,6 +277,7 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
 
         _Pragma("unroll 1") for (int pass = PASS_FIRST; pass < PASSES; pass++) {
             float score[SCORES_HERE], fade[2];
+            struct parcel parcel = {.k_stride = LANES / K_CHUNKS * st.k.token, .v_stride = LANES / V_CHUNKS * st.v.token};
             uint p[TILE_KEYS / 4];
             MU_UNROLL for (int n = 0; n < SUMS_HERE; n++) acc[n] = 0;
             m[0] = m[1] = -INFINITY;
@@ -240,20 +298,29 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
                 PACK_WEIGHTS();
                 /* No register of a product under way may be touched, not even moved, so none is under way from one turn to the next. */
                 _Pragma("unroll 1") for (int n = 0; n < blocks - 1; n++) {
+                    slot = wg_same(slot);
                     BEGIN_TURN(slot);
                     MULTIPLY_KEYS(SLOT_AFTER(1));
                     wg_commit();
+#if PASS_EARLY
+                    END_TURN();
+#endif
                     MULTIPLY_VALUES(slot);
                     wg_commit();
+#if !PASS_EARLY
                     END_TURN();
-                    COPY_TILES(n + LEAD, SLOT_AFTER(LEAD), SLOT_AFTER(LEAD - 1));
+#endif
+                    OPEN_PARCEL(n + LEAD, SLOT_AFTER(LEAD), SLOT_AFTER(LEAD - 1));
                     slot = SLOT_AFTER(1);
                     wg_wait(1);
                     wg_arrived(score, SCORES_HERE);
                     WEIGH(first_block + (n + 1) * TILE_KEYS);
+                    mu_copy_commit();
                     wg_wait(0);
                     wg_arrived(acc, SUMS_HERE);
-                    MU_UNROLL for (int x = 0; x < SUMS_HERE; x++) acc[x] *= fade[x >> 1 & 1];
+                    if (mu_any(fade[0] != 1 || fade[1] != 1)) {
+                        MU_UNROLL for (int x = 0; x < SUMS_HERE; x++) acc[x] *= fade[x >> 1 & 1];
+                    }
                     PACK_WEIGHTS();
                 }
                 BEGIN_TURN(slot);
