@@ -18,9 +18,10 @@
 #error "tile sizes do not fit together"
 #endif
 
-/* Elements d and d + 1 of a row, zeros behind the last. */
-static inline uint query_pair(global const uchar *row, int d, bool wanted)
+/* Elements d and d + 1 of a row, zeros behind the last. even: the row's address is a multiple of 4. */
+static inline uint query_pair(global const uchar *row, int d, bool wanted, bool even)
 {
+    if (even && HEAD_DIM % 2 == 0) return wanted && d < HEAD_DIM ? AT(uint, row)[d / 2] : 0;
     const uint low = wanted && d < HEAD_DIM ? AT(ushort, row)[d] : 0, high = wanted && d + 1 < HEAD_DIM ? AT(ushort, row)[d + 1] : 0;
     return low | high << 16;
 }
@@ -39,7 +40,7 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
     if (!given) item.sequence = item.head = item.q_begin = item.q_end = 0;
     const struct sequence s = sequences[item.sequence];
     const int b = item.sequence, g = item.head, all_rows = (item.q_end - item.q_begin) * GROUP;
-    const bool k_aligned = rows_aligned(k, st.k), v_aligned = rows_aligned(v, st.v);
+    const bool q_even = rows_aligned(q, st.q), k_aligned = rows_aligned(k, st.k), v_aligned = rows_aligned(v, st.v);
 
     for (int first = 0; first < all_rows; first += 16) {
         const int rows = min(16, all_rows - first);
@@ -56,13 +57,18 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
         const int first_block = low < high ? low / TILE_KEYS * TILE_KEYS : 0, last = low < high ? high : 0;
         const int tiles = (last - first_block + TILE_KEYS - 1) / TILE_KEYS * 2;
 
+        /* the first tiles are on their way while the query rows are read; later passes begin them again */
+        int next = 0, slot = 0;
+        FENCE; /* the ring is free */
+        MU_UNROLL for (int n = 0; n < SLOTS - 1; n++) PREFETCH(n);
+
         uint query[K_STEPS][4];
         MU_UNROLL for (int c = 0; c < K_STEPS; c++)
         {
             MU_UNROLL for (int n = 0; n < 4; n++)
             {
                 const int r = (lane >> 2) + 8 * (n & 1), d = c * 16 + (lane & 3) * 2 + 8 * (n >> 1), x = first + min(r, rows - 1);
-                query[c][n] = query_pair(q + query_offset(st.q, s, b, g * GROUP + x % GROUP, item.q_begin + x / GROUP), d, r < rows);
+                query[c][n] = query_pair(q + query_offset(st.q, s, b, g * GROUP + x % GROUP, item.q_begin + x / GROUP), d, r < rows, q_even);
             }
         }
         float acc[V_TILES][4], m[2], l[2];
@@ -72,9 +78,11 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
             MU_UNROLL for (int n = 0; n < V_TILES * 4; n++) acc[n / 4][n % 4] = 0;
             m[0] = m[1] = -INFINITY;
             l[0] = l[1] = 0;
-            FENCE; /* everybody knows of the last pass */
-            int next = 0, slot = 0;
-            MU_UNROLL for (int n = 0; n < SLOTS - 1; n++) PREFETCH(n);
+            if (pass != PASS_FIRST) {
+                FENCE; /* everybody knows of the last pass */
+                next = slot = 0;
+                MU_UNROLL for (int n = 0; n < SLOTS - 1; n++) PREFETCH(n);
+            }
 
             for (int block = first_block; block < last; block += TILE_KEYS) {
                 float score[KEY_TILES][4];

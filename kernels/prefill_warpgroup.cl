@@ -252,7 +252,7 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
     if (!given) item.sequence = item.head = item.q_begin = item.q_end = 0;
     const struct sequence s = sequences[item.sequence];
     const int b = item.sequence, h = item.head, g = h / GROUP;
-    const bool q_aligned = rows_aligned(q, st.q), k_aligned = rows_aligned(k, st.k), v_aligned = rows_aligned(v, st.v);
+    const bool o_even = rows_aligned(o, st.o), q_aligned = rows_aligned(q, st.q), k_aligned = rows_aligned(k, st.k), v_aligned = rows_aligned(v, st.v);
 
     /* where this lane's pieces of tiles are read and written, of block 0 and in slot 0 */
     const bool k_even = EVEN(K_CHUNKS) && k_aligned, v_even = EVEN(V_CHUNKS) && v_aligned;
@@ -361,13 +361,22 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
                 const float2 by = end_row(top_score, sum, st, s, b, h, first + r, lse, sinks, (lane & 3) == 0, problem);
                 const float factor = by.s0 * (1.0f / by.s1);
                 global uchar *to = o + query_offset(st.o, s, b, h, first + r);
-                MU_UNROLL for (int n = 0; n < SUMS_HERE / 2; n++)
+                MU_UNROLL for (int c = 0; c < V_CHUNKS; c++)
                 {
-                    const int e = n / 2 * 4 + 2 * side + n % 2, d = n / 2 * 8 + (lane & 3) * 2 + n % 2;
-                    float x = sum == 0 ? 0.0f : acc[e] * factor + 0.0f;
-                    if (plus[e / 32] >> e % 32 & 1) x += INFINITY;
-                    if (minus[e / 32] >> e % 32 & 1) x -= INFINITY;
-                    if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, x);
+                    const int d = c * 8 + (lane & 3) * 2;
+                    float x[2];
+                    MU_UNROLL for (int n = 0; n < 2; n++)
+                    {
+                        const int e = c * 4 + 2 * side + n;
+                        x[n] = sum == 0 ? 0.0f : acc[e] * factor + 0.0f;
+                        if (plus[e / 32] >> e % 32 & 1) x[n] += INFINITY;
+                        if (minus[e / 32] >> e % 32 & 1) x[n] -= INFINITY;
+                    }
+                    if (o_even && d + 1 < V_HEAD_DIM) GLUE(store2_, O_TYPE)(to, d, x[0], x[1]);
+                    else {
+                        if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, x[0]);
+                        if (d + 1 < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d + 1, x[1]);
+                    }
                 }
             }
         }
