@@ -302,14 +302,9 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
                     BEGIN_TURN(slot);
                     MULTIPLY_KEYS(SLOT_AFTER(1));
                     wg_commit();
-#if PASS_EARLY
-                    END_TURN();
-#endif
                     MULTIPLY_VALUES(slot);
                     wg_commit();
-#if !PASS_EARLY
                     END_TURN();
-#endif
                     OPEN_PARCEL(n + LEAD, SLOT_AFTER(LEAD), SLOT_AFTER(LEAD - 1));
                     slot = SLOT_AFTER(1);
                     wg_wait(1);

@@ -72,7 +72,7 @@ struct cl_tuning {
     int32_t matrix;           /* enum cl_matrix: the unit to be tried there */
     int32_t matrix_rows, matrix_keys, matrix_warps, matrix_slots; /* its tile: TILE_ROWS x TILE_KEYS, WARPS, SLOTS; 0 = by head_dim */
     int32_t matrix_local;     /* query rows: 0 = by head_dim, 1 = in registers, 2 = in local memory */
-    int32_t group_keys, group_warps, group_slots; /* TILE_KEYS, WARPS, SLOTS of prefill_warpgroup.cl; 0 = by head_dim */
+    int32_t group_keys, group_slots; /* TILE_KEYS and SLOTS of prefill_warpgroup.cl; 0 = by head_dim */
     int32_t matrix_like;      /* enum cl_matrix: whose layout the emulated unit has; 0 = NVIDIA's */
 };
 
