@@ -61,8 +61,9 @@
 #define Q_STEP (WIDE ? ROWS + 4 : ROWS + 1)
 #define P_STEP (WIDE ? KEYS + 4 : KEYS + 1)
 /* Rows that are read together lie TR apart, in the same banks however wide a step is: each takes its fours of keys in another order. */
-#define TURN(r) (WIDE && KW <= 4 ? (int)((uint)(r) / TR % 4 * 4) : 0)
+#define TURN(r) (WIDE && KW <= 4 && LOCAL_X * KW % 16 == 0 ? (int)((uint)(r) / TR % 4 * 4) : 0)
 #define P_AT(r, c) ((r) * P_STEP + ((c) ^ TURN(r)))
+#define P_OWN(r, c) ((r) * P_STEP + LOCAL_X * KW * (c)) /* vector c of this work-item's row r, from p_own on; LOCAL_X * KW is a multiple of 16 where rows turn */
 #define Q_DIMS ((HEAD_DIM + Q_SLICE - 1) / Q_SLICE * Q_SLICE)
 #define K_FLOATS (Q_SLICE * K_STEP)
 #define QK_FLOATS (K_FLOATS + (Q_STAYS ? 0 : Q_SLICE * Q_STEP))
@@ -204,6 +205,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
     local float k_factor[HAS_SCALE(K_TYPE) ? KEYS : 1], v_factor[HAS_SCALE(V_TYPE) ? KEYS : 1];
     local float q_rows[Q_STAYS ? Q_DIMS * Q_STEP : 1] ALIGNED;
     const int number = ITEM_NUMBER, lane = LANE, tx = TILE_X, ty = TILE_Y;
+    local float *p_own = p + P_AT(ty * TR, tx * KW);
 #if AHEAD
     float4 next[LARGER_OF(ROUNDS(K_TASKS) + ROUNDS(Q_TASKS), ROUNDS(V_TASKS))];
 #define BRING_KEYS_AS(d0, kind)                                                                                                  \
@@ -211,7 +213,10 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
         EACH_ROUND(i, K_TASKS) next[i] = KEY_FOUR(lane, i, d0, kind);                                                               \
         EACH_ROUND(i, Q_TASKS) next[ROUNDS(K_TASKS) + i] = QUERY_FOUR(lane, i, d0, kind);                                           \
     }
-#define BRING_VALUES_AS(c0, d0, kind) EACH_ROUND(i, V_TASKS) next[i] = VALUE_FOUR(lane, i, c0, d0, kind);
+#define BRING_VALUES_AS(c0, d0, kind)                                                                                            \
+    {                                                                                                                            \
+        EACH_ROUND(i, V_TASKS) next[i] = VALUE_FOUR(lane, i, c0, d0, kind);                                                      \
+    }
 #define BRING_KEYS(d0)                                                                                                           \
     if (aligned) BRING_KEYS_AS(d0, aligned_) else BRING_KEYS_AS(d0, )
 #define BRING_VALUES(c0, d0)                                                                                                     \
@@ -317,7 +322,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
             if (AHEAD) FENCE;
             UNROLL for (int r = 0; r < TR; r++)
                 UNROLL for (int c = 0; c < TC; c++)
-                    GLUE(vstore, KW)(tile[r][c], 0, p + P_AT(ty * TR + r, (tx + LOCAL_X * c) * KW));
+                    GLUE(vstore, KW)(tile[r][c], 0, p_own + P_OWN(r, c));
             FENCE;
             NO_UNROLL for (int x = lane; x < ROWS * KEYS; x += LANES) {
                 const int r = x / KEYS, j = block + x % KEYS;
@@ -329,14 +334,14 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
             FENCE;
             UNROLL for (int r = 0; r < TR; r++)
                 UNROLL for (int c = 0; c < TC; c++)
-                    tile[r][c] = GLUE(vload, KW)(0, p + P_AT(ty * TR + r, (tx + LOCAL_X * c) * KW));
+                    tile[r][c] = GLUE(vload, KW)(0, p_own + P_OWN(r, c));
             FENCE;
 #else
             if (all_from > block || all_to < block + KEYS)
                 UNROLL for (int r = 0; r < TR; r++) {
-                    const int from = seen.begin[ty * TR + r] - block, to = seen.end[ty * TR + r] - block;
+                    const int from = seen.begin[ty * TR + r] - block - tx * KW, to = seen.end[ty * TR + r] - block - tx * KW;
                     UNROLL for (int c = 0; c < TC; c++) {
-                        const KEY_INDEX j = (tx + LOCAL_X * c) * KW + GLUE(NUMBERS_, KW);
+                        const KEY_INDEX j = LOCAL_X * KW * c + GLUE(NUMBERS_, KW);
                         tile[r][c] = (j >= from) & (j < to) ? tile[r][c] : (KEY_VEC)-INFINITY;
                     }
                 }
@@ -372,7 +377,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                     const KEY_VEC base = (KEY_VEC)LARGER(-FLT_MAX, m[r]);
                     UNROLL for (int c = 0; c < TC; c++) {
                         const KEY_VEC score = tile[r][c], e = GLUE(exp_, KW)(score - base);
-                        GLUE(vstore, KW)(score == (KEY_VEC)-INFINITY ? (KEY_VEC)-0.0f : e, 0, p + P_AT(ty * TR + r, (tx + LOCAL_X * c) * KW));
+                        GLUE(vstore, KW)(score == (KEY_VEC)-INFINITY ? (KEY_VEC)-0.0f : e, 0, p_own + P_OWN(r, c));
                     }
                     UNROLL for (int c = 0; c < TD; c++) o_tile[r][c] *= (VEC)fade[r];
                 }
