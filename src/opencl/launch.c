@@ -37,9 +37,9 @@ static heed_status check_group(struct cl_device *device, const struct kernel_row
         return fail(HEED_UNSUPPORTED, "kernel %s of %s takes groups of %zu work-items, %zu are needed", name, row->name, limit,
                     local[0] * local[1]);
     }
-    if (bytes > device->local_bytes)
+    if (bytes > cl_local_limit(device, row))
         return fail(HEED_UNSUPPORTED, "kernel %s of %s needs %llu bytes of local memory, the device has %llu", name, row->name,
-                    (unsigned long long)bytes, (unsigned long long)device->local_bytes);
+                    (unsigned long long)bytes, (unsigned long long)cl_local_limit(device, row));
     return HEED_OK;
 }
 

@@ -174,6 +174,44 @@ static size_t prefill_matrix_bytes(const struct cl_device *device, const struct 
     return (size_t)ring + (size_t)query + (size_t)boxes;
 }
 
+/* prefill_warpgroup.cl: two warpgroups, which leaves each work-item 255 registers. */
+struct warpgroup_tile {
+    int32_t keys, warps, slots;
+};
+
+static int32_t panelled(int32_t dim) { return (dim + 63) / 64 * 64; }
+
+static struct warpgroup_tile warpgroup_tile(const struct cl_device *device, const struct problem *p)
+{
+    const struct cl_tuning *t = device->tuning;
+    if (device->matrix == MATRIX_EMULATED) return (struct warpgroup_tile){16, 4, t->group_slots ? t->group_slots : 4};
+    const int32_t dim = panelled(p->head_dim > p->v_head_dim ? p->head_dim : p->v_head_dim);
+    struct warpgroup_tile tile = {dim <= 64 ? 128 : dim <= 128 ? 96 : 64, 8, dim <= 128 ? 4 : 2};
+    if (t->group_keys) tile.keys = t->group_keys;
+    if (t->group_warps) tile.warps = t->group_warps;
+    if (t->group_slots) tile.slots = t->group_slots;
+    return tile;
+}
+
+static size_t prefill_warpgroup_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    const struct warpgroup_tile tile = warpgroup_tile(device, problem);
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DPANELS=1 -DTILE_ROWS=%d -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d%s", (int)device->matrix,
+                       tile.warps * 16, tile.keys, tile.warps, tile.slots, cl_unit_options(device, device->matrix));
+}
+
+static void prefill_warpgroup_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    local[0] = 32 * (size_t)warpgroup_tile(device, problem).warps;
+}
+
+static size_t prefill_warpgroup_bytes(const struct cl_device *device, const struct problem *problem)
+{
+    const struct warpgroup_tile tile = warpgroup_tile(device, problem);
+    const int32_t k = panelled(problem->head_dim), v = panelled(problem->v_head_dim), boxes = device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0;
+    return (size_t)(tile.warps * 16 * 2 * k + tile.slots * tile.keys * 2 * (k + v) + 1024 + boxes);
+}
+
 /* prefill_tf32.cl: a ring of two tiles of floats. */
 static void prefill_tf32_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
 {
@@ -367,6 +405,9 @@ static const struct cl_kernel_spec decode_matrix = {.parts = {"common.cl", MATRI
     .merge = "merge_parts", .options = decode_matrix_options, .local = decode_matrix_local, .local_bytes = decode_matrix_bytes};
 static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATRIX_PARTS, "prefill_matrix.cl"},
     .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
+static const struct cl_kernel_spec prefill_warpgroup = {.parts = {"common.cl", MATRIX_PARTS, "matrix_warpgroup.cl", "prefill_warpgroup.cl"},
+    .kernel = "prefill_warpgroup", .marked = true, .options = prefill_warpgroup_options, .local = prefill_warpgroup_local,
+    .local_bytes = prefill_warpgroup_bytes};
 static const struct cl_kernel_spec prefill_tf32 = {.parts = {"common.cl", MATRIX_PARTS, "prefill_tf32.cl"}, .kernel = "prefill_tf32",
     .options = prefill_tf32_options, .local = prefill_tf32_local, .local_bytes = prefill_tf32_bytes};
 static const struct cl_kernel_spec naive = {
@@ -407,6 +448,12 @@ const struct kernel_row cl_rows[] = {
      .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
      .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_lanes},
+    {.name = "opencl.prefill_warpgroup_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 128, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_warpgroup},
+    {.name = "opencl.prefill_warpgroup_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 128, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_F16}, .cl = &prefill_warpgroup},
     {.name = "opencl.prefill_matrix_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
      .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_matrix},

@@ -22,7 +22,7 @@ static const struct cl_tuning table[FAMILY_COUNT] = {
 
 const char *cl_matrix_name(enum cl_matrix matrix)
 {
-    static const char *const names[] = {[MATRIX_NONE] = "none", [MATRIX_EMULATED] = "emulated", [MATRIX_NV_MMA] = "nv-mma",
+    static const char *const names[] = {[MATRIX_NONE] = "none", [MATRIX_EMULATED] = "emulated", [MATRIX_NV_MMA] = "nv-mma", [MATRIX_NV_WGMMA] = "nv-wgmma",
                                         [MATRIX_AMD_WMMA3] = "amd-wmma3", [MATRIX_AMD_WMMA4] = "amd-wmma4", [MATRIX_AMD_MFMA] = "amd-mfma",
                                         [MATRIX_INTEL_DPAS8] = "intel-dpas", [MATRIX_INTEL_DPAS16] = "intel-dpas"};
     return names[matrix];

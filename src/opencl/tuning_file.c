@@ -53,6 +53,9 @@ static bool apply(struct cl_tuning *tuning, const char *name, int32_t value)
                   {"mwarps", &tuning->matrix_warps},
                   {"mslots", &tuning->matrix_slots},
                   {"mlocal", &tuning->matrix_local},
+                  {"gkeys", &tuning->group_keys},
+                  {"gwarps", &tuning->group_warps},
+                  {"gslots", &tuning->group_slots},
                   {"mlike", &tuning->matrix_like}};
     if (!strcmp(name, "guard")) {
         tuning->loop_guard = value != 0;
