@@ -65,6 +65,7 @@ struct cl_tuning {
     int32_t wg_x, wg_y;       /* WGX x WGY work-items of prefill_tile.cl */
     int32_t lane_rows, lane_columns; /* TR x TC: register tile of one work-item there */
     int32_t lane_vector;      /* VW there */
+    int32_t tile_reads;       /* local memory there: 0 = one float at a time, 1 = WIDE, 2 = and a slice AHEAD */
     int32_t lanes;            /* work-items per group of decode.cl, merge.cl, naive.cl, append.cl; 1 on CPUs */
     bool loop_guard;          /* -DGUARD: see opencl.md, the implicit loop barrier of PoCL */
     bool own_cache;           /* the driver keeps compiled programs itself: we keep none */
@@ -74,6 +75,9 @@ struct cl_tuning {
     int32_t matrix_local;     /* query rows: 0 = by head_dim, 1 = in registers, 2 = in local memory */
     int32_t group_keys, group_slots; /* TILE_KEYS and SLOTS of prefill_warpgroup.cl; 0 = by head_dim */
     int32_t matrix_like;      /* enum cl_matrix: whose layout the emulated unit has; 0 = NVIDIA's */
+    int32_t tile_q_slice, tile_v_slice; /* of prefill_tile.cl; 0 = by head_dim */
+    int32_t tile_registers;   /* the most that a work-item of it may get, where the driver takes cl_nv_compiler_options; 0 = the compiler's choice */
+    int32_t local_kib;        /* local memory that kernels get, where the device has more than it says; 0 = what it says */
 };
 
 /* What a row may need of a device: column `needs` of struct kernel_row. */

@@ -243,6 +243,7 @@ static void read_device(struct cl_device *d, heed_device_info *info)
     d->family = family_of(d, vendor, vendor_id);
     d->own_tuning = *cl_tuning_of(d->family);
     cl_tuning_read(&d->device->context->services, info->name, &d->own_tuning);
+    if (d->own_tuning.local_kib) d->local_bytes = (cl_ulong)d->own_tuning.local_kib << 10;
     d->tuning = &d->own_tuning;
     d->own_cache = d->tuning->own_cache || mentions(info->platform, "rusticl");
     list_units(d);
