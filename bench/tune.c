@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #ifdef HEED_OPENCL
-enum { MOST_TILES = 16, TEXT_BYTES = 1 << 16, TURNS = 3 };
+enum { MOST_TILES = 20, TEXT_BYTES = 1 << 16, TURNS = 3 };
 static const double check_budget = 1e8, least_gain = 0.02; /* less is noise */
 
 /* What is worth trying, by the beginning of the row's name. "" is what is there. */
@@ -27,7 +27,13 @@ static const struct {
     {"opencl.prefill_tile", {"", "wgx=8 wgy=16 lanerows=4 lanevector=4", "wgx=8 wgy=8 lanerows=4 lanevector=4", "wgx=8 wgy=8 lanerows=8 lanevector=4",
                              "wgx=8 wgy=16 lanerows=2 lanevector=4", "wgx=4 wgy=16 lanerows=4 lanevector=8", "wgx=4 wgy=16 lanerows=2 lanevector=8",
                              "wgx=2 wgy=16 lanerows=4 lanevector=16", "wgx=2 wgy=8 lanerows=4 lanevector=16", "wgx=12 wgy=8 lanerows=4 lanevector=8",
-                             "wgx=24 wgy=8 lanerows=4 lanevector=4"}},
+                             "wgx=24 wgy=8 lanerows=4 lanevector=4",
+                             /* wide reads and slices ahead */
+                             "wgx=8 wgy=16 lanerows=4 lanevector=4 reads=1", "wgx=8 wgy=16 lanerows=4 lanevector=4 reads=2",
+                             "wgx=16 wgy=8 lanerows=4 lanevector=4 reads=2", "wgx=16 wgy=8 lanerows=8 lanevector=4 reads=1",
+                             "wgx=16 wgy=8 lanerows=8 lanevector=4 reads=2", "wgx=16 wgy=8 lanerows=8 lanevector=4 reads=2 qslice=8",
+                             "wgx=16 wgy=8 lanerows=8 lanevector=4 reads=2 qslice=8 vslice=8 registers=168",
+                             "wgx=16 wgy=8 lanerows=8 lanevector=4 reads=2 registers=168 local=96"}},
     {"opencl.decode_lanes", {"", "lanes=16", "lanes=32", "lanes=64", "lanes=128", "lanes=256"}},
     {"opencl.prefill_matrix", {"", "mrows=64 mkeys=64 mwarps=4 mslots=3 mlocal=1", "mrows=64 mkeys=64 mwarps=4 mslots=2 mlocal=1",
                                "mrows=64 mkeys=64 mwarps=4 mslots=2 mlocal=2", "mrows=64 mkeys=32 mwarps=4 mslots=4 mlocal=1",

@@ -51,6 +51,9 @@
 #else
 #define KW 8
 #endif
+#if KEYS % (LOCAL_X * KW) || KEYS % V_SLICE || V_SLICE % 4 || Q_SLICE % 4
+#error "no such tile: LOCAL_X * VW divides 96 or 192, V_SLICE divides 96, slices are multiples of 4"
+#endif
 #define ROWS (LOCAL_Y * TR)
 #define TC (KEYS / (LOCAL_X * KW))
 #define TD ((V_HEAD_DIM + LOCAL_X * VW - 1) / (LOCAL_X * VW))
@@ -69,7 +72,7 @@
 #define QK_FLOATS (K_FLOATS + (Q_STAYS ? 0 : Q_SLICE * Q_STEP))
 #define V_FLOATS (V_SLICE * V_WIDTH)
 #define LARGER_OF(a, b) ((a) > (b) ? (a) : (b))
-#define SLOT_FLOATS LARGER_OF(QK_FLOATS, LOCAL_X * ROWS)
+#define SLOT_FLOATS ((LARGER_OF(QK_FLOATS, LOCAL_X * ROWS) + 15) / 16 * 16) /* the second slot begins where the widest vector may */
 /* Ahead: slices of Q and K lie where p is to be. */
 #define P_FLOATS (AHEAD ? LARGER_OF(ROWS * P_STEP, 2 * SLOT_FLOATS) : ROWS * P_STEP)
 #define BUFFER_FLOATS (AHEAD ? 2 * V_FLOATS : LARGER_OF(QK_FLOATS, V_FLOATS))
@@ -94,7 +97,7 @@ struct seen {
 #endif
 };
 
-#if KW == 2
+#if KW == 2 /* common.cl has the widths from 4 on */
 MATH(float2, int2, 2)
 #endif
 #define NUMBERS_2 (int2)(0, 1)
@@ -169,6 +172,20 @@ static inline void put_column(local float *to, int step, float4 y)
 #define VALUE_FOUR(x, i, c0, d0, kind) kind##four_of_value(v, v_at[(c0) + V_KEY(x, i)], (d0) + V_DIM(x, i), FACTOR(V_TYPE, v_factor, (c0) + V_KEY(x, i)))
 #define PUT_KEY(x, i, y) put_column(k_slice + TASK_DIM(x, i, KEYS) * K_STEP + TASK_ROW(x, i, KEYS), K_STEP, y)
 #define PUT_QUERY(x, i, y) put_column(q_slice + TASK_DIM(x, i, ROWS) * Q_STEP + TASK_ROW(x, i, ROWS), Q_STEP, (y) * SCALE)
+/* The same, ahead: all of a work-item's tasks into next[]. */
+#define BRING_KEYS_AS(d0, kind)                                                                                                 \
+    {                                                                                                                           \
+        EACH_ROUND(i, K_TASKS) next[i] = KEY_FOUR(lane, i, d0, kind);                                                           \
+        EACH_ROUND(i, Q_TASKS) next[ROUNDS(K_TASKS) + i] = QUERY_FOUR(lane, i, d0, kind);                                       \
+    }
+#define BRING_VALUES_AS(c0, d0, kind)                                                                                           \
+    {                                                                                                                           \
+        EACH_ROUND(i, V_TASKS) next[i] = VALUE_FOUR(lane, i, c0, d0, kind);                                                     \
+    }
+#define BRING_KEYS(d0)                                                                                                          \
+    if (aligned) BRING_KEYS_AS(d0, aligned_) else BRING_KEYS_AS(d0, )
+#define BRING_VALUES(c0, d0)                                                                                                    \
+    if (aligned) BRING_VALUES_AS(c0, d0, aligned_) else BRING_VALUES_AS(c0, d0, )
 #define NOT_FINITE(y) (((y).s0 * 0.0f + (y).s1 * 0.0f) + ((y).s2 * 0.0f + (y).s3 * 0.0f) != 0.0f)
 
 /* TR floats of local memory that lie side by side. */
@@ -208,19 +225,6 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
     local float *p_own = p + P_AT(ty * TR, tx * KW);
 #if AHEAD
     float4 next[LARGER_OF(ROUNDS(K_TASKS) + ROUNDS(Q_TASKS), ROUNDS(V_TASKS))];
-#define BRING_KEYS_AS(d0, kind)                                                                                                  \
-    {                                                                                                                            \
-        EACH_ROUND(i, K_TASKS) next[i] = KEY_FOUR(lane, i, d0, kind);                                                               \
-        EACH_ROUND(i, Q_TASKS) next[ROUNDS(K_TASKS) + i] = QUERY_FOUR(lane, i, d0, kind);                                           \
-    }
-#define BRING_VALUES_AS(c0, d0, kind)                                                                                            \
-    {                                                                                                                            \
-        EACH_ROUND(i, V_TASKS) next[i] = VALUE_FOUR(lane, i, c0, d0, kind);                                                      \
-    }
-#define BRING_KEYS(d0)                                                                                                           \
-    if (aligned) BRING_KEYS_AS(d0, aligned_) else BRING_KEYS_AS(d0, )
-#define BRING_VALUES(c0, d0)                                                                                                     \
-    if (aligned) BRING_VALUES_AS(c0, d0, aligned_) else BRING_VALUES_AS(c0, d0, )
     const bool aligned = rows_aligned(q, st.q, Q_TYPE) && rows_aligned(k, st.k, K_TYPE) && rows_aligned(v, st.v, V_TYPE);
 #endif
     /* A group without an item has an item without rows. No early return: Intel's CPU driver 2026.22 reads both lists before it. */
@@ -298,7 +302,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 NO_UNROLL for (int x = lane; x < K_TASKS; x += LANES) PUT_KEY(x, 0, KEY_FOUR(x, 0, d0, ));
                 NO_UNROLL for (int x = lane; x < Q_TASKS; x += LANES) PUT_QUERY(x, 0, QUERY_FOUR(x, 0, d0, ));
 #endif
-                if (lane == 0) odd[0] = odd[1] = 0;
+                if (lane == 0) odd[0] = odd[1] = 0; /* here, between fences, nobody asks for it */
                 FENCE;
 #if AHEAD
                 if (d0 + Q_SLICE < HEAD_DIM) { BRING_KEYS(d0 + Q_SLICE) }
@@ -319,7 +323,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
             /* who sees what */
 #if ALTERED || MASKED
             /* small code counts: a loop over the scores, whoever computed them */
-            if (AHEAD) FENCE;
+            if (AHEAD) FENCE; /* p holds slices that others may still read */
             UNROLL for (int r = 0; r < TR; r++)
                 UNROLL for (int c = 0; c < TC; c++)
                     GLUE(vstore, KW)(tile[r][c], 0, p_own + P_OWN(r, c));
@@ -394,7 +398,11 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                         *(local float4 *)(v_slice + 4 * (lane + i * LANES)) = next[i];
                         finite = finite & !NOT_FINITE(next[i]);
                     }
+#ifdef MUTANT_cl_tile_wide_odd
+                    if (!finite) atomic_or(&odd[0], 1);
+#else
                     if (!finite) atomic_or(&odd[slot], 1);
+#endif
 #else
                     FENCE;
                     NO_UNROLL for (int x = lane; x < V_TASKS; x += LANES) {
@@ -436,7 +444,11 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
 #if WIDE
                         _Pragma("unroll 2") for (int c = 0; c < V_SLICE; c += 4) {
                             float4 four[TR];
-                            UNROLL for (int r = 0; r < TR; r++) four[r] = LOCAL_VEC(float4, p + (ty * TR + r) * P_STEP + ((c0 + c) ^ TURN(ty * TR)));
+                            local const float *weights = p + P_AT(ty * TR, c0 + c); /* all rows of a work-item turn alike */
+#ifdef MUTANT_cl_tile_wide_turn
+                            weights = p + ty * TR * P_STEP + c0 + c;
+#endif
+                            UNROLL for (int r = 0; r < TR; r++) four[r] = LOCAL_VEC(float4, weights + r * P_STEP);
                             ADD_KEY(c, four[r].s0)
                             ADD_KEY(c + 1, four[r].s1)
                             ADD_KEY(c + 2, four[r].s2)

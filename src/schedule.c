@@ -134,7 +134,7 @@ static int32_t heads_in_turn(const struct builder *to, const struct sequence *s,
     if (to->row->kv_chunk > 0) return heads;
     if (!(p->flags & HEED_CAUSAL) || !plan->device || !plan->device->automatic) return 1;
     const int64_t bytes = (type_row_bytes(p->k_type, p->head_dim) + type_row_bytes(p->v_type, p->v_head_dim)) * s->kv_len;
-    const int64_t fit = bytes > 0 ? CACHE_BYTES / bytes * (to->row->packs_group ? 1 : p->group) : heads;
+    const int64_t fit = bytes > 0 ? CACHE_BYTES / bytes * (to->row->packs_group || MUTANT(schedule_turn_group) ? 1 : p->group) : heads;
     return fit < 1 ? 1 : fit < heads ? (int32_t)fit : heads;
 }
 
@@ -151,7 +151,7 @@ static void build(struct builder *to, enum kind kind)
         for (int32_t begin = 0; begin < heads; begin += turn) {
             const int32_t end = begin + turn < heads ? begin + turn : heads;
             const int64_t first = to->count;
-            to->step = each > 1 ? end - begin : 1;
+            to->step = each > 1 && !MUTANT(schedule_turn_step) ? end - begin : 1;
             for (int32_t head = begin; head < end; head++) {
                 to->at = each > 1 ? first + head - begin : to->count;
                 add_head(to, b, head);
