@@ -39,6 +39,13 @@ static size_t prefill_cpu_options(const struct cl_device *device, const struct p
     return text_append(text, capacity, 0, " -DMR=%d -DNV=%d", rows, vectors);
 }
 
+/* The same of scores_cpu.cl. */
+static size_t scores_cpu_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    (void)problem;
+    return text_append(text, capacity, 0, " -DNV=%d", device->registers >= 32 ? 4 : 1);
+}
+
 /* decode.cl sums as many rows x keys side by side as there are registers for. */
 static size_t decode_cpu_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
@@ -343,6 +350,7 @@ static const struct cl_kernel_spec prefill_tf32 = {.parts = {"common.cl", MATRIX
     .options = prefill_tf32_options, .local = prefill_tf32_local, .local_bytes = prefill_tf32_bytes};
 static const struct cl_kernel_spec naive = {
     .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .shrinks = true, .run_time = true, .options = naive_options, .local = naive_local};
+static const struct cl_kernel_spec scores_cpu = {.parts = {"common.cl", "scores_cpu.cl"}, .kernel = "scores_cpu", .options = scores_cpu_options};
 static const struct cl_kernel_spec naive_scores = {.parts = {"common.cl", "naive.cl", "scores.cl"}, .kernel = "naive_scores", .shrinks = true, .run_time = true,
     .options = naive_options, .local = naive_scores_local};
 /* One program for the three: what differs is the kernel. */
@@ -408,6 +416,9 @@ const struct kernel_row cl_rows[] = {
      .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &rotate},
     {.name = "opencl.merge", .kinds = KIND_BIT(KIND_MERGE), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .arithmetic = {OWN_MATHS}, .cl = &merge_two},
+    {.name = "opencl.scores_cpu", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU, .features = FEATURES_ALL,
+     .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = 256, .packs_group = true,
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &scores_cpu},
     {.name = "opencl.naive_scores", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_NAIVE, .features = FEATURES_ALL, .q_types = TYPES_ALL,
      .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = NAIVE_KEYS,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 16, OWN_MATHS}, .cl = &naive_scores},
