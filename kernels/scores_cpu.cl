@@ -44,7 +44,6 @@
         }                                                                                                                        \
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < NV; n++) PUT(a[r][n], p + r * PANEL + n * 16);             \
     }
-SCORE_TILE(1)
 SCORE_TILE(2)
 SCORE_TILE(4)
 SCORE_TILE(6)
@@ -53,8 +52,7 @@ SCORE_TILE(6)
 static inline void score_rows(int rows, private const float *q, private const float *k, private float *p)
 {
     for (int n = 0; n < PANEL; n += NV * 16) {
-        if (rows == 1) score_tile_1(q, k + n, p + n);
-        else if (rows == 2) score_tile_2(q, k + n, p + n);
+        if (rows <= 2) score_tile_2(q, k + n, p + n);
         else if (rows <= 4) score_tile_4(q, k + n, p + n);
         else score_tile_6(q, k + n, p + n);
     }
@@ -275,10 +273,8 @@ ATTENTION_KERNEL void scores_cpu(ATTENTION_ARGUMENTS)
     int first = together ? 0 : item.head, last = together ? problem.kv_heads : item.head + 1;
     for (int g = first; g < last && queries > 0; g++) {
         int h = g * GROUP, end = h + GROUP, t = 0;
-        bool once = queries * GROUP <= PASS; /* then keys are turned a panel at a time, which stays in the nearest cache */
+        bool once = queries * GROUP <= PASS, turned = false; /* once: a panel takes the place of the one before, in the nearest cache */
         while (h < end && !KEY_SUMS && score_slots[h] < 0) h++;
-        for (int j = item.kv_begin; j < item.kv_end && h < end && !once; j += PANEL)
-            copy_panel(ATTENTION_PASSED, s, item.sequence, g, j, low, high, kt + (j - item.kv_begin) * HEAD_DIM);
         while (h < end) {
             int count = 0;
             while (count < PASS && h < end) {
@@ -294,10 +290,12 @@ ATTENTION_KERNEL void scores_cpu(ATTENTION_ARGUMENTS)
                 for (int d = 0; d < Q_STEP; d += 16) PUT((float16)0.0f, q_rows + r * Q_STEP + d);
             for (int j = item.kv_begin; j < item.kv_end; j += PANEL) {
                 int n = j - item.kv_begin;
-                if (once) copy_panel(ATTENTION_PASSED, s, item.sequence, g, j, low, high, kt);
-                pass_panel(rows, count, q_rows, kt + (once ? 0 : n * HEAD_DIM), j, item.kv_end, queries, mask, bias, sum + (KEY_SUMS ? n * 16 : 0), total + n,
+                private float *k_part = kt + (once ? 0 : n * HEAD_DIM);
+                if (!turned) copy_panel(ATTENTION_PASSED, s, item.sequence, g, j, low, high, k_part);
+                pass_panel(rows, count, q_rows, k_part, j, item.kv_end, queries, mask, bias, sum + (KEY_SUMS ? n * 16 : 0), total + n,
                            together, key_sums, st.key_sums, item.sequence, problem);
             }
+            turned = true;
         }
     }
     for (int h = together ? 0 : first * GROUP; KEY_SUMS && (together || queries == 0) && h < (together ? 1 : (first + 1) * GROUP); h++) {
