@@ -81,7 +81,7 @@ static void start_scored(struct scores_pass *w, int rows)
         a->rows = min_int(PANEL_ROWS, rows - r);
         a->vectors = (a->rows + VW - 1) / VW;
         a->width = a->vectors * VW;
-        a->few = a->rows <= FEW_MOST;
+        a->few = a->rows <= SCORE_FEW_MOST;
         start_panel(pass, a);
     }
 }
