@@ -16,7 +16,11 @@
 #define ONE 0x3c00u
 #endif
 
+#if PANELS /* of 64 dimensions: matrix_warpgroup.cl */
+#define PADDED(n) (((n) + 63) / 64 * 64)
+#else
 #define PADDED(n) (((n) + 31) / 32 * 32)
+#endif
 #define K_CHUNKS (PADDED(HEAD_DIM) / 8)
 #define V_CHUNKS (PADDED(V_HEAD_DIM) / 8)
 #define SLOT_BYTES (TILE_KEYS * 16 * (K_CHUNKS > V_CHUNKS ? K_CHUNKS : V_CHUNKS))
@@ -35,10 +39,20 @@
 
 /* ---- tiles in local memory --------------------------------------------------- */
 
+#if PANELS
+#define ROW_STRIDE(chunks) 128
+#else
+#define ROW_STRIDE(chunks) ((chunks) * 16)
+#endif
+
 static inline mu_address place(mu_address tile, int row, int chunk, int chunks)
 {
 #ifdef MUTANT_cl_matrix_swizzle
     return tile + (row * chunks + (chunk ^ (row & 7))) * 16;
+#endif
+#if PANELS
+    (void)chunks;
+    return tile + ((chunk >> 3) * TILE_KEYS + row) * 128 + ((chunk ^ row) & 7) * 16;
 #endif
     /* 4 or 12 chunks are no multiple of 8: every second row begins at the same bank, and the place stays within its four */
     const int turned = chunks % 8 == 0 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3);
@@ -84,6 +98,28 @@ static inline bool rows_aligned(global const uchar *data, struct view view)
     return (((ulong)data | (ulong)view.offset | (ulong)view.batch | (ulong)view.head | (ulong)view.token) & 15) == 0;
 }
 
+#ifdef TILE_ROWS
+/* Piece of a query row in its tile; with panels each 64 rows, a warpgroup's, are a tile of their own. */
+static inline mu_address query_place(mu_address tile, int row, int chunk)
+{
+#if PANELS
+    return tile + (row / 64 * K_CHUNKS + chunk / 8 * 8) * 1024 + row % 64 * 128 + ((chunk ^ row) & 7) * 16;
+#else
+    return place(tile, row, chunk, K_CHUNKS);
+#endif
+}
+
+/* Query rows first ... first + rows into a tile, the others zeros. */
+static inline void copy_queries(mu_address tile, global const uchar *data, struct view view, struct sequence s, int b, int h, int first, int rows,
+                                bool aligned)
+{
+    _Pragma("unroll 1") for (int n = THREAD; n < TILE_ROWS * K_CHUNKS; n += LANES) {
+        const int row = n / K_CHUNKS, chunk = n % K_CHUNKS;
+        copy_chunk(query_place(tile, row, chunk), data + query_offset(view, s, b, h, first + min(row, rows - 1)), chunk, row < rows ? HEAD_DIM : 0, aligned);
+    }
+}
+#endif
+
 /* Keys block ... of K or V into a slot; those outside low ... high are zeros and not read. In the usual case a lane copies the same piece of every
  * so many rows, which makes one address and one step. */
 static inline void copy_keys(mu_address slot, global const uchar *data, struct view view, struct sequence s, global const int *page_table, int b, int g,
@@ -93,11 +129,13 @@ static inline void copy_keys(mu_address slot, global const uchar *data, struct v
     if (aligned && block >= low && block + TILE_KEYS <= high && (!PAGED || PAGE_SIZE % TILE_KEYS == 0)) {
         const int left = clamp(dim - chunk * 8, 0, 8);
         global const uchar *from = data + key_offset(view, s, page_table, b, g, block + min(own, TILE_KEYS - 1), problem) + (left > 0 ? chunk * 16 : 0);
+        const mu_address to = place(slot, own, chunk, chunks);
+        const long stride = step * view.token;
         MU_UNROLL for (int row = 0; row < TILE_KEYS; row += step)
         {
-            if ((LANES % chunks == 0 || own < step) && (TILE_KEYS % step == 0 || row + own < TILE_KEYS))
-                mu_copy16(place(slot, row + own, chunk, chunks), from, (uint)left * 2);
-            from += step * view.token;
+            if ((LANES % chunks == 0 || own < step) && (TILE_KEYS % step == 0 || row + own < TILE_KEYS)) /* eight rows on, a piece stands at the same place again */
+                mu_copy16(step % 8 == 0 ? to + row * ROW_STRIDE(chunks) : place(slot, row + own, chunk, chunks), from, (uint)left * 2);
+            from += stride;
         }
         return;
     }
@@ -146,6 +184,17 @@ static inline void take_part(local uint4 *tile, int pass)
         const uint4 x = tile[n];
         tile[n] = (uint4)(part_of(x.s0, pass), part_of(x.s1, pass), part_of(x.s2, pass), part_of(x.s3, pass));
     }
+}
+
+/* Does anybody of the group say so? word: local memory that nobody uses at that moment. */
+static inline bool group_says(local int *word, bool mine)
+{
+    FENCE;
+    if (THREAD == 0) *word = 0;
+    FENCE;
+    if (mine) atomic_or(word, 1);
+    FENCE;
+    return *word != 0;
 }
 
 /* ---- who sees what ------------------------------------------------------------- */
