@@ -148,7 +148,7 @@ static size_t scores_tile_bytes(const struct cl_device *device, const struct pro
 static void scores_tile_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
 {
     (void)problem;
-    local[0] = (size_t)device->tuning->wg_x;
+    local[0] = NAIVE_KEYS / (2 * (size_t)device->tuning->lane_vector); /* two vectors of keys each */
     local[1] = 16;
     while (local[0] > 1 && local[0] * 16 > device->max_group) local[0] /= 2;
 }
