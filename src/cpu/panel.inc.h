@@ -174,7 +174,7 @@ static void score_keys(const struct panel *a, const struct panel_work *w, struct
     const float *q = a->q + lane;
     float *p = w->p + (ptrdiff_t)x * a->width + lane, *top = w->top + lane;
     if (a->few) {
-        if (vectors == 1) score_few[w->k_type][few_tile(a->rows)](q, a->width, w->k_rows + x, keys, dim, p, top);
+        if (vectors == 1) score_few[w->k_type][few_tile(a->rows)](q, a->width, w->k_rows + x, keys, cells, w->scale, p, top);
         return;
     }
     if (vectors == 1) score_keys_1(q, a->width, k, step, keys, cells, w->scale, p, top);

@@ -5,15 +5,13 @@
  *
  *     S [row][key]  = a scalar of Q per row and d x K^T [d][key], transposed in registers; then stored as panel.inc.h has it, [key][row]
  *     O [row][d]    = a scalar of P per row and key x V as it lies
+ *
+ * Where cells hold two bf16 there are the scores alone, for the pass over scores: V would have to be zipped first.
  */
 #ifndef HEED_PANEL_FEW_INC_H
 #define HEED_PANEL_FEW_INC_H
 
-#if CELL == 1 && VW >= 8
-enum { FEW_MOST = VW / 2 };
-#else
-enum { FEW_MOST = 0 };
-#endif
+enum { SCORE_FEW_MOST = VW >= 16 || (CELL == 1 && VW >= 8) ? VW / 2 : 0, FEW_MOST = CELL == 1 ? SCORE_FEW_MOST : 0 }; /* rows of a panel without values, and with */
 
 /* Floats from row to row of O. */
 static inline ptrdiff_t few_step(int v_head_dim) { return (v_head_dim + VW - 1) / VW * VW; }
@@ -34,9 +32,9 @@ INLINE void load_across(const heed_type type, const unsigned char *const *rows, 
     vtranspose(t);
 }
 
-/* Scores of `keys` keys for R rows, and the running maximum; what panel.inc.h says of score_tile_of holds. */
+/* Scores of `keys` keys for R rows, and the running maximum; what panel.inc.h says of score_tile_of holds. dim in cells; type: F32 where they are pairs. */
 INLINE void score_few_of(const heed_type type, const int R, const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim,
-                         float *p, float *top)
+                         float scale, float *p, float *top)
 {
     vf best = vload(top);
     for (int x = 0; x < keys; x += VW) {
@@ -47,15 +45,15 @@ INLINE void score_few_of(const heed_type type, const int R, const float *q, ptrd
         for (int d = 0; d + VW <= dim; d += VW) {
             load_across(type, rows, d, VW, t);
             UNROLL for (int e = 0; e < VW; e++)
-                UNROLL for (int r = 0; r < R; r++) acc[r] = vfma(t[e], vset1(q[(d + e) * width + r]), acc[r]);
+                UNROLL for (int r = 0; r < R; r++) acc[r] = vmac(acc[r], vset1(q[(d + e) * width + r]), t[e]);
         }
         if (dim % VW) {
             const int d = dim / VW * VW - (MUTANT(cpu_few_dims) ? 1 : 0);
             load_across(type, rows, d, dim - d, t);
             for (int e = 0; e < dim - d; e++)
-                UNROLL for (int r = 0; r < R; r++) acc[r] = vfma(t[e], vset1(q[(d + e) * width + r]), acc[r]);
+                UNROLL for (int r = 0; r < R; r++) acc[r] = vmac(acc[r], vset1(q[(d + e) * width + r]), t[e]);
         }
-        UNROLL for (int r = R; r < VW; r++) acc[r] = vset1(0);
+        UNROLL for (int r = 0; r < VW; r++) acc[r] = r < R ? CELL > 1 && !MUTANT(cpu_pairs_few_scale) ? vmul(acc[r], vset1(scale)) : acc[r] : vset1(0);
         vtranspose(acc);
         for (int n = 0; n < VW && x + n < keys; n++) {
             vstore(p + (x + n) * width, acc[n]);
@@ -90,17 +88,19 @@ INLINE void value_few_of(const heed_type type, const int R, const int C, int cou
         UNROLL for (int c = 0; c < C; c++) vstore(o + r * o_step + c * VW, acc[r][c]);
 }
 
-typedef void (*score_few_fn)(const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim, float *p, float *top);
+typedef void (*score_few_fn)(const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim, float scale, float *p, float *top);
 typedef void (*value_few_fn)(float *o, ptrdiff_t o_step, const unsigned char *const *v, const float *p, ptrdiff_t width, int keys, int d,
                              int end, const float *fade);
 
 /* R rows, C vectors of columns side by side: R C accumulators, half of the registers. Columns [d, end). */
-#define FEW_FUNCTIONS(name, type, R, C)                                                                                              \
-    NOINLINE void score_few_##name##_##R(const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim, float *p,  \
-                                         float *top)                                                                                 \
+#define SCORE_FEW_FUNCTION(name, type, R)                                                                                            \
+    NOINLINE void score_few_##name##_##R(const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim, float scale, \
+                                         float *p, float *top)                                                                       \
     {                                                                                                                                \
-        score_few_of(type, R, q, width, k, keys, dim, p, top);                                                                       \
-    }                                                                                                                                \
+        score_few_of(type, R, q, width, k, keys, dim, scale, p, top);                                                                \
+    }
+#define FEW_FUNCTIONS(name, type, R, C)                                                                                              \
+    SCORE_FEW_FUNCTION(name, type, R)                                                                                                \
     NOINLINE void value_few_##name##_##R(float *o, ptrdiff_t o_step, const unsigned char *const *v, const float *p, ptrdiff_t width,   \
                                          int keys, int d, int end, const float *fade)                                                \
     {                                                                                                                                \
@@ -108,15 +108,18 @@ typedef void (*value_few_fn)(float *o, ptrdiff_t o_step, const unsigned char *co
         for (; d + VW <= end; d += VW) value_few_of(type, R, 1, VW, o, o_step, v, d, p, width, keys, fade);                          \
         if (d < end) value_few_of(type, R, 1, end - d, o, o_step, v, d, p, width, keys, fade);                                       \
     }
+#if VW >= 16
+#define SCORE_FEW(name) {score_few_##name##_1, score_few_##name##_2, score_few_##name##_4, score_few_##name##_8}
+#else
+#define SCORE_FEW(name) {score_few_##name##_1, score_few_##name##_2, score_few_##name##_4}
+#endif
 #if CELL == 1 && VW >= 8
 #if VW >= 16
 #define FEW_TYPE(name, type)                                                                                                \
     FEW_FUNCTIONS(name, type, 1, 8) FEW_FUNCTIONS(name, type, 2, 8) FEW_FUNCTIONS(name, type, 4, 4) FEW_FUNCTIONS(name, type, 8, 2)
-#define SCORE_FEW(name) {score_few_##name##_1, score_few_##name##_2, score_few_##name##_4, score_few_##name##_8}
 #define VALUE_FEW(name) {value_few_##name##_1, value_few_##name##_2, value_few_##name##_4, value_few_##name##_8}
 #else
 #define FEW_TYPE(name, type) FEW_FUNCTIONS(name, type, 1, 8) FEW_FUNCTIONS(name, type, 2, 4) FEW_FUNCTIONS(name, type, 4, 2)
-#define SCORE_FEW(name) {score_few_##name##_1, score_few_##name##_2, score_few_##name##_4}
 #define VALUE_FEW(name) {value_few_##name##_1, value_few_##name##_2, value_few_##name##_4}
 #endif
 FEW_TYPE(f32, HEED_F32)
@@ -126,6 +129,13 @@ static const score_few_fn score_few[][4] = {
     [HEED_F32] = SCORE_FEW(f32), [HEED_F16] = SCORE_FEW(f16), [HEED_BF16] = SCORE_FEW(bf16)};
 static const value_few_fn value_few[][4] = {
     [HEED_F32] = VALUE_FEW(f32), [HEED_F16] = VALUE_FEW(f16), [HEED_BF16] = VALUE_FEW(bf16)};
+#elif VW >= 16
+SCORE_FEW_FUNCTION(cells, HEED_F32, 1)
+SCORE_FEW_FUNCTION(cells, HEED_F32, 2)
+SCORE_FEW_FUNCTION(cells, HEED_F32, 4)
+SCORE_FEW_FUNCTION(cells, HEED_F32, 8)
+static const score_few_fn score_few[HEED_BF16 + 1][4] = {[HEED_F32] = SCORE_FEW(cells)};
+static const value_few_fn value_few[HEED_BF16 + 1][4];
 #else
 static const score_few_fn score_few[HEED_BF16 + 1][4];
 static const value_few_fn value_few[HEED_BF16 + 1][4];

@@ -81,7 +81,7 @@ static void start_scored(struct scores_pass *w, int rows)
         a->rows = min_int(PANEL_ROWS, rows - r);
         a->vectors = (a->rows + VW - 1) / VW;
         a->width = a->vectors * VW;
-        a->few = a->rows <= FEW_MOST;
+        a->few = a->rows <= SCORE_FEW_MOST;
         start_panel(pass, a);
     }
 }
@@ -243,6 +243,9 @@ static void walk_scored(struct scores_pass *w, int32_t first_t, int per_head, in
 {
     struct prefill_pass *pass = &w->pass;
     const struct work_item *item = w->part;
+    /* few rows, and nobody else, read K where it lies */
+    const bool direct = CELL == 1 && pass->panels == 1 && pass->panel[0].few && pass->p->k_type <= HEED_BF16;
+    pass->work.k_type = direct ? pass->p->k_type : HEED_F32;
     for (int32_t block = item->kv_begin; block < item->kv_end; block += PANEL_KEYS) {
         const int32_t end = min_int(block + PANEL_KEYS, item->kv_end), next = min_int(end + PANEL_KEYS, item->kv_end);
         struct prefill_ahead ahead = {.b = pass->b, .g = pass->g, .j0 = end, .j1 = next};
@@ -256,9 +259,10 @@ static void walk_scored(struct scores_pass *w, int32_t first_t, int per_head, in
             if (span[n].j0 < j0) j0 = span[n].j0;
             if (span[n].j1 > j1) j1 = span[n].j1;
         }
-        struct key_block k = {0};
-        if (j0 < j1) k = load_keys(pass->call, &pass->k, pass->b, pass->g, j0, j1);
-        if (pass->panel[pass->panels - 1].few) point_into(pass->k_rows, k, j0 < j1 ? j1 - j0 : 0);
+        struct key_block k = {pass->k.copy, pass->k.copy_step};
+        if (j0 < j1 && direct) find_block(pass->call, &pass->k, pass->b, pass->g, j0, j1, pass->k_rows);
+        if (j0 < j1 && !direct) k = load_keys(pass->call, &pass->k, pass->b, pass->g, j0, j1);
+        if (pass->panel[pass->panels - 1].few && !direct) point_into(pass->k_rows, k, j0 < j1 ? j1 - j0 : 0);
         if (next > end && (k.data == pass->k.copy || pass->k.rows->token > 1024)) ahead.k = &pass->k;
         for (int n = 0; n < pass->panels; n++) {
             const bool none = span[n].j0 == span[n].j1;
@@ -357,7 +361,6 @@ static void scores_item(const struct call *call, const struct work_item *item, v
     w.pass.k = (struct key_source){.rows = &call->k, .scales = &call->k_scale, .type = p->k_type, .dim = p->head_dim, .whole_rows = true};
     place_scores(&w, scratch);
     w.pass.work.scale = p->scale;
-    w.pass.work.k_type = HEED_F32;
     clear(w.total, keys);
     for (int32_t h = item->head * p->group; w.sums && !together && h < (item->head + 1) * p->group; h++)
         clear(key_sums_row(call, w.pass.b, h) + item->kv_begin, keys);

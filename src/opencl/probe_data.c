@@ -131,7 +131,7 @@ heed_status probe_lengths(struct probe_set *set, enum kind kind)
     const bool choice = kind == KIND_SCORES && set->plan.problem.q_heads > 1; /* of heads, not in their order, and of queries */
     set->score_heads[0] = set->plan.problem.q_heads - 1;
     const heed_lengths lengths = {
-        .score_rows = choice ? 5 : 0,
+        .score_rows = choice ? 19 : 0, /* more than there are partial sums */
         .score_head_count = choice ? 2 : 0,
         .score_heads = choice ? set->score_heads : NULL,
         .struct_size = sizeof lengths,

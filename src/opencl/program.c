@@ -52,12 +52,19 @@ void cl_constants(const struct problem *p, int32_t values[CL_CONSTANTS])
 
 /* The problem as a program that is compiled for it sees it: what its kernels do not look at gets one fixed value, so that plans that differ there
  * share one program. A build costs a second on some drivers. */
-static struct problem seen_by_compiler(const struct problem *problem)
+static struct problem seen_by_compiler(const struct kernel_row *row, const struct problem *problem)
 {
     struct problem p = *problem;
     if (!(p.flags & HEED_BIAS)) p.bias_type = HEED_F32;
-    p.flags &= ~(HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS | HEED_KEY_SUMS_ALL_HEADS); /* another row's, which takes constants at run time */
-    p.scores_stage = 0;
+    if (row->kinds & KIND_BIT(KIND_SCORES)) { /* V, the output and what becomes of the sums is attention's */
+        p.v_type = p.o_type = HEED_F32;
+        p.v_head_dim = p.head_dim;
+        p.flags &= ~(HEED_WRITE_LSE | HEED_SINKS | HEED_KEY_SUMS_ALL_HEADS);
+        if (!(p.flags & HEED_WRITE_SCORES)) p.scores_stage = 0;
+    } else {
+        p.flags &= ~(HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS | HEED_KEY_SUMS_ALL_HEADS);
+        p.scores_stage = 0;
+    }
     if (!(p.flags & HEED_WRITE_LSE)) p.flags &= ~(HEED_LSE_BASE2 | HEED_LSE_WITHOUT_SINK);
     if (!(p.flags & HEED_SINKS)) p.flags &= ~HEED_LSE_WITHOUT_SINK;
     p.kv_heads = 1;
@@ -71,7 +78,7 @@ static size_t constant_options(const struct kernel_row *row, const struct proble
     static const char *const names[] = {EACH_CONSTANT(NAME_OF)};
     int32_t values[CL_CONSTANTS];
     if (row->cl->run_time) return text_append(text, capacity, n, " -DRUN_TIME=1");
-    const struct problem seen = seen_by_compiler(problem);
+    const struct problem seen = seen_by_compiler(row, problem);
     cl_constants(&seen, values);
     for (int i = 0; i < CL_CONSTANTS; i++) n = text_append(text, capacity, n, " -D%s=%d", names[i], values[i]);
     return n;

@@ -7,7 +7,7 @@
 enum {
     TYPES_FLOAT = 1u << HEED_F32 | 1u << HEED_F16 | 1u << HEED_BF16,
     NAIVE_TILE = 16,
-    NAIVE_KEYS = 64,
+    NAIVE_KEYS = 64, /* per item of scores_tile.cl, too */
     TYPES_ALL = TYPES_FLOAT | 1u << HEED_I8 | 1u << HEED_Q8_0 | 1u << HEED_Q4_0 | 1u << HEED_F8_E4M3 | 1u << HEED_F8_E5M2
 };
 
@@ -37,6 +37,13 @@ static size_t prefill_cpu_options(const struct cl_device *device, const struct p
     const int32_t rows = device->tuning->tile_rows ? device->tuning->tile_rows : 6;
     const int32_t vectors = device->tuning->tile_vectors ? device->tuning->tile_vectors : device->registers >= 32 ? 4 : 1;
     return text_append(text, capacity, 0, " -DMR=%d -DNV=%d", rows, vectors);
+}
+
+/* The same of scores_cpu.cl. */
+static size_t scores_cpu_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    (void)problem;
+    return text_append(text, capacity, 0, " -DNV=%d", device->registers >= 32 ? 4 : 1);
 }
 
 /* decode.cl sums as many rows x keys side by side as there are registers for. */
@@ -123,6 +130,33 @@ static size_t prefill_tile_bytes(const struct cl_device *device, const struct pr
 {
     const struct tile tile = tile_of(device, problem);
     return tile_bytes(&tile, problem);
+}
+
+/* scores_tile.cl: 16 rows of work-items, and as many query rows for each as local memory has room for. */
+static int32_t scores_tile_rows(const struct cl_device *device)
+{
+    return device->local_bytes >= 36 << 10 ? 4 : 2;
+}
+
+static size_t scores_tile_bytes(const struct cl_device *device, const struct problem *problem)
+{
+    (void)problem;
+    const size_t rows = 16 * (size_t)scores_tile_rows(device);
+    return (16 * NAIVE_KEYS + 16 * (rows + 1) + rows * (NAIVE_KEYS + 1) + 17 * NAIVE_KEYS) * 4 + rows * 60 + NAIVE_KEYS * 12 + 128;
+}
+
+static void scores_tile_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    (void)problem;
+    local[0] = NAIVE_KEYS / (2 * (size_t)device->tuning->lane_vector); /* two vectors of keys each */
+    local[1] = 16;
+    while (local[0] > 1 && local[0] * 16 > device->max_group) local[0] /= 2;
+}
+
+static size_t scores_tile_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    (void)problem;
+    return text_append(text, capacity, 0, " -DTR=%d -DVW=%d", scores_tile_rows(device), device->tuning->lane_vector);
 }
 
 /* ---- the matrix unit's tile ----------------------------------------------------- */
@@ -447,6 +481,9 @@ static const struct cl_kernel_spec prefill_tf32 = {.parts = {"common.cl", MATRIX
     .options = prefill_tf32_options, .local = prefill_tf32_local, .local_bytes = prefill_tf32_bytes};
 static const struct cl_kernel_spec naive = {
     .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .shrinks = true, .run_time = true, .options = naive_options, .local = naive_local};
+static const struct cl_kernel_spec scores_cpu = {.parts = {"common.cl", "scores_cpu.cl"}, .kernel = "scores_cpu", .options = scores_cpu_options};
+static const struct cl_kernel_spec scores_tile = {.parts = {"common.cl", "scores_tile.cl"}, .kernel = "scores_tile", .options = scores_tile_options,
+    .local = scores_tile_local, .local_bytes = scores_tile_bytes};
 static const struct cl_kernel_spec naive_scores = {.parts = {"common.cl", "naive.cl", "scores.cl"}, .kernel = "naive_scores", .shrinks = true, .run_time = true,
     .options = naive_options, .local = naive_scores_local};
 /* One program for the three: what differs is the kernel. */
@@ -524,6 +561,12 @@ const struct kernel_row cl_rows[] = {
      .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &rotate},
     {.name = "opencl.merge", .kinds = KIND_BIT(KIND_MERGE), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .arithmetic = {OWN_MATHS}, .cl = &merge_two},
+    {.name = "opencl.scores_cpu", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU, .features = FEATURES_ALL,
+     .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = 256, .packs_group = true,
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &scores_cpu},
+    {.name = "opencl.scores_tile", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_PANEL, .features = FEATURES_ALL, .q_types = TYPES_FLOAT,
+     .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = NAIVE_KEYS, .packs_group = true,
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &scores_tile},
     {.name = "opencl.naive_scores", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_NAIVE, .features = FEATURES_ALL, .q_types = TYPES_ALL,
      .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = NAIVE_KEYS,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 16, OWN_MATHS}, .cl = &naive_scores},
