@@ -129,10 +129,8 @@ VALUES(values_of, COLUMNS)
 VALUES(values_of_tail, (V_VECTORS % COLUMNS))
 #endif
 
-ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
+ONCE void decode_item(ATTENTION_ARGUMENTS, int number)
 {
-    int number = ITEM_NUMBER;
-    if (number >= item_count) return;
     struct work_item item = AT(struct work_item, items)[item_first + number];
     struct sequence s = sequences[item.sequence];
     int b = item.sequence, g = item.head, rows = (item.q_end - item.q_begin) * GROUP, chunk = item.kv_begin;
@@ -241,4 +239,10 @@ ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
             }
         }
     }
+}
+
+ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
+{
+    int number = ITEM_NUMBER;
+    if (number < item_count) decode_item(ATTENTION_PASSED, number);
 }

@@ -29,6 +29,8 @@
 /* Private arrays are 64-byte aligned and go through typed pointers: vstore16 becomes four stores on PoCL 3.1. */
 #define PUT(x, p) (*(private float16 *)(p) = (x))
 #define GET(p) (*(private const float16 *)(p))
+#define PUT4(x, p) (*(private float4 *)(p) = (x))
+#define GET4(p) (*(private const float4 *)(p))
 #define UNROLL _Pragma("unroll")
 #define NO_UNROLL _Pragma("unroll 1")
 
@@ -94,7 +96,8 @@
 #define VALUE_TILES(M, N) VALUE_TILE(value_tile_##M##_##N, M, N, MR)
 #endif
 
-#define PANEL(M, N)                                                                                                              \
+#define PANEL(M, N) PANEL_(M, N)
+#define PANEL_(M, N)                                                                                                             \
     SCORE_TILE(M, N)                                                                                                             \
     VALUE_TILES(M, N)                                                                                                            \
     static inline void scores_##M##_##N(private const float *q, private const float *k, private float *p, int keys, private float *top) \
@@ -108,8 +111,15 @@
         for (; d + MR <= V_HEAD_DIM; d += MR) value_tile_##M##_##N(o + d * N * 16, v + d, p, keys, fade);                        \
         VALUES_TAIL(M, N)                                                                                                        \
     }
+/* Do rows of an item see different keys by position? Where they all see every key, panels are always whole, and their parts need not be compiled. */
+#define DIFFER (CAUSAL || WINDOW_LEFT >= 0 || WINDOW_RIGHT >= 0 || KEY_RANGE)
+
 PANEL(1, 1)
-#if NV == 2
+#if NV > 1 && !DIFFER
+PANEL(NV, NV)
+#define EACH_LANES(X) EACH_LANES_(X, NV)
+#define EACH_LANES_(X, N) X(N, N)
+#elif NV == 2
 PANEL(1, 2) PANEL(2, 2)
 #define EACH_LANES(X) X(1, 2) X(2, 2)
 #elif NV == 3
@@ -183,6 +193,9 @@ struct panel {
 /* Vectors that may see one of the keys [j0, j1): near the diagonal only the later rows. What the others would get are exact zeros. */
 static inline struct lanes lanes_of(private const struct panel *a, int j0, int j1)
 {
+#if !DIFFER
+    return (struct lanes){0, a->vectors};
+#endif
     struct lanes lanes = {a->vectors, 0};
     for (int n = 0; n < a->vectors; n++) {
         if (a->begin[n] >= j1 || a->end[n] <= j0) continue;
@@ -196,31 +209,24 @@ static inline struct lanes lanes_of(private const struct panel *a, int j0, int j
     return lanes;
 }
 
-/* x[r] element c becomes x[c] element r. Zipping row i with row i + 8 turns the eight bits of (r, c) once round; four times is a transposition. */
-static inline float16 zip(float8 x, float8 y)
+/* to[d][r] = from four rows' x[r][d], r and d up to 4: 16 x 16 elements in blocks of 4 x 4, because one block of code with four levels of 16 shuffles
+ * takes a CPU's driver 0.2 s to compile, and is not quicker. */
+static inline void turn4(float4 a, float4 b, float4 c, float4 d, private float *to, int step)
 {
-    float16 z;
-    z.even = x;
-    z.odd = y;
-    return z;
+    float4 x = (float4)(a.s0, b.s0, a.s1, b.s1), y = (float4)(c.s0, d.s0, c.s1, d.s1);
+    float4 z = (float4)(a.s2, b.s2, a.s3, b.s3), w = (float4)(c.s2, d.s2, c.s3, d.s3);
+    PUT4((float4)(x.lo, y.lo), to);
+    PUT4((float4)(x.hi, y.hi), to + step);
+    PUT4((float4)(z.lo, w.lo), to + 2 * step);
+    PUT4((float4)(z.hi, w.hi), to + 3 * step);
 }
 
-static inline void turn(private const float16 *x, private float16 *y)
+/* to[c][r] = x[r][c], 16 x 16 */
+static inline void transpose(private const float *x, private float *to)
 {
-    UNROLL for (int i = 0; i < 8; i++)
-    {
-        y[2 * i] = zip(x[i].lo, x[i + 8].lo);
-        y[2 * i + 1] = zip(x[i].hi, x[i + 8].hi);
-    }
-}
-
-static inline void transpose(private float16 *x)
-{
-    float16 y[16];
-    turn(x, y);
-    turn(y, x);
-    turn(x, y);
-    turn(y, x);
+    NO_UNROLL for (int r = 0; r < 16; r += 4)
+        NO_UNROLL for (int c = 0; c < 16; c += 4)
+            turn4(GET4(x + r * 16 + c), GET4(x + r * 16 + 16 + c), GET4(x + r * 16 + 32 + c), GET4(x + r * 16 + 48 + c), to + c * 16 + r, 16);
 }
 
 /* to[16 keys][16 rows] = elements j ... of 16 rows of mask (1 shows, 0 hides) or bias, each at base + at[row]; rows end at kv_len. */
@@ -249,11 +255,10 @@ static inline float16 sixteen_of_bias(global const uchar *row, int j, int kv_len
 
 static inline void columns(bool of_bias, global const uchar *base, private const long *at, int j, int kv_len, private float *to)
 {
-    float16 x[16];
-#pragma unroll
-    for (int r = 0; r < 16; r++) x[r] = of_bias ? sixteen_of_bias(base + at[r], j, kv_len) : sixteen_of_mask(base + at[r], j, kv_len);
-    transpose(x);
-    UNROLL for (int n = 0; n < 16; n++) PUT(x[n], to + n * 16);
+    float x[256] ALIGNED;
+    NO_UNROLL for (int r = 0; r < 16; r++)
+        PUT(of_bias ? sixteen_of_bias(base + at[r], j, kv_len) : sixteen_of_mask(base + at[r], j, kv_len), x + r * 16);
+    transpose(x, to);
 }
 
 /* Rules 2 to 5 on p[keys][16 * vectors], keys from j0 on (a multiple of 16), and the maximum once more. */
@@ -362,37 +367,37 @@ static inline float16 copy_value(global const uchar *row, float factor, private 
     return odd;
 }
 
-/* q[d][16 rows] of rows at q_at[16], scale folded in; 16 dimensions of 16 rows through registers. */
+/* q[d][16 rows] of rows at q_at[16], scale folded in */
+#define QUERY4(r, d) (GLUE(load4_, Q_TYPE)(q + at[r], d, 1.0f) * (float4)SCALE)
 static inline void copy_queries(global const uchar *q, private const long *at, int vectors, private float *to)
 {
-    for (int d = 0; d + 16 <= HEAD_DIM; d += 16) {
-        float16 x[16];
-#pragma unroll
-        for (int r = 0; r < 16; r++) x[r] = GLUE(load16_, Q_TYPE)(q + at[r], d, 1.0f) * (float16)SCALE;
-        transpose(x);
-        UNROLL for (int n = 0; n < 16; n++) PUT(x[n], to + (d + n) * vectors * 16);
+    NO_UNROLL for (int r = 0; r < 16; r += 4)
+    {
+        NO_UNROLL for (int d = 0; d + 4 <= HEAD_DIM; d += 4)
+            turn4(QUERY4(r, d), QUERY4(r + 1, d), QUERY4(r + 2, d), QUERY4(r + 3, d), to + d * vectors * 16 + r, vectors * 16);
     }
-    for (int d = HEAD_DIM / 16 * 16; d < HEAD_DIM; d++)
-        for (int r = 0; r < 16; r++) to[d * vectors * 16 + r] = GLUE(load1_, Q_TYPE)(q + at[r], d, 1.0f) * SCALE;
+    NO_UNROLL for (int d = HEAD_DIM / 4 * 4; d < HEAD_DIM; d++)
+        NO_UNROLL for (int r = 0; r < 16; r++) to[d * vectors * 16 + r] = GLUE(load1_, Q_TYPE)(q + at[r], d, 1.0f) * SCALE;
 }
 
-/* o[rows] = acc keep / sum, from acc[d][16 rows]; adding +0 turns -0 into +0: hidden keys may decide its sign. 16 dimensions of 16 rows through
- * registers. */
+/* o[rows] = acc keep / sum, from acc[d][16 rows]; adding +0 turns -0 into +0: hidden keys may decide its sign. */
 static inline void write_rows(global uchar *o, private const long *at, int rows, private const float *acc, int vectors, float16 l,
                               float16 keep, float16 sum)
 {
     int16 none = l == (float16)0.0f;
-    for (int d = 0; d + 16 <= V_HEAD_DIM; d += 16) {
-        float16 x[16];
-#pragma unroll
-        for (int c = 0; c < 16; c++) x[c] = none ? (float16)0.0f : GET(acc + (d + c) * vectors * 16) * keep / sum + (float16)0.0f;
-        transpose(x);
-        NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store16_, O_TYPE)(o + at[r], d, x[r]);
-    }
-    for (int d = V_HEAD_DIM / 16 * 16; d < V_HEAD_DIM; d++) {
-        float x[16] ALIGNED;
-        PUT(none ? (float16)0.0f : GET(acc + d * vectors * 16) * keep / sum + (float16)0.0f, x);
-        for (int r = 0; r < rows; r++) GLUE(store1_, O_TYPE)(o + at[r], d, x[r]);
+    float x[256] ALIGNED, y[256] ALIGNED;
+    NO_UNROLL for (int d = 0; d < V_HEAD_DIM; d += 16)
+    {
+        int dims = min(16, V_HEAD_DIM - d);
+        NO_UNROLL for (int c = 0; c < dims; c++)
+            PUT(none ? (float16)0.0f : GET(acc + (d + c) * vectors * 16) * keep / sum + (float16)0.0f, x + c * 16);
+        if (dims == 16) {
+            transpose(x, y);
+            NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store16_, O_TYPE)(o + at[r], d, GET(y + r * 16));
+        } else {
+            NO_UNROLL for (int c = 0; c < dims; c++)
+                NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store1_, O_TYPE)(o + at[r], d + c, x[c * 16 + r]);
+        }
     }
 }
 
@@ -401,10 +406,8 @@ static inline void write_rows(global uchar *o, private const long *at, int rows,
 /* Rows of the item in panels of up to NV vectors, the last one perhaps not full; every array is [panels][...][16 * vectors], or [rows]. */
 #define ROWS ((Q_TILE + NV * 16 - 1) / (NV * 16) * (NV * 16))
 
-ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
+ONCE void prefill_item(ATTENTION_ARGUMENTS, int number)
 {
-    int number = ITEM_NUMBER;
-    if (number >= item_count) return;
     struct work_item item = AT(struct work_item, items)[item_first + number];
     struct sequence s = sequences[item.sequence];
     int b = item.sequence, h = item.head, g = h / GROUP, rows = item.q_end - item.q_begin;
@@ -541,4 +544,10 @@ ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
             write_rows(o, o_at, min(16, a.rows - x), acc + a.first * V_HEAD_DIM + x, a.vectors, GET(l + a.first + x), GET(keep), GET(sum));
         }
     }
+}
+
+ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
+{
+    int number = ITEM_NUMBER;
+    if (number < item_count) prefill_item(ATTENTION_PASSED, number);
 }
