@@ -215,6 +215,9 @@ static inline void turn4(float4 a, float4 b, float4 c, float4 d, private float *
 {
     float4 x = (float4)(a.s0, b.s0, a.s1, b.s1), y = (float4)(c.s0, d.s0, c.s1, d.s1);
     float4 z = (float4)(a.s2, b.s2, a.s3, b.s3), w = (float4)(c.s2, d.s2, c.s3, d.s3);
+#ifdef MUTANT_cl_prefill_turn
+    z = x;
+#endif
     PUT4((float4)(x.lo, y.lo), to);
     PUT4((float4)(x.hi, y.hi), to + step);
     PUT4((float4)(z.lo, w.lo), to + 2 * step);
