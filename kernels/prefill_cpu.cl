@@ -29,8 +29,6 @@
 /* Private arrays are 64-byte aligned and go through typed pointers: vstore16 becomes four stores on PoCL 3.1. */
 #define PUT(x, p) (*(private float16 *)(p) = (x))
 #define GET(p) (*(private const float16 *)(p))
-#define PUT4(x, p) (*(private float4 *)(p) = (x))
-#define GET4(p) (*(private const float4 *)(p))
 #define UNROLL _Pragma("unroll")
 #define NO_UNROLL _Pragma("unroll 1")
 
@@ -209,27 +207,34 @@ static inline struct lanes lanes_of(private const struct panel *a, int j0, int j
     return lanes;
 }
 
-/* to[d][r] = from four rows' x[r][d], r and d up to 4: 16 x 16 elements in blocks of 4 x 4, because one block of code with four levels of 16 shuffles
- * takes a CPU's driver 0.2 s to compile, and is not quicker. */
-static inline void turn4(float4 a, float4 b, float4 c, float4 d, private float *to, int step)
+/* A transposition of 16 x 16 in two steps of four, through whole vectors of memory: in one block of code its 64 shuffles take a CPU's driver 0.15 s to
+ * compile. First rows 4 r ... 4 r + 3: within each four lanes, [n][r] of t gets elements n, 4 + n, 8 + n, 12 + n of the four rows. */
+static inline void turn_rows(float16 a, float16 b, float16 c, float16 d, private float *t, int r)
 {
-    float4 x = (float4)(a.s0, b.s0, a.s1, b.s1), y = (float4)(c.s0, d.s0, c.s1, d.s1);
-    float4 z = (float4)(a.s2, b.s2, a.s3, b.s3), w = (float4)(c.s2, d.s2, c.s3, d.s3);
+    float16 x = (float16)(a.s0, b.s0, a.s1, b.s1, a.s4, b.s4, a.s5, b.s5, a.s8, b.s8, a.s9, b.s9, a.sc, b.sc, a.sd, b.sd);
+    float16 y = (float16)(c.s0, d.s0, c.s1, d.s1, c.s4, d.s4, c.s5, d.s5, c.s8, d.s8, c.s9, d.s9, c.sc, d.sc, c.sd, d.sd);
+    float16 z = (float16)(a.s2, b.s2, a.s3, b.s3, a.s6, b.s6, a.s7, b.s7, a.sa, b.sa, a.sb, b.sb, a.se, b.se, a.sf, b.sf);
+    float16 w = (float16)(c.s2, d.s2, c.s3, d.s3, c.s6, d.s6, c.s7, d.s7, c.sa, d.sa, c.sb, d.sb, c.se, d.se, c.sf, d.sf);
 #ifdef MUTANT_cl_prefill_turn
     z = x;
 #endif
-    PUT4((float4)(x.lo, y.lo), to);
-    PUT4((float4)(x.hi, y.hi), to + step);
-    PUT4((float4)(z.lo, w.lo), to + 2 * step);
-    PUT4((float4)(z.hi, w.hi), to + 3 * step);
+    PUT((float16)(x.s01, y.s01, x.s45, y.s45, x.s89, y.s89, x.scd, y.scd), t + r * 16);
+    PUT((float16)(x.s23, y.s23, x.s67, y.s67, x.sab, y.sab, x.sef, y.sef), t + 64 + r * 16);
+    PUT((float16)(z.s01, w.s01, z.s45, w.s45, z.s89, w.s89, z.scd, w.scd), t + 128 + r * 16);
+    PUT((float16)(z.s23, w.s23, z.s67, w.s67, z.sab, w.sab, z.sef, w.sef), t + 192 + r * 16);
 }
 
-/* to[c][r] = x[r][c], 16 x 16 */
-static inline void transpose(private const float *x, private float *to)
+/* Then to[16][step] = all of column 4 l + n, the fours l of [n][0 ... 3]. */
+static inline void turn_fours(private const float *t, private float *to, int step)
 {
-    NO_UNROLL for (int r = 0; r < 16; r += 4)
-        NO_UNROLL for (int c = 0; c < 16; c += 4)
-            turn4(GET4(x + r * 16 + c), GET4(x + r * 16 + 16 + c), GET4(x + r * 16 + 32 + c), GET4(x + r * 16 + 48 + c), to + c * 16 + r, 16);
+    NO_UNROLL for (int n = 0; n < 4; n++, t += 64, to += step)
+    {
+        float16 a = GET(t), b = GET(t + 16), c = GET(t + 32), d = GET(t + 48);
+        PUT((float16)(a.s0123, b.s0123, c.s0123, d.s0123), to);
+        PUT((float16)(a.s4567, b.s4567, c.s4567, d.s4567), to + 4 * step);
+        PUT((float16)(a.s89ab, b.s89ab, c.s89ab, d.s89ab), to + 8 * step);
+        PUT((float16)(a.scdef, b.scdef, c.scdef, d.scdef), to + 12 * step);
+    }
 }
 
 /* to[16 keys][16 rows] = elements j ... of 16 rows of mask (1 shows, 0 hides) or bias, each at base + at[row]; rows end at kv_len. */
@@ -258,10 +263,11 @@ static inline float16 sixteen_of_bias(global const uchar *row, int j, int kv_len
 
 static inline void columns(bool of_bias, global const uchar *base, private const long *at, int j, int kv_len, private float *to)
 {
-    float x[256] ALIGNED;
+    float x[256] ALIGNED, t[256] ALIGNED;
     NO_UNROLL for (int r = 0; r < 16; r++)
         PUT(of_bias ? sixteen_of_bias(base + at[r], j, kv_len) : sixteen_of_mask(base + at[r], j, kv_len), x + r * 16);
-    transpose(x, to);
+    NO_UNROLL for (int r = 0; r < 4; r++) turn_rows(GET(x + r * 64), GET(x + r * 64 + 16), GET(x + r * 64 + 32), GET(x + r * 64 + 48), t, r);
+    turn_fours(t, to, 16);
 }
 
 /* Rules 2 to 5 on p[keys][16 * vectors], keys from j0 on (a multiple of 16), and the maximum once more. */
@@ -371,36 +377,36 @@ static inline float16 copy_value(global const uchar *row, float factor, private 
 }
 
 /* q[d][16 rows] of rows at q_at[16], scale folded in */
-#define QUERY4(r, d) (GLUE(load4_, Q_TYPE)(q + at[r], d, 1.0f) * (float4)SCALE)
+#define QUERY(r) (GLUE(load16_, Q_TYPE)(q + at[r], d, 1.0f) * (float16)SCALE)
 static inline void copy_queries(global const uchar *q, private const long *at, int vectors, private float *to)
 {
-    NO_UNROLL for (int r = 0; r < 16; r += 4)
+    float t[256] ALIGNED;
+    NO_UNROLL for (int d = 0; d + 16 <= HEAD_DIM; d += 16)
     {
-        NO_UNROLL for (int d = 0; d + 4 <= HEAD_DIM; d += 4)
-            turn4(QUERY4(r, d), QUERY4(r + 1, d), QUERY4(r + 2, d), QUERY4(r + 3, d), to + d * vectors * 16 + r, vectors * 16);
+        NO_UNROLL for (int r = 0; r < 4; r++) turn_rows(QUERY(r * 4), QUERY(r * 4 + 1), QUERY(r * 4 + 2), QUERY(r * 4 + 3), t, r);
+        turn_fours(t, to + d * vectors * 16, vectors * 16);
     }
-    NO_UNROLL for (int d = HEAD_DIM / 4 * 4; d < HEAD_DIM; d++)
+    NO_UNROLL for (int d = HEAD_DIM / 16 * 16; d < HEAD_DIM; d++)
         NO_UNROLL for (int r = 0; r < 16; r++) to[d * vectors * 16 + r] = GLUE(load1_, Q_TYPE)(q + at[r], d, 1.0f) * SCALE;
 }
 
 /* o[rows] = acc keep / sum, from acc[d][16 rows]; adding +0 turns -0 into +0: hidden keys may decide its sign. */
+#define OUTPUT(d) (none ? (float16)0.0f : GET(acc + (d) * vectors * 16) * keep / sum + (float16)0.0f)
 static inline void write_rows(global uchar *o, private const long *at, int rows, private const float *acc, int vectors, float16 l,
                               float16 keep, float16 sum)
 {
     int16 none = l == (float16)0.0f;
-    float x[256] ALIGNED, y[256] ALIGNED;
-    NO_UNROLL for (int d = 0; d < V_HEAD_DIM; d += 16)
+    float t[256] ALIGNED, x[256] ALIGNED;
+    NO_UNROLL for (int d = 0; d + 16 <= V_HEAD_DIM; d += 16)
     {
-        int dims = min(16, V_HEAD_DIM - d);
-        NO_UNROLL for (int c = 0; c < dims; c++)
-            PUT(none ? (float16)0.0f : GET(acc + (d + c) * vectors * 16) * keep / sum + (float16)0.0f, x + c * 16);
-        if (dims == 16) {
-            transpose(x, y);
-            NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store16_, O_TYPE)(o + at[r], d, GET(y + r * 16));
-        } else {
-            NO_UNROLL for (int c = 0; c < dims; c++)
-                NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store1_, O_TYPE)(o + at[r], d + c, x[c * 16 + r]);
-        }
+        NO_UNROLL for (int c = 0; c < 4; c++) turn_rows(OUTPUT(d + c * 4), OUTPUT(d + c * 4 + 1), OUTPUT(d + c * 4 + 2), OUTPUT(d + c * 4 + 3), t, c);
+        turn_fours(t, x, 16);
+        NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store16_, O_TYPE)(o + at[r], d, GET(x + r * 16));
+    }
+    NO_UNROLL for (int d = V_HEAD_DIM / 16 * 16; d < V_HEAD_DIM; d++)
+    {
+        PUT(OUTPUT(d), x);
+        NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store1_, O_TYPE)(o + at[r], d, x[r]);
     }
 }
 
