@@ -101,7 +101,8 @@ static inline void score_keys(private const float *q, global const uchar *k, pri
         for (int x = 0; x < TREE_KEYS; x++) p[r * KV_CHUNK + n + x] = scores[r * TREE_KEYS + x];
 }
 
-/* acc[RT][C vectors] += places [lo, hi): seen[n] has a bit for each row that sees the key. Rows before `last` are fetched with the first columns. */
+/* acc[RT][C vectors] += places [lo, hi): seen[n] has a bit for each row that sees the key. The same columns of the next block are
+ * fetched meanwhile, so that memory is never idle; `last` is the end of all keys. */
 #define VALUES(name, C)                                                                                                          \
     static inline void name(private const float *p, private const uchar *seen, global const uchar *v, private const long *at, int lo, \
                             int hi, int last, int d, private float *acc)                                                         \
@@ -112,7 +113,7 @@ static inline void score_keys(private const float *q, global const uchar *k, pri
         for (int n = lo; n < hi; n++) {                                                                                          \
             uint rows = seen[n];                                                                                                 \
             if (!rows) continue;                                                                                                 \
-            if (n + AHEAD < last && d == 0) fetch_row(v + at[n + AHEAD], V_BYTES);                                               \
+            if (n + BLOCK < last) fetch_row(v + at[n + BLOCK] + ROW_BYTES(V_TYPE, d), ROW_BYTES(V_TYPE, (C * 16 + 31) / 32 * 32)); \
             float16 x[C];                                                                                                        \
             _Pragma("unroll") for (int c = 0; c < C; c++) x[c] = load_value(v + at[n], d + c * 16);                              \
             if (rows == (1u << RT) - 1) {                                                                                        \
