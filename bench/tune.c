@@ -33,6 +33,8 @@ static const struct {
                                "mrows=64 mkeys=64 mwarps=4 mslots=2 mlocal=2", "mrows=64 mkeys=32 mwarps=4 mslots=4 mlocal=1",
                                "mrows=64 mkeys=32 mwarps=2 mslots=2 mlocal=2", "mrows=64 mkeys=32 mwarps=2 mslots=3 mlocal=2",
                                "mrows=32 mkeys=64 mwarps=2 mslots=3 mlocal=1", "mrows=64 mkeys=16 mwarps=4 mslots=4 mlocal=1"}},
+    {"opencl.prefill_warpgroup", {"", "gkeys=64 gslots=4", "gkeys=64 gslots=6", "gkeys=96 gslots=4", "gkeys=112 gslots=4", "gkeys=128 gslots=4", "gkeys=128 gslots=2",
+                                  "gkeys=64 gslots=2"}},
     {"opencl.prefill_columns", {"", "mkeys=32 mslots=2 mlocal=2", "mkeys=32 mslots=3 mlocal=2", "mkeys=64 mslots=2 mlocal=2", "mkeys=64 mslots=2 mlocal=1",
                                 "mwarps=2 mkeys=32 mslots=2", "mwarps=4 mkeys=32 mslots=2", "mwarps=8 mkeys=32 mslots=2",
                                 "mwarps=4 mrows=128 mkeys=32 mslots=2 mlocal=2"}},

@@ -324,6 +324,21 @@ BF16_ROUNDER(uint16, ushort16, 16)
 static inline void store1_1(global uchar *row, int d, float x) { ((global float *)row)[d] = x; }
 static inline void store1_2(global uchar *row, int d, float x) { vstore_half_rte(x, d, (global half *)row); }
 static inline void store1_3(global uchar *row, int d, float x) { ((global ushort *)row)[d] = to_bf16_1(as_uint(x)); }
+
+/* Two neighbours, from an even element on, in a row at a multiple of 8 bytes. */
+static inline void store2_1(global uchar *row, int d, float x, float y) { *(global float2 *)(row + 4 * d) = (float2)(x, y); }
+static inline void store2_2(global uchar *row, int d, float x, float y)
+{
+    ushort pair[2];
+    vstore_half_rte(x, 0, (private half *)pair);
+    vstore_half_rte(y, 1, (private half *)pair);
+    *(global uint *)(row + 2 * d) = pair[0] | (uint)pair[1] << 16;
+}
+static inline void store2_3(global uchar *row, int d, float x, float y)
+{
+    *(global uint *)(row + 2 * d) = to_bf16_1(as_uint(x)) | (uint)to_bf16_1(as_uint(y)) << 16;
+}
+
 static inline void store16_1(global uchar *row, int d, float16 x) { vstore16(x, 0, (global float *)row + d); }
 static inline void store16_2(global uchar *row, int d, float16 x) { vstore_half16_rte(x, 0, (global half *)row + d); }
 static inline void store16_3(global uchar *row, int d, float16 x) { vstore16(to_bf16_16(as_uint16(x)), 0, (global ushort *)row + d); }

@@ -14,22 +14,28 @@
 #define MERGE_BYTES (WARPS * 16 * (V_WIDTH + 2) * 4 + 16 * 8)
 #define MEMORY_BYTES (SLOTS * SLOT_BYTES > MERGE_BYTES ? SLOTS * SLOT_BYTES : MERGE_BYTES)
 
+#define QUERY_BYTES (16 * 16 * K_CHUNKS)
+
 #if KEYS % 16 || KV_CHUNK % TILE_KEYS
 #error "tile sizes do not fit together"
 #endif
 
-/* Elements d and d + 1 of a row, zeros behind the last. */
-static inline uint query_pair(global const uchar *row, int d, bool wanted)
+/* Row r of the operand is query row first + r of the group: draft token by draft token, head by head; those behind the last are zeros. */
+static inline void copy_group(mu_address tile, global const uchar *data, struct view view, struct sequence s, int b, int g, int q_begin, int first, int rows,
+                              bool aligned)
 {
-    const uint low = wanted && d < HEAD_DIM ? AT(ushort, row)[d] : 0, high = wanted && d + 1 < HEAD_DIM ? AT(ushort, row)[d + 1] : 0;
-    return low | high << 16;
+    for (int n = THREAD; n < 16 * K_CHUNKS; n += LANES) {
+        const int row = n / K_CHUNKS, chunk = n % K_CHUNKS, x = first + min(row, rows - 1);
+        copy_chunk(place(tile, row, chunk, K_CHUNKS), data + query_offset(view, s, b, g * GROUP + x % GROUP, q_begin + x / GROUP), chunk,
+                   row < rows ? HEAD_DIM : 0, aligned);
+    }
 }
 
 ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
 {
-    local uint4 memory[MEMORY_BYTES / 16] ALIGNED;
+    local uint4 memory[(MEMORY_BYTES + QUERY_BYTES) / 16] ALIGNED;
     MU_SCRATCH
-    const mu_address ring = mu_address_of(memory);
+    const mu_address ring = mu_address_of(memory), q_tile = ring + MEMORY_BYTES;
     local int *odd = (local int *)memory;                                               /* between passes the ring is free; */
     local float *part_o = (local float *)memory, *part_ml = part_o + WARPS * 16 * V_WIDTH; /* at the end [WARPS][16][V_WIDTH], [WARPS][16] (m, l), */
     local float *row_by = part_ml + WARPS * 32;                                         /* [16] (m or factor, anything seen) */
@@ -39,7 +45,7 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
     if (!given) item.sequence = item.head = item.q_begin = item.q_end = 0;
     const struct sequence s = sequences[item.sequence];
     const int b = item.sequence, g = item.head, all_rows = (item.q_end - item.q_begin) * GROUP;
-    const bool k_aligned = rows_aligned(k, st.k), v_aligned = rows_aligned(v, st.v);
+    const bool q_aligned = rows_aligned(q, st.q), k_aligned = rows_aligned(k, st.k), v_aligned = rows_aligned(v, st.v);
 
     for (int first = 0; first < all_rows; first += 16) {
         const int rows = min(16, all_rows - first);
@@ -56,15 +62,12 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
         const int first_block = low < high ? low / TILE_KEYS * TILE_KEYS : 0, last = low < high ? high : 0;
         const int tiles = (last - first_block + TILE_KEYS - 1) / TILE_KEYS * 2;
 
-        uint query[K_STEPS][4];
-        MU_UNROLL for (int c = 0; c < K_STEPS; c++)
-        {
-            MU_UNROLL for (int n = 0; n < 4; n++)
-            {
-                const int r = (lane >> 2) + 8 * (n & 1), d = c * 16 + (lane & 3) * 2 + 8 * (n >> 1), x = first + min(r, rows - 1);
-                query[c][n] = query_pair(q + query_offset(st.q, s, b, g * GROUP + x % GROUP, item.q_begin + x / GROUP), d, r < rows);
-            }
-        }
+        /* the query rows travel with the first tile; later passes begin the tiles again */
+        int next = 0, slot = 0;
+        FENCE; /* the memory is free */
+        copy_group(q_tile, q, st.q, s, b, g, item.q_begin, first, rows, q_aligned);
+        MU_UNROLL for (int n = 0; n < SLOTS - 1; n++) PREFETCH(n);
+
         float acc[V_TILES][4], m[2], l[2];
         uint plus[(V_TILES + 7) / 8] = {0}, minus[(V_TILES + 7) / 8] = {0}; /* bit 4c + e: infinity belongs to acc[c][e] */
 
@@ -72,9 +75,11 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
             MU_UNROLL for (int n = 0; n < V_TILES * 4; n++) acc[n / 4][n % 4] = 0;
             m[0] = m[1] = -INFINITY;
             l[0] = l[1] = 0;
-            FENCE; /* everybody knows of the last pass */
-            int next = 0, slot = 0;
-            MU_UNROLL for (int n = 0; n < SLOTS - 1; n++) PREFETCH(n);
+            if (pass != PASS_FIRST) {
+                FENCE; /* everybody knows of the last pass */
+                next = slot = 0;
+                MU_UNROLL for (int n = 0; n < SLOTS - 1; n++) PREFETCH(n);
+            }
 
             for (int block = first_block; block < last; block += TILE_KEYS) {
                 float score[KEY_TILES][4];
@@ -82,12 +87,14 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                 NEXT_TILE(k_tile);
                 MU_UNROLL for (int c = 0; c < K_STEPS; c++)
                 {
+                    uint query[4];
+                    mu_load4(query[0], query[1], query[2], query[3], place(q_tile, lane & 15, c * 2 + (lane >> 4), K_CHUNKS));
                     MU_UNROLL for (int n = 0; n < KEY_TILES / 2; n++)
                     {
                         uint b0, b1, b2, b3;
                         mu_load4(b0, b1, b2, b3, place(k_tile, warp * KEYS + n * 16 + (lane & 7) + (lane >> 4) * 8, c * 2 + (lane >> 3 & 1), K_CHUNKS));
                         MU_UNROLL for (int x = 0; x < 2; x++)
-                            mu_mma(score[2 * n + x], query[c][0], query[c][1], query[c][2], query[c][3], x ? b2 : b0, x ? b3 : b1);
+                            mu_mma(score[2 * n + x], query[0], query[1], query[2], query[3], x ? b2 : b0, x ? b3 : b1);
                     }
                 }
 

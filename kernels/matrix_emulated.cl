@@ -18,6 +18,8 @@
 #define MU_SCRATCH                                                                                                               \
     local uint mu_box[WARPS * 32][6];                                                                                            \
     local ulong mu_place[WARPS * 32];
+#define MU_SCRATCH_TAKEN , local uint(*mu_box)[6] /* by a function that uses mu_xor */
+#define MU_SCRATCH_GIVEN , mu_box
 
 typedef ulong mu_address;
 #define mu_address_of(p) ((mu_address)(local uchar *)(p))
@@ -145,6 +147,7 @@ static inline float mu_xor_through(local uint (*box)[6], float x, int mask)
     return as_float(box[MU_ID ^ mask][0]);
 }
 #define mu_xor(x, mask) mu_xor_through(mu_box, x, mask)
+#define mu_any(x) true
 #endif
 
 #if MATRIX == 1 && LAYOUT >= 3

@@ -18,6 +18,7 @@
  *   mu_copy_commit       ... everything since the last commit is one parcel ...
  *   mu_copy_wait(n)      ... wait until at most n of this work-item's parcels are on their way; a barrier must follow before others' bytes are read
  *   mu_exp               e^x is mu_exp(x * MU_EXP_FACTOR); 2 ulp, exactly 1 at 0, 0 where the result would be denormal
+ *   mu_any               is x true in any lane of the warp? (the emulated unit says yes)
  *   mu_xor               x of the lane whose number differs in the bits of mask
  */
 #if MATRIX == 2
@@ -33,6 +34,8 @@
 #endif
 #define MU_UNROLL _Pragma("unroll")
 #define MU_SCRATCH /* local memory that the words need for themselves: none */
+#define MU_SCRATCH_TAKEN
+#define MU_SCRATCH_GIVEN
 
 typedef uint mu_address; /* shared memory's own addresses have 32 bits */
 static inline mu_address mu_address_of(local const void *p) { return (mu_address)(ulong)p; }
@@ -82,6 +85,13 @@ static inline float mu_exp(float x)
     float r;
     MU_ASM("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
     return r;
+}
+
+static inline bool mu_any(bool x)
+{
+    uint r;
+    MU_ASM volatile("{.reg .pred p, q; setp.ne.u32 p, %1, 0; vote.sync.any.pred q, p, 0xffffffff; selp.u32 %0, 1, 0, q;}" : "=r"(r) : "r"((uint)x));
+    return r != 0;
 }
 
 static inline float mu_xor(float x, int mask)

@@ -16,7 +16,11 @@
 #define ONE 0x3c00u
 #endif
 
+#if PANELS /* of 64 dimensions: matrix_warpgroup.cl */
+#define PADDED(n) (((n) + 63) / 64 * 64)
+#else
 #define PADDED(n) (((n) + 31) / 32 * 32)
+#endif
 #define K_CHUNKS (PADDED(HEAD_DIM) / 8)
 #define V_CHUNKS (PADDED(V_HEAD_DIM) / 8)
 #define SLOT_BYTES (TILE_KEYS * 16 * (K_CHUNKS > V_CHUNKS ? K_CHUNKS : V_CHUNKS))
@@ -35,10 +39,20 @@
 
 /* ---- tiles in local memory --------------------------------------------------- */
 
+#if PANELS
+#define ROW_STRIDE(chunks) 128
+#else
+#define ROW_STRIDE(chunks) ((chunks) * 16)
+#endif
+
 static inline mu_address place(mu_address tile, int row, int chunk, int chunks)
 {
 #ifdef MUTANT_cl_matrix_swizzle
     return tile + (row * chunks + (chunk ^ (row & 7))) * 16;
+#endif
+#if PANELS
+    (void)chunks;
+    return tile + ((chunk >> 3) * TILE_KEYS + row) * 128 + ((chunk ^ row) & 7) * 16;
 #endif
     /* 4 or 12 chunks are no multiple of 8: every second row begins at the same bank, and the place stays within its four */
     const int turned = chunks % 8 == 0 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3);
@@ -93,11 +107,13 @@ static inline void copy_keys(mu_address slot, global const uchar *data, struct v
     if (aligned && block >= low && block + TILE_KEYS <= high && (!PAGED || PAGE_SIZE % TILE_KEYS == 0)) {
         const int left = clamp(dim - chunk * 8, 0, 8);
         global const uchar *from = data + key_offset(view, s, page_table, b, g, block + min(own, TILE_KEYS - 1), problem) + (left > 0 ? chunk * 16 : 0);
+        const mu_address to = place(slot, own, chunk, chunks);
+        const long stride = step * view.token;
         MU_UNROLL for (int row = 0; row < TILE_KEYS; row += step)
         {
-            if ((LANES % chunks == 0 || own < step) && (TILE_KEYS % step == 0 || row + own < TILE_KEYS))
-                mu_copy16(place(slot, row + own, chunk, chunks), from, (uint)left * 2);
-            from += step * view.token;
+            if ((LANES % chunks == 0 || own < step) && (TILE_KEYS % step == 0 || row + own < TILE_KEYS)) /* eight rows on, a piece stands at the same place again */
+                mu_copy16(step % 8 == 0 ? to + row * ROW_STRIDE(chunks) : place(slot, row + own, chunk, chunks), from, (uint)left * 2);
+            from += stride;
         }
         return;
     }

@@ -110,6 +110,12 @@ Test(opencl_matrix, dpas8_agrees)
     agree("opencl.decode_columns_f16", 6,
           "b2 hq4 hk2 d40 dv24 q3 kv77 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 keyrange lse");
 }
+/* NVIDIA's warpgroups: three of them with three turns to a tile, and all features. */
+Test(opencl_matrix, warpgroups_agree) { agree("opencl.prefill_warpgroup3_bf16", 8, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
+Test(opencl_matrix, warpgroup_agrees)
+{
+    agree("opencl.prefill_warpgroup2_f16", 8, "b2 hq2 hk1 d40 dv24 q21 kv50 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse");
+}
 Test(opencl_matrix, dpas16_agrees) { agree("opencl.prefill_columns_bf16", 7, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
 
 /* ---- f32 as three products of TF32 -------------------------------------------------- */
@@ -264,4 +270,5 @@ static void bits(const char *row, int like)
 }
 
 Test(opencl_matrix, bits_of_rows_depend_on_what_they_see) { bits("opencl.prefill_matrix_bf16", 2); }
+Test(opencl_matrix, bits_of_warpgroups_depend_on_what_they_see) { bits("opencl.prefill_warpgroup2_bf16", 8); }
 Test(opencl_matrix, bits_of_columns_depend_on_what_they_see) { bits("opencl.prefill_columns_bf16", 3); }

@@ -104,16 +104,17 @@ limited 60 rates.txt "$heed" roof --device opencl:0
 # One small problem per row and type: passed, or skipped with every candidate's reason. On a device for tests, the emulated unit in each layout instead.
 units() {
   for type in bf16 f16; do
-    for row in prefill_matrix prefill_columns; do "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q40 kv40 $type"; done
+    for row in prefill_matrix prefill_warpgroup2 prefill_columns; do "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q40 kv40 $type"; done
     for row in decode_matrix decode_columns; do "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q1 kv40 $type"; done
   done
   "$heed" check --device opencl:0 --kernel opencl.prefill_tf32x3 "hq1 d32 q40 kv40 f32"
   "$heed" info | grep -A1 'matrix unit'
 }
 emulated_units() {
-  for like in 2 3 4 5 6 7; do
+  for like in 2 3 4 5 6 7 8; do
     row=prefill_columns_bf16
     [ $like != 2 ] || row=prefill_matrix_bf16
+    [ $like != 8 ] || row=prefill_warpgroup2_bf16
     printf '"pocl-cpu" matrix=1 limit=120 mlike=%d\n"generic-cpu" matrix=1 limit=120 mlike=%d\n' $like $like >"$work/units"
     HEED_TUNING=$work/units "$heed" check --device opencl:0 --kernel opencl.$row "hq1 d32 q40 kv40 bf16"
   done
@@ -137,6 +138,11 @@ say "checks: check.txt"
 if [ $small = no ]; then
   lines tests/problems/matrix.txt | grep ' bf16\b' | check prefill_matrix_bf16
   lines tests/problems/matrix.txt | grep ' f16\b' | check prefill_matrix_f16
+  if grep -q 'pass.*prefill_warpgroup2' "$OUT/units.txt"; then
+    for type in bf16 f16; do
+      for groups in 2 3; do lines tests/problems/matrix.txt | grep " $type\b" | check prefill_warpgroup${groups}_$type; done
+    done
+  fi
   lines tests/problems/matrix_decode.txt | grep ' bf16\b' | check decode_matrix_bf16
   lines tests/problems/matrix_decode.txt | grep ' f16\b' | check decode_matrix_f16
   if grep -qE 'matrix unit (amd|intel)' "$OUT/units.txt"; then
@@ -155,11 +161,12 @@ grep -aE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$OUT/check.txt" | awk
 
 # ---- 5. how fast -------------------------------------------------------------------------------
 if [ $small = no ]; then
-  rows=("decode_lanes|b16 hq64 hk8 d128 q1 kv8192 bf16" "prefill_tile|b4 hq16 d128 q4096 bf16 causal") # what the units are worth
+  rows=("prefill_matrix_bf16|hq16 d128 q16384 bf16" "prefill_matrix_bf16|hq16 d128 q16384 bf16 causal" "prefill_tile|b4 hq16 d128 q4096 bf16 causal"
+    "decode_lanes|b4 hq64 hk8 d128 q1 kv8192 bf16" "prefill_tf32x3|hq16 d128 q4096 f32") # what the units are worth
   problems=("hq16 d128 q16384 bf16" "hq16 d128 q16384 bf16 causal" "hq16 d128 q16384 f16 causal" "hq32 d64 q16384 bf16" "hq8 d256 q16384 bf16"
     "b4 hq16 d128 q4096 bf16 causal" "b16 hq32 hk8 d128 q1024 bf16 causal" "b16 hq64 hk8 d128 q1 kv8192 bf16" "hq32 hk8 d128 q1 kv32768 bf16"
-    "b64 hq32 hk8 d128 q1 kv4096 f16" "hq16 d128 q4096 f32" "hq16 d128 q4096 f32 causal" "b16 hq64 hk8 d128 q1 kv8192 f32")
-  tiles=("hq16 d128 q16384 bf16" "hq16 d128 q16384 bf16 causal")
+    "b16 hq32 hk8 d128 q1 kv4096 f16" "hq16 d128 q4096 f32" "hq16 d128 q4096 f32 causal" "b4 hq64 hk8 d128 q1 kv8192 f32")
+  tiles=("hq16 d128 q16384 bf16" "hq32 d64 q16384 bf16")
 else
   rows=("prefill_tile|hq2 d64 q128 bf16")
   problems=("hq2 d64 q128 bf16" "hq4 hk2 d64 q1 kv512 bf16" "hq2 d64 q128 f32")
@@ -169,7 +176,7 @@ say "bench: bench.txt"
 for problem in "${problems[@]}"; do limited 40 bench.txt "$heed" bench --device opencl:0 "$problem"; done
 for row in "${rows[@]}"; do limited 30 bench.txt "$heed" bench --device opencl:0 --kernel "opencl.${row%%|*}" "${row#*|}"; done
 say "tiles of the matrix rows: tiles.txt"
-for tile in "mslots=2" "mslots=2 mlocal=2" "mkeys=32 mslots=4" "mkeys=32 mwarps=2 mslots=2 mlocal=2" "mkeys=32 mwarps=2 mslots=3" "mrows=32 mwarps=2 mslots=3"; do
+for tile in "mslots=2 gkeys=64" "mslots=3 gkeys=64 gslots=6" "mkeys=32 mslots=4 gkeys=128 gslots=2"; do
   [ "$(left)" -gt 90 ] || [ $small = yes ] || break
   for family in nvidia amd intel; do printf '"%s" %s\n' $family "$tile"; done >"$work/tuning"
   echo "$tile" >>"$OUT/tiles.txt"

@@ -51,6 +51,7 @@ enum cl_matrix {
     MATRIX_AMD_MFMA,
     MATRIX_INTEL_DPAS8,
     MATRIX_INTEL_DPAS16,
+    MATRIX_NV_WGMMA, /* beside MATRIX_NV_MMA, whose words it needs: -DMATRIX says that one's number */
     MATRIX_COUNT,
     MATRIX_FAMILY = MATRIX_COUNT
 };
@@ -64,6 +65,7 @@ struct cl_tuning {
     int32_t wg_x, wg_y;       /* WGX x WGY work-items of prefill_tile.cl */
     int32_t lane_rows, lane_columns; /* TR x TC: register tile of one work-item there */
     int32_t lane_vector;      /* VW there */
+    int32_t tile_reads;       /* local memory there: 0 = one float at a time, 1 = WIDE, 2 = and a slice AHEAD */
     int32_t lanes;            /* work-items per group of decode.cl, merge.cl, naive.cl, append.cl; 1 on CPUs */
     bool loop_guard;          /* -DGUARD: see opencl.md, the implicit loop barrier of PoCL */
     bool own_cache;           /* the driver keeps compiled programs itself: we keep none */
@@ -71,7 +73,11 @@ struct cl_tuning {
     int32_t matrix;           /* enum cl_matrix: the unit to be tried there */
     int32_t matrix_rows, matrix_keys, matrix_warps, matrix_slots; /* its tile: TILE_ROWS x TILE_KEYS, WARPS, SLOTS; 0 = by head_dim */
     int32_t matrix_local;     /* query rows: 0 = by head_dim, 1 = in registers, 2 = in local memory */
+    int32_t group_keys, group_slots; /* TILE_KEYS and SLOTS of prefill_warpgroup.cl; 0 = by head_dim */
     int32_t matrix_like;      /* enum cl_matrix: whose layout the emulated unit has; 0 = NVIDIA's */
+    int32_t tile_q_slice, tile_v_slice; /* of prefill_tile.cl; 0 = by head_dim */
+    int32_t tile_registers;   /* the most that a work-item of it may get, where the driver takes cl_nv_compiler_options; 0 = the compiler's choice */
+    int32_t local_kib;        /* local memory that kernels get, where the device has more than it says; 0 = what it says */
 };
 
 /* What a row may need of a device: column `needs` of struct kernel_row. */
@@ -84,7 +90,9 @@ enum {
     CL_NEEDS_LOCAL = 1u << 5,     /* local memory of its own: local_bytes() of the spec is checked in any case */
     CL_NEEDS_NV = 1u << 6,        /* NVIDIA's inline assembly: the vendor gate */
     CL_NEEDS_MATRIX = 1u << 7,    /* a matrix unit whose words are those of matrix_nvidia.cl */
-    CL_NEEDS_COLUMNS = 1u << 8    /* a matrix unit whose words are those of matrix_columns.cl */
+    CL_NEEDS_COLUMNS = 1u << 8,   /* a matrix unit whose words are those of matrix_columns.cl */
+    CL_NEEDS_WARPGROUP = 1u << 9, /* one whose words are those of matrix_warpgroup.cl */
+    CL_NEEDS_UNIT = CL_NEEDS_MATRIX | CL_NEEDS_COLUMNS | CL_NEEDS_WARPGROUP
 };
 
 /* ---- a row's kernels ------------------------------------------------------- */
@@ -102,6 +110,7 @@ struct cl_kernel_spec {
     const char *kernel;           /* the kernel of the row's kinds */
     const char *merge;            /* kernel in the same program that merges this row's partial results; NULL where kv_chunk is 0 */
     bool shrinks;                 /* local() goes down to device->kernel_group: a kernel that takes less than its device is built again */
+    bool marked;                  /* NVIDIA's compiler does not know some instructions: its program is rewritten (retarget.c) and built again */
     bool run_time;                /* the problem's constants are an argument: one program for all problems. Else -D: a program for each */
     /* The row's own -D options, numbers only, e.g. " -DVW=16 -DNV=4"; appended to the common ones. NULL = none. Returns the length. */
     size_t (*options)(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity);
@@ -148,7 +157,8 @@ struct cl_device {
     uint32_t provides;            /* CL_NEEDS_ bits */
     enum cl_matrix units[CL_UNITS]; /* those that may be tried here, best first, ended by MATRIX_NONE; once one was proved, that one alone */
     enum cl_matrix matrix;        /* units[0]; asked by rows that need one, after cl_admit() has proved it */
-    uint32_t proved;              /* bits of heed_type: the unit gave exact answers with operands of this type; under `admission` */
+    enum cl_matrix warpgroup[2];  /* in place of `units` for rows that need warpgroup products */
+    uint32_t proved, proved_warpgroup; /* bits of heed_type: the unit gave exact answers with operands of this type; under `admission` */
     bool unified;                 /* works on the caller's memory without copies */
     bool shares;                  /* takes pointers of clSVMAlloc */
     int version;                  /* 120, 200, 300 */
@@ -156,6 +166,7 @@ struct cl_device {
     size_t max_group, max_sizes[3];
     atomic_size_t kernel_group;   /* at most so many work-items where a row shrinks; max_group until its kernel said less */
     cl_ulong max_alloc, global_bytes, local_bytes;
+    cl_ulong matrix_local_bytes;  /* what rows of a matrix unit may have: more than the driver says where a probe found it; 0 = not probed yet */
     char driver[128], version_text[128];
     atomic_int lost;              /* a cl_int code, 0 = alive */
     atomic_int failed_waits;      /* in a row; three of them and the device counts as lost */
@@ -166,6 +177,12 @@ struct cl_device {
     struct cl_program *programs;
     struct cl_verdict *verdicts;
 };
+
+/* Local memory that a row's kernel may have on this device. */
+static inline cl_ulong cl_local_limit(const struct cl_device *device, const struct kernel_row *row)
+{
+    return (row->needs & CL_NEEDS_UNIT) && device->matrix_local_bytes ? device->matrix_local_bytes : device->local_bytes;
+}
 
 static inline struct cl_device *cl_device_of(const struct device *device) { return (struct cl_device *)device->state; }
 
@@ -241,6 +258,8 @@ void cl_verdicts_release(struct cl_device *device);
 /* A unit's probe in the form of a row: its program, and a verdict that is kept like others. */
 const struct kernel_row *cl_unit_row(enum cl_matrix matrix);
 heed_status cl_unit_problem(heed_type type, struct problem *problem); /* what the unit's program is compiled for */
+/* The same for local memory beyond what the device names: sizes to try, the largest first; NULL after the last. */
+const struct kernel_row *cl_local_row(int n, cl_ulong *bytes);
 heed_status cl_unit_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, bool *wrong);
 enum cl_matrix cl_layout(const struct cl_device *device); /* where the fragments of device->matrix lie */
 int32_t cl_warp_lanes(enum cl_matrix layout);             /* work-items of a warp */

@@ -173,7 +173,9 @@ static uint32_t provides_of(const struct cl_device *d)
     cl_device_local_mem_type local = 0;
     if (ASK(d->id, CL_DEVICE_LOCAL_MEM_TYPE, &local) == HEED_OK && local == CL_LOCAL) provides |= CL_NEEDS_LOCAL;
     if (d->family == FAMILY_NVIDIA) provides |= CL_NEEDS_NV;
-    if (d->matrix != MATRIX_NONE) provides |= cl_layout(d) == MATRIX_NV_MMA ? CL_NEEDS_MATRIX : CL_NEEDS_COLUMNS;
+    if (d->matrix != MATRIX_NONE)
+        provides |= cl_layout(d) == MATRIX_NV_MMA ? CL_NEEDS_MATRIX : cl_layout(d) == MATRIX_NV_WGMMA ? CL_NEEDS_WARPGROUP : CL_NEEDS_COLUMNS;
+    if (d->warpgroup[0] != MATRIX_NONE) provides |= CL_NEEDS_WARPGROUP;
     return provides;
 }
 
@@ -197,6 +199,8 @@ static bool may_have(const struct cl_device *d, enum cl_matrix unit)
     case MATRIX_EMULATED: return d->tuning->matrix == MATRIX_EMULATED && d->address_bits == 64;
     case MATRIX_NV_MMA:
         return d->family == FAMILY_NVIDIA && d->address_bits == 64 && ASK(d->id, COMPUTE_CAPABILITY_MAJOR, &major) == HEED_OK && major >= 8;
+    case MATRIX_NV_WGMMA: /* Hopper alone */
+        return d->matrix == MATRIX_NV_MMA && ASK(d->id, COMPUTE_CAPABILITY_MAJOR, &major) == HEED_OK && major == 9;
     case MATRIX_AMD_WMMA3:
     case MATRIX_AMD_WMMA4:
     case MATRIX_AMD_MFMA: return d->family == FAMILY_AMD;
@@ -218,6 +222,7 @@ static void list_units(struct cl_device *d)
     for (size_t n = 0; n < sizeof all / sizeof *all && count < CL_UNITS - 1; n++)
         if ((wanted == MATRIX_FAMILY || wanted == (int32_t)all[n]) && may_have(d, all[n])) d->units[count++] = all[n];
     d->matrix = d->units[0];
+    if (d->matrix == MATRIX_EMULATED ? cl_layout(d) == MATRIX_NV_WGMMA : may_have(d, MATRIX_NV_WGMMA)) d->warpgroup[0] = MATRIX_NV_WGMMA;
 }
 
 /* Everything that can be known without a context. Never fails: a device that cannot be used is listed with the reason. */
@@ -238,6 +243,7 @@ static void read_device(struct cl_device *d, heed_device_info *info)
     d->family = family_of(d, vendor, vendor_id);
     d->own_tuning = *cl_tuning_of(d->family);
     cl_tuning_read(&d->device->context->services, info->name, &d->own_tuning);
+    if (d->own_tuning.local_kib) d->local_bytes = (cl_ulong)d->own_tuning.local_kib << 10;
     d->tuning = &d->own_tuning;
     d->own_cache = d->tuning->own_cache || mentions(info->platform, "rusticl");
     list_units(d);

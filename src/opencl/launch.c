@@ -32,14 +32,15 @@ static heed_status check_group(struct cl_device *device, const struct kernel_row
     if (status == HEED_OK)
         status = CL(device, clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof bytes, &bytes, NULL));
     if (status != HEED_OK) return status;
-    if (local[0] * local[1] > limit) {
+    /* NVIDIA's driver rounds what the registers allow down to a power of two; a marked program names its size itself, and its probe runs it. */
+    if (local[0] * local[1] > limit && !row->cl->marked) {
         if (row->cl->shrinks && limit > 0) atomic_store(&device->kernel_group, limit);
         return fail(HEED_UNSUPPORTED, "kernel %s of %s takes groups of %zu work-items, %zu are needed", name, row->name, limit,
                     local[0] * local[1]);
     }
-    if (bytes > device->local_bytes)
+    if (bytes > cl_local_limit(device, row))
         return fail(HEED_UNSUPPORTED, "kernel %s of %s needs %llu bytes of local memory, the device has %llu", name, row->name,
-                    (unsigned long long)bytes, (unsigned long long)device->local_bytes);
+                    (unsigned long long)bytes, (unsigned long long)cl_local_limit(device, row));
     return HEED_OK;
 }
 

@@ -229,7 +229,8 @@ static heed_status check_needs(const struct cl_device *device, const struct kern
         {CL_NEEDS_CPU, "a device of type CPU"}, {CL_NEEDS_GPU, "a device that is no CPU"}, {CL_NEEDS_HALF, "cl_khr_fp16"},
         {CL_NEEDS_SUBGROUPS, "cl_khr_subgroups"}, {CL_NEEDS_FP64, "cl_khr_fp64"}, {CL_NEEDS_LOCAL, "local memory of its own"},
         {CL_NEEDS_NV, "an NVIDIA driver"}, {CL_NEEDS_MATRIX, "a matrix unit (NVIDIA's mma.sync)"},
-        {CL_NEEDS_COLUMNS, "a matrix unit (AMD's or Intel's)"}};
+        {CL_NEEDS_COLUMNS, "a matrix unit (AMD's or Intel's)"},
+        {CL_NEEDS_WARPGROUP, "a matrix unit (NVIDIA's wgmma)"}};
     const uint32_t missing = row->needs & ~device->provides;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
         if (missing & needs[i].bit) return fail(HEED_UNSUPPORTED, "needs %s", needs[i].text);
@@ -240,9 +241,9 @@ static heed_status check_needs(const struct cl_device *device, const struct kern
 static heed_status check_sizes(const struct cl_device *device, const struct kernel_row *row, const struct problem *problem)
 {
     const size_t bytes = row->cl->local_bytes ? row->cl->local_bytes(device, problem) : 0;
-    if (bytes > device->local_bytes)
+    if (bytes > cl_local_limit(device, row))
         return fail(HEED_UNSUPPORTED, "needs %zu bytes of local memory, the device has %llu", bytes,
-                    (unsigned long long)device->local_bytes);
+                    (unsigned long long)cl_local_limit(device, row));
     size_t local[2];
     cl_local(device, row, problem, local);
     if (local[0] * local[1] > device->max_group || local[0] > device->max_sizes[0] || local[1] > device->max_sizes[1])
@@ -272,11 +273,13 @@ static void note_refusal(struct device *device, const struct kernel_row *row, co
     log_line(&context->services, 1, "%s: %s refused: %s", info->name, row->name, reason);
 }
 
-/* heed info names a matrix unit after a row has worked with it. */
+/* heed info names a matrix unit after a row has worked with it: the best of them. */
 static void note_unit(struct device *device)
 {
+    const struct cl_device *d = cl_device_of(device);
     pthread_mutex_lock(&device->context->lock);
-    snprintf(device->info.matrix_unit, sizeof device->info.matrix_unit, "%s", cl_matrix_name(cl_device_of(device)->matrix));
+    snprintf(device->info.matrix_unit, sizeof device->info.matrix_unit, "%s",
+             cl_matrix_name(d->proved_warpgroup && d->matrix != MATRIX_EMULATED ? MATRIX_NV_WGMMA : d->matrix));
     pthread_mutex_unlock(&device->context->lock);
 }
 
@@ -325,25 +328,28 @@ static heed_status verdict_of(struct device *device, const struct problem *probl
 
 /* The first of the device's candidates that gives exact answers with this type of operand is its unit from then on. Those that do not even build are what is
  * expected of a family with several units: heed info shows a refusal when none is left. */
-static heed_status prove_unit(struct device *device, heed_type type)
+static heed_status prove_unit(struct device *device, const struct kernel_row *row, heed_type type)
 {
     struct cl_device *d = cl_device_of(device);
+    const bool warpgroup = (row->needs & CL_NEEDS_WARPGROUP) != 0;
+    enum cl_matrix *const units = warpgroup ? d->warpgroup : d->units;
+    uint32_t *const proved = warpgroup ? &d->proved_warpgroup : &d->proved;
     struct problem problem;
     char reasons[640] = "";
     size_t length = 0;
-    if (d->proved >> type & 1) return HEED_OK;
+    if (*proved >> type & 1) return HEED_OK;
     heed_status status = cl_unit_problem(type, &problem);
     if (status != HEED_OK) return status;
-    for (int n = 0; n < CL_UNITS && d->units[n] != MATRIX_NONE; n++) {
-        const struct kernel_row *unit = cl_unit_row(d->units[n]);
+    for (int n = 0; n < CL_UNITS && units[n] != MATRIX_NONE; n++) {
+        const struct kernel_row *unit = cl_unit_row(units[n]);
         struct known known = {0};
         status = verdict_key(d, unit, KIND_PREFILL, &problem, known.key);
         if (status == HEED_OK) status = verdict_of(device, &problem, unit, KIND_PREFILL, &known);
         if (status == HEED_OK) {
-            d->proved |= 1u << type;
-            if (n == 0 && d->units[1] == MATRIX_NONE) return HEED_OK; /* others may be reading it */
-            d->matrix = d->units[0] = d->units[n];
-            d->units[1] = MATRIX_NONE;
+            *proved |= 1u << type;
+            if (n == 0 && units[1] == MATRIX_NONE) return HEED_OK; /* others may be reading it */
+            d->matrix = units[0] = units[n];
+            units[1] = MATRIX_NONE;
             return HEED_OK;
         }
         if (status != HEED_UNSUPPORTED && status != HEED_BUILD_FAILED) return status; /* a lost device, or no memory */
@@ -353,18 +359,43 @@ static heed_status prove_unit(struct device *device, heed_type type)
     return fail(HEED_UNSUPPORTED, "no matrix unit gave exact answers for %s: %s", type == HEED_F16 ? "f16" : type == HEED_BF16 ? "bf16" : "f32", reasons);
 }
 
+/* NVIDIA's driver names 48 KiB for every chip, and a kernel may have what the chip has: the largest size that works in a kernel of its own. */
+static heed_status prove_local(struct device *device)
+{
+    struct cl_device *d = cl_device_of(device);
+    struct problem problem;
+    cl_ulong bytes = 0;
+    if (d->matrix_local_bytes) return HEED_OK;
+    heed_status status = cl_unit_problem(HEED_F16, &problem);
+    const struct kernel_row *row = NULL;
+    for (int n = 0; status == HEED_OK && (d->provides & CL_NEEDS_NV) && (row = cl_local_row(n, &bytes)) != NULL; n++) {
+        struct known known = {0};
+        if (bytes <= d->local_bytes) break;
+        status = verdict_key(d, row, KIND_PREFILL, &problem, known.key);
+        if (status == HEED_OK) status = verdict_of(device, &problem, row, KIND_PREFILL, &known);
+        if (status == HEED_OK) {
+            d->matrix_local_bytes = bytes;
+            return HEED_OK;
+        }
+        if (status == HEED_UNSUPPORTED || status == HEED_BUILD_FAILED) status = HEED_OK;
+    }
+    if (status == HEED_OK) d->matrix_local_bytes = d->local_bytes;
+    return status;
+}
+
 heed_status cl_admit(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, char *reason,
                      size_t capacity)
 {
     struct cl_device *d = cl_device_of(device);
     struct known known = {0};
-    const bool matrix = (row->needs & (CL_NEEDS_MATRIX | CL_NEEDS_COLUMNS)) != 0;
+    const bool matrix = (row->needs & CL_NEEDS_UNIT) != 0;
     heed_status status = check_needs(d, row);
     if (status == HEED_OK && !matrix) status = check_sizes(d, row, problem);
     if (status == HEED_OK) status = cl_device_open(d);
     if (status == HEED_OK) {
         pthread_mutex_lock(&d->admission);
-        if (matrix) status = prove_unit(device, problem->k_type);
+        if (matrix) status = prove_unit(device, row, problem->k_type);
+        if (matrix && status == HEED_OK) status = prove_local(device);
         if (matrix && status == HEED_OK) status = check_sizes(d, row, problem);
         if (status == HEED_OK) status = verdict_key(d, row, kind, problem, known.key);
         if (status == HEED_OK) status = verdict_of(device, problem, row, kind, &known);

@@ -7,6 +7,7 @@
  */
 #include "cl.h"
 #include "../mutant.h"
+#include "retarget.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -218,6 +219,35 @@ static void keep_binary(struct cl_device *device, const uint64_t hash[2], cl_pro
     free(bytes);
 }
 
+/* A program of marked instructions in the form that its device runs: the compiler's own output, rewritten and built again. Never run as it was. */
+static heed_status rebuild(struct cl_device *device, const struct kernel_row *row, const char *options, cl_program *program)
+{
+    size_t size = 0;
+    const char *why = "";
+    heed_status status = CL(device, clGetProgramInfo(*program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL));
+    if (status == HEED_OK && (size == 0 || size > 64u << 20)) status = fail(HEED_BUILD_FAILED, "kernel %s: a binary of %zu bytes", row->name, size);
+    unsigned char *text = status == HEED_OK ? malloc(2 * size + 2) : NULL, *const binaries[] = {text}, *const again = text ? text + size : NULL;
+    if (status == HEED_OK && !text) status = out_of_memory(2 * size + 2);
+    if (status == HEED_OK) status = CL(device, clGetProgramInfo(*program, CL_PROGRAM_BINARIES, sizeof binaries, (void *)binaries, NULL));
+    clReleaseProgram(*program);
+    *program = NULL;
+    const size_t length = status == HEED_OK ? retarget((const char *)text, size, (char *)again, &why) : 0;
+    if (status == HEED_OK && length == 0) status = fail(HEED_BUILD_FAILED, "kernel %s: %s", row->name, why);
+    if (status == HEED_OK) {
+        cl_int state = CL_SUCCESS, code = CL_SUCCESS;
+        const unsigned char *const rewritten[] = {again};
+        *program = clCreateProgramWithBinary(device->context, 1, &device->id, &length, (const unsigned char **)rewritten, &state, &code);
+        if (!*program) status = cl_failed(device, "clCreateProgramWithBinary", code);
+        else if ((code = clBuildProgram(*program, 1, &device->id, options, NULL, NULL)) != CL_SUCCESS) status = build_failed(device, row, *program, options, code);
+    }
+    if (status != HEED_OK && *program) {
+        clReleaseProgram(*program);
+        *program = NULL;
+    }
+    free(text);
+    return status;
+}
+
 static heed_status build(struct cl_device *device, const struct kernel_row *row, const struct problem *problem, struct cl_program *made)
 {
     char options[CL_OPTIONS];
@@ -236,6 +266,10 @@ static heed_status build(struct cl_device *device, const struct kernel_row *row,
         clReleaseProgram(made->program);
         made->program = NULL;
         return status;
+    }
+    if (row->cl->marked && device->matrix != MATRIX_EMULATED) {
+        status = rebuild(device, row, options, &made->program);
+        if (status != HEED_OK) return status;
     }
     /* Below a tenth of a second asking for the binary costs more than it saves. */
     if (!device->own_cache && cl_seconds() - begin > 0.1) keep_binary(device, made->hash, made->program);

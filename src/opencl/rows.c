@@ -49,39 +49,67 @@ static size_t decode_cpu_options(const struct cl_device *device, const struct pr
 /* prefill_tile.cl: LOCAL_X x LOCAL_Y work-items of TR rows and vectors of VW floats, shrunk until registers and local memory hold them. */
 struct tile {
     int32_t x, y, rows, vector, q_slice, v_slice;
+    bool wide, ahead, stays;
 };
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Floats of V per key that go through local memory together. */
+static size_t tile_width(const struct tile *tile, const struct problem *problem)
+{
+    const size_t width = (size_t)(tile->x * tile->vector), vectors = ((size_t)problem->v_head_dim + width - 1) / width;
+    return width * (vectors < 4 ? vectors : 4);
+}
 
 static size_t tile_bytes(const struct tile *tile, const struct problem *problem)
 {
-    const size_t rows = (size_t)(tile->y * tile->rows), width = (size_t)(tile->x * tile->vector);
-    const size_t vectors = ((size_t)problem->v_head_dim + width - 1) / width, at_once = vectors < 4 ? vectors : 4;
-    const size_t queries = (size_t)tile->q_slice * (rows + 1), keys = (size_t)tile->q_slice * 96, values = (size_t)tile->v_slice * width * at_once;
-    const size_t stays = tile->q_slice >= problem->head_dim ? queries : 0, slices = keys + queries - stays;
-    return (rows * 97 + stays + (slices > values ? slices : values) + 3 * rows) * 4 + rows * 40 + 96 * 24 + 256;
+    const size_t rows = (size_t)(tile->y * tile->rows), pad = tile->wide ? 4 : 1, dims = (size_t)((problem->head_dim + tile->q_slice - 1) / tile->q_slice);
+    const size_t keys = (size_t)tile->q_slice * (96 + (tile->wide ? larger(4, (size_t)tile->vector) : 0)), queries = (size_t)tile->q_slice * (rows + pad);
+    const size_t slices = larger(keys + (tile->stays ? 0 : queries), (size_t)tile->x * rows), values = (size_t)tile->v_slice * tile_width(tile, problem);
+    const size_t p = rows * (96 + pad), floats = tile->ahead ? larger(p, 2 * slices) + 2 * values : p + larger(slices, values);
+    return (floats + (tile->stays ? dims * queries : 0) + 3 * rows) * 4 + rows * 40 + 96 * 24 + 512;
+}
+
+/* Once all of Q has room it stays. */
+static bool tile_fits(struct tile *tile, const struct cl_device *device, const struct problem *problem)
+{
+    tile->stays = true;
+    if (tile_bytes(tile, problem) <= device->local_bytes) return true;
+    tile->stays = false;
+    return tile_bytes(tile, problem) <= device->local_bytes;
 }
 
 static struct tile tile_of(const struct cl_device *device, const struct problem *problem)
 {
     const struct cl_tuning *t = device->tuning;
-    struct tile tile = {t->wg_x, t->wg_y, t->lane_rows, t->lane_vector, 16, 16};
+    struct tile tile = {t->wg_x, t->wg_y, t->lane_rows, t->lane_vector, 16, 16, .wide = t->tile_reads > 0, .ahead = t->tile_reads > 1};
     const int32_t width = tile.x * tile.vector, dims = (problem->v_head_dim + width - 1) / width * tile.vector;
     while (tile.y > 1 && ((size_t)(tile.x * tile.y) > device->max_group || (size_t)tile.y > device->max_sizes[1])) tile.y /= 2;
     while (tile.rows > 1 && tile.rows * dims > 32 * (tile.vector > 4 ? tile.vector : 2)) tile.rows /= 2;
-    if (device->type & CL_DEVICE_TYPE_CPU) { /* a barrier there moves every work-item's registers to memory and back */
+    if (tile.ahead) /* four vectors of V wait in registers */
+        for (tile.v_slice = 32; tile.v_slice > 4 && (size_t)tile.v_slice * tile_width(&tile, problem) > (size_t)(16 * tile.x * tile.y);) tile.v_slice /= 2;
+    if (t->tile_q_slice) tile.q_slice = t->tile_q_slice;
+    if (t->tile_v_slice) tile.v_slice = t->tile_v_slice;
+    if (device->type & CL_DEVICE_TYPE_CPU && !tile.wide) { /* a barrier there moves every work-item's registers to memory and back */
         struct tile large = tile;
         large.q_slice = problem->head_dim < 256 ? (problem->head_dim + 15) / 16 * 16 : 64;
         large.v_slice = 96;
-        if (tile_bytes(&large, problem) <= device->local_bytes) tile = large;
+        large.stays = large.q_slice >= problem->head_dim;
+        if (tile_bytes(&large, problem) <= device->local_bytes) return large;
     }
-    while (tile.rows > 1 && tile_bytes(&tile, problem) > device->local_bytes) tile.rows /= 2;
+    while (!tile_fits(&tile, device, problem) && (tile.rows > 1 || tile.v_slice > 4)) {
+        if (tile.v_slice > 8 || tile.rows == 1) tile.v_slice /= 2;
+        else tile.rows /= 2;
+    }
     return tile;
 }
 
 static size_t prefill_tile_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     const struct tile tile = tile_of(device, problem);
-    return text_append(text, capacity, 0, " -DTR=%d -DVW=%d -DQ_SLICE=%d -DV_SLICE=%d -DGUARD=%d", tile.rows, tile.vector, tile.q_slice, tile.v_slice,
-                       device->tuning->loop_guard);
+    const size_t n = text_append(text, capacity, 0, " -DTR=%d -DVW=%d -DQ_SLICE=%d -DV_SLICE=%d -DQ_STAYS=%d -DWIDE=%d -DAHEAD=%d -DGUARD=%d", tile.rows,
+                                 tile.vector, tile.q_slice, tile.v_slice, tile.stays, tile.wide, tile.ahead, device->tuning->loop_guard);
+    return device->tuning->tile_registers ? text_append(text, capacity, n, " -cl-nv-maxrregcount=%d", device->tuning->tile_registers) : n;
 }
 
 static void prefill_tile_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -99,7 +127,7 @@ static size_t prefill_tile_bytes(const struct cl_device *device, const struct pr
 
 /* ---- the matrix unit's tile ----------------------------------------------------- */
 
-/* prefill_matrix.cl. By the wider of the two dimensions, so that registers hold the accumulators and 48 KiB the ring; the emulated unit, which has a barrier in
+/* prefill_matrix.cl. By the wider of the two dimensions, so that registers hold the accumulators and the ring finds room; the emulated unit, which has a barrier in
  * each word, gets the smallest. */
 struct matrix_tile {
     int32_t rows, keys, warps, slots;
@@ -108,21 +136,37 @@ struct matrix_tile {
 
 static int32_t padded(int32_t dim) { return (dim + 31) / 32 * 32; }
 
+/* Local memory that a matrix row may have, less what the compiler takes to align its own. */
+static int32_t matrix_room(const struct cl_device *device)
+{
+    const cl_ulong bytes = device->matrix_local_bytes ? device->matrix_local_bytes : device->local_bytes;
+    return (int32_t)(bytes < 1 << 30 ? bytes : 1 << 30) - 64;
+}
+
+/* As many tiles as wanted or as there is room for, at least two. */
+static int32_t ring_of(const struct cl_device *device, int32_t slots, int32_t slot_bytes, int32_t other_bytes)
+{
+    while (slots > 2 && slots * slot_bytes + other_bytes > matrix_room(device)) slots--;
+    return slots;
+}
+
 static struct matrix_tile matrix_tile_of(const struct cl_device *device, const struct problem *p)
 {
     static const struct { int32_t dim; struct matrix_tile tile;
-    } by_dim[] = {{64, {64, 64, 4, 4, true}}, {128, {64, 64, 4, 3, true}}, {192, {64, 32, 4, 3, true}}, {256, {64, 16, 4, 4, true}}};
+    } by_dim[] = {{64, {64, 64, 4, 4, true}}, {128, {64, 64, 4, 4, true}}, {192, {64, 32, 4, 3, true}}, {256, {64, 32, 4, 4, true}}};
     const struct cl_tuning *t = device->tuning;
     const int32_t dim = p->head_dim > p->v_head_dim ? p->head_dim : p->v_head_dim;
     int n = 0;
     while (n < 3 && dim > by_dim[n].dim) n++;
     struct matrix_tile tile = by_dim[n].tile;
+    if (dim > 192 && matrix_room(device) < 64 << 10) tile.keys = 16;
     if (device->matrix == MATRIX_EMULATED) tile = (struct matrix_tile){16, 16, 1, 3, true};
     if (t->matrix_rows) tile.rows = t->matrix_rows;
     if (t->matrix_keys) tile.keys = t->matrix_keys;
     if (t->matrix_warps) tile.warps = t->matrix_warps;
     if (t->matrix_slots) tile.slots = t->matrix_slots;
     if (t->matrix_local) tile.query_registers = t->matrix_local == 1;
+    tile.slots = ring_of(device, tile.slots, tile.keys * 2 * padded(dim), tile.query_registers ? 0 : tile.rows * 2 * padded(p->head_dim));
     return tile;
 }
 
@@ -143,8 +187,57 @@ static size_t prefill_matrix_bytes(const struct cl_device *device, const struct 
     const struct matrix_tile tile = matrix_tile_of(device, problem);
     const int32_t k = padded(problem->head_dim), v = padded(problem->v_head_dim), ring = tile.slots * tile.keys * 2 * (k > v ? k : v);
     const int32_t query = tile.query_registers ? 0 : tile.rows * 2 * k, boxes = device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0;
-    return (size_t)ring + (size_t)query + (size_t)boxes;
+    return (size_t)(ring + query + boxes + 64);
 }
+
+/* prefill_warpgroup.cl. Two warpgroups, which leaves each work-item 255 registers, or three with 168, enough for 64 dimensions. They take turns where four tiles
+ * of keys and values find room; beyond 128 dimensions two do, and all go in step. */
+struct warpgroup_tile {
+    int32_t keys, warps, slots;
+};
+
+static int32_t panelled(int32_t dim) { return (dim + 63) / 64 * 64; }
+
+static struct warpgroup_tile warpgroup_tile(const struct cl_device *device, const struct problem *p, int32_t groups)
+{
+    const struct cl_tuning *t = device->tuning;
+    const int32_t dim = panelled(p->head_dim > p->v_head_dim ? p->head_dim : p->v_head_dim);
+    struct warpgroup_tile tile = {dim <= 128 ? 96 : 64, 4 * groups, dim <= 128 ? 4 : 2};
+    if (device->matrix == MATRIX_EMULATED) tile = (struct warpgroup_tile){16, 4 * (groups - 1), 4};
+    else if (t->group_keys) tile.keys = t->group_keys;
+    if (t->group_slots) tile.slots = t->group_slots;
+    return tile;
+}
+
+static size_t warpgroup_options(const struct cl_device *device, const struct problem *p, int32_t groups, char *text, size_t capacity)
+{
+    const struct warpgroup_tile tile = warpgroup_tile(device, p, groups);
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DPANELS=1 -DTILE_ROWS=%d -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d%s", (int)device->matrix,
+                       tile.warps * 16, tile.keys, tile.warps, tile.slots, cl_unit_options(device, device->matrix));
+}
+
+static size_t warpgroup_bytes(const struct cl_device *device, const struct problem *p, int32_t groups)
+{
+    const struct warpgroup_tile tile = warpgroup_tile(device, p, groups);
+    const int32_t k = panelled(p->head_dim), v = panelled(p->v_head_dim), boxes = device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0;
+    return (size_t)(tile.warps * 16 * 2 * k + tile.slots * tile.keys * 2 * (k + v) + 1024 + boxes);
+}
+
+#define WARPGROUPS(groups)                                                                                                       \
+    static size_t prefill_warpgroup##groups##_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity) \
+    {                                                                                                                            \
+        return warpgroup_options(device, problem, groups, text, capacity);                                                       \
+    }                                                                                                                            \
+    static void prefill_warpgroup##groups##_local(const struct cl_device *device, const struct problem *problem, size_t local[2]) \
+    {                                                                                                                            \
+        local[0] = 32 * (size_t)warpgroup_tile(device, problem, groups).warps;                                                   \
+    }                                                                                                                            \
+    static size_t prefill_warpgroup##groups##_bytes(const struct cl_device *device, const struct problem *problem)               \
+    {                                                                                                                            \
+        return warpgroup_bytes(device, problem, groups);                                                                         \
+    }
+WARPGROUPS(2)
+WARPGROUPS(3)
 
 /* prefill_tf32.cl: a ring of two tiles of floats. */
 static void prefill_tf32_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -172,17 +265,23 @@ static size_t prefill_tf32_bytes(const struct cl_device *device, const struct pr
 static struct matrix_tile decode_matrix_tile(const struct cl_device *device, const struct problem *p)
 {
     const int32_t dim = p->head_dim > p->v_head_dim ? p->head_dim : p->v_head_dim;
-    if (device->matrix == MATRIX_EMULATED) return (struct matrix_tile){16, 32, 2, 3, true};
-    if (dim <= 64) return (struct matrix_tile){16, 64, 4, 4, true};
-    if (dim <= 128) return (struct matrix_tile){16, 64, 4, 3, true};
-    return (struct matrix_tile){16, 32, 2, 3, true};
+    struct matrix_tile tile = {16, 32, 2, 3, false};
+    if (device->matrix != MATRIX_EMULATED && dim <= 128) tile = (struct matrix_tile){16, 64, 4, dim <= 64 ? 4 : 3, false};
+    tile.slots = ring_of(device, tile.slots, tile.keys * 2 * padded(dim), 16 * 2 * padded(p->head_dim));
+    return tile;
+}
+
+/* Groups of four warps with 128 registers each: four of them to a multiprocessor of NVIDIA's, so that one that begins or ends does not stop the stream. */
+static const char *decode_matrix_registers(const struct cl_device *device, const struct matrix_tile *tile)
+{
+    return device->matrix == MATRIX_NV_MMA && tile->warps == 4 ? " -cl-nv-maxrregcount=128" : "";
 }
 
 static size_t decode_matrix_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     const struct matrix_tile tile = decode_matrix_tile(device, problem);
-    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d%s", (int)device->matrix, tile.keys,
-                       tile.warps, tile.slots, cl_unit_options(device, device->matrix));
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d%s%s", (int)device->matrix, tile.keys,
+                       tile.warps, tile.slots, cl_unit_options(device, device->matrix), decode_matrix_registers(device, &tile));
 }
 
 static void decode_matrix_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -195,7 +294,7 @@ static size_t decode_matrix_bytes(const struct cl_device *device, const struct p
     const struct matrix_tile tile = decode_matrix_tile(device, problem);
     const int32_t k = padded(problem->head_dim), v = padded(problem->v_head_dim), ring = tile.slots * tile.keys * 2 * (k > v ? k : v);
     const int32_t meet = tile.warps * 16 * (v + 2) * 4 + 128, boxes = device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0;
-    return (size_t)(ring > meet ? ring : meet) + (size_t)boxes;
+    return (size_t)(ring > meet ? ring : meet) + (size_t)(16 * 2 * k + boxes + 64);
 }
 
 struct columns_tile {
@@ -339,6 +438,11 @@ static const struct cl_kernel_spec decode_matrix = {.parts = {"common.cl", MATRI
     .merge = "merge_parts", .options = decode_matrix_options, .local = decode_matrix_local, .local_bytes = decode_matrix_bytes};
 static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATRIX_PARTS, "prefill_matrix.cl"},
     .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
+#define WARPGROUP_PARTS "common.cl", MATRIX_PARTS, "matrix_warpgroup.cl", "prefill_warpgroup.cl"
+static const struct cl_kernel_spec prefill_warpgroup2 = {.parts = {WARPGROUP_PARTS}, .kernel = "prefill_warpgroup", .marked = true,
+    .options = prefill_warpgroup2_options, .local = prefill_warpgroup2_local, .local_bytes = prefill_warpgroup2_bytes};
+static const struct cl_kernel_spec prefill_warpgroup3 = {.parts = {WARPGROUP_PARTS}, .kernel = "prefill_warpgroup", .marked = true,
+    .options = prefill_warpgroup3_options, .local = prefill_warpgroup3_local, .local_bytes = prefill_warpgroup3_bytes};
 static const struct cl_kernel_spec prefill_tf32 = {.parts = {"common.cl", MATRIX_PARTS, "prefill_tf32.cl"}, .kernel = "prefill_tf32",
     .options = prefill_tf32_options, .local = prefill_tf32_local, .local_bytes = prefill_tf32_bytes};
 static const struct cl_kernel_spec naive = {
@@ -379,6 +483,18 @@ const struct kernel_row cl_rows[] = {
      .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
      .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_lanes},
+    {.name = "opencl.prefill_warpgroup3_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .o_types = TYPES_FLOAT, .dim_limit = 64, .q_tile = 192, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_warpgroup3},
+    {.name = "opencl.prefill_warpgroup3_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .o_types = TYPES_FLOAT, .dim_limit = 64, .q_tile = 192, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_F16}, .cl = &prefill_warpgroup3},
+    {.name = "opencl.prefill_warpgroup2_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 128, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_warpgroup2},
+    {.name = "opencl.prefill_warpgroup2_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
+     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 128, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_F16}, .cl = &prefill_warpgroup2},
     {.name = "opencl.prefill_matrix_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
      .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_matrix},

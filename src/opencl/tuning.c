@@ -9,20 +9,20 @@
  * measurement keep to what every device of the family has registers for. */
 static const struct cl_tuning table[FAMILY_COUNT] = {
     /*                                    prefill_cpu, decode      prefill_tile                                        */
-    /*                      family        vector  rows  vectors    wg_x  wg_y  rows  columns  vector    lanes guard own cache limit, matrix unit and its tile */
-    [FAMILY_POCL_CPU] =    {"pocl-cpu",    0,      0,    0,         2,    16,   4,    1,       16,       1,    true,  true, 20, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_GENERIC_CPU] = {"generic-cpu", 0,      0,    0,         8,    8,    2,    1,       4,        1,    false, false, 20, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_GENERIC_GPU] = {"generic-gpu", 4,      4,    1,         8,    16,   4,    1,       4,        64,   false, false, 20, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_NVIDIA] =      {"nvidia",      4,      4,    1,         8,    16,   4,    1,       4,        64,   false, true, 20, MATRIX_NV_MMA, 0, 0, 0, 0, 0, 0},
-    [FAMILY_AMD] =         {"amd",         4,      4,    1,         8,    16,   4,    1,       4,        64,   false, false, 20, MATRIX_FAMILY, 0, 0, 0, 0, 0, 0},
-    [FAMILY_INTEL] =       {"intel",       4,      4,    1,         8,    16,   4,    1,       4,        32,   false, false, 20, MATRIX_FAMILY, 0, 0, 0, 0, 0, 0},
-    [FAMILY_ADRENO] =      {"adreno",      4,      4,    1,         8,    16,   4,    1,       4,        64,   false, false, 20, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_MALI] =        {"mali",        4,      2,    1,         8,    8,    2,    1,       4,        16,   false, false, 20, 0, 0, 0, 0, 0, 0, 0},
+    /*                      family        vector  rows  vectors    wg_x  wg_y  rows  columns  vector  reads    lanes guard own cache limit, matrix unit and its tile */
+    [FAMILY_POCL_CPU] =    {"pocl-cpu",    0,      0,    0,         2,    16,   4,    1,       16,     0,       1,    true,  true, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    [FAMILY_GENERIC_CPU] = {"generic-cpu", 0,      0,    0,         8,    8,    2,    1,       4,      0,       1,    false, false, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    [FAMILY_GENERIC_GPU] = {"generic-gpu", 4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    [FAMILY_NVIDIA] =      {"nvidia",      4,      4,    1,         16,   8,    8,    1,       4,      2,       64,   false, true, 20, MATRIX_NV_MMA, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    [FAMILY_AMD] =         {"amd",         4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, 20, MATRIX_FAMILY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    [FAMILY_INTEL] =       {"intel",       4,      4,    1,         8,    16,   4,    1,       4,      1,       32,   false, false, 20, MATRIX_FAMILY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    [FAMILY_ADRENO] =      {"adreno",      4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    [FAMILY_MALI] =        {"mali",        4,      2,    1,         8,    8,    2,    1,       4,      1,       16,   false, false, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
 };
 
 const char *cl_matrix_name(enum cl_matrix matrix)
 {
-    static const char *const names[] = {[MATRIX_NONE] = "none", [MATRIX_EMULATED] = "emulated", [MATRIX_NV_MMA] = "nv-mma",
+    static const char *const names[] = {[MATRIX_NONE] = "none", [MATRIX_EMULATED] = "emulated", [MATRIX_NV_MMA] = "nv-mma", [MATRIX_NV_WGMMA] = "nv-wgmma",
                                         [MATRIX_AMD_WMMA3] = "amd-wmma3", [MATRIX_AMD_WMMA4] = "amd-wmma4", [MATRIX_AMD_MFMA] = "amd-mfma",
                                         [MATRIX_INTEL_DPAS8] = "intel-dpas", [MATRIX_INTEL_DPAS16] = "intel-dpas"};
     return names[matrix];

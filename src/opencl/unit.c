@@ -64,6 +64,22 @@ UNIT(amd_mfma, MATRIX_AMD_MFMA);
 UNIT(intel_dpas8, MATRIX_INTEL_DPAS8);
 UNIT(intel_dpas16, MATRIX_INTEL_DPAS16);
 
+/* The words of MATRIX_NV_MMA beside those of its own; the emulated unit has them, too. */
+static size_t options_nv_wgmma(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    (void)problem;
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DPANELS=1 -DTILE_KEYS=16 -DWARPS=4 -DSLOTS=2%s", (int)device->matrix,
+                       cl_unit_options(device, device->matrix));
+}
+static void local_nv_wgmma(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    (void)device, (void)problem;
+    local[0] = 128;
+}
+static const struct cl_kernel_spec spec_nv_wgmma = {
+    .parts = {"common.cl", "matrix_emulated.cl", "matrix_nvidia.cl", "matrix_tile.cl", "matrix_warpgroup.cl", "warpgroup_probe.cl"},
+    .kernel = "warpgroup_probe", .marked = true, .options = options_nv_wgmma, .local = local_nv_wgmma};
+
 #define ROW(number, text, to) [number] = {.name = "opencl.unit." text, .cl = &spec_##to}
 static const struct kernel_row units[MATRIX_COUNT + 1] = {
     [MATRIX_NONE] = {.name = "opencl.unit.none"},
@@ -74,10 +90,40 @@ static const struct kernel_row units[MATRIX_COUNT + 1] = {
     ROW(MATRIX_AMD_MFMA, "amd-mfma", amd_mfma),
     ROW(MATRIX_INTEL_DPAS8, "intel-dpas8", intel_dpas8),
     ROW(MATRIX_INTEL_DPAS16, "intel-dpas16", intel_dpas16),
+    ROW(MATRIX_NV_WGMMA, "nv-wgmma", nv_wgmma),
     [MATRIX_COUNT] = {.name = "opencl.unit"},
 };
 
 const struct kernel_row *cl_unit_row(enum cl_matrix matrix) { return &units[matrix]; }
+
+/* What Hopper, Ampere and the smaller chips have, less what the driver takes for itself. */
+enum { LOCAL_LANES = 128 };
+static void local_lanes(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    (void)device, (void)problem;
+    local[0] = LOCAL_LANES;
+}
+#define LOCAL(kib)                                                                                                               \
+    static size_t options_local_##kib(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity) \
+    {                                                                                                                            \
+        (void)device, (void)problem;                                                                                             \
+        return text_append(text, capacity, 0, " -DLOCAL_BYTES=%d", kib * 1024);                                                  \
+    }                                                                                                                            \
+    static const struct cl_kernel_spec spec_local_##kib = {                                                                      \
+        .parts = {"common.cl", "local_probe.cl"}, .kernel = "local_probe", .options = options_local_##kib, .local = local_lanes}
+LOCAL(225);
+LOCAL(160);
+LOCAL(96);
+
+const struct kernel_row *cl_local_row(int n, cl_ulong *bytes)
+{
+    static const struct kernel_row rows[] = {{.name = "opencl.unit.local-225k", .cl = &spec_local_225}, {.name = "opencl.unit.local-160k", .cl = &spec_local_160},
+        {.name = "opencl.unit.local-96k", .cl = &spec_local_96}};
+    static const cl_ulong sizes[] = {225 * 1024, 160 * 1024, 96 * 1024};
+    if (n >= (int)(sizeof rows / sizeof *rows)) return NULL;
+    *bytes = sizes[n];
+    return &rows[n];
+}
 
 heed_status cl_unit_problem(heed_type type, struct problem *problem)
 {
@@ -90,7 +136,8 @@ heed_status cl_unit_problem(heed_type type, struct problem *problem)
 
 /* ---- what goes in and what must come out ------------------------------------------------- */
 
-enum { N = 16, D = 32, K_DIMS = 20, MATRICES = 4, OUT_S = 0, OUT_O = 256, OUT_T = 768, OUT_SUM = 1024, OUT_TOP = 1040, OUT_EXP = 1056, OUT_COUNT = 1059 };
+enum { N = 16, D = 32, K_DIMS = 20, MATRICES = 4, OUT_S = 0, OUT_O = 256, OUT_T = 768, OUT_SUM = 1024, OUT_TOP = 1040, OUT_EXP = 1056 };
+enum { ROWS = 64, DIMS = 64, GROUP_S = 0, GROUP_T = ROWS * N, GROUP_O = 2 * ROWS * N, OUT_COUNT = 2 * ROWS * N + ROWS * DIMS }; /* warpgroup_probe.cl */
 
 struct numbers {
     float k[N][D], q[N][D], v[N][D], tiny[N][D];
@@ -134,17 +181,55 @@ static void expect(const struct numbers *x, float out[OUT_COUNT])
     out[OUT_EXP + 1] = out[OUT_EXP + 2] = 0;
 }
 
-static heed_status compare(const float *got, const float *want, bool *wrong)
+/* The formula of kernels/warpgroup_probe.cl: 64 query rows made of the same numbers. */
+static void expect_group(const struct numbers *x, float out[OUT_COUNT])
+{
+    const float *const all = &x->k[0][0], *const v = all + N * DIMS, *const tiny = &x->tiny[0][0];
+    for (int i = 0; i < ROWS; i++) {
+        for (int j = 0; j < N; j++) {
+            float s = 0, t = 0;
+            for (int d = 0; d < DIMS; d++) {
+                const float q = all[(i * 97 + d * 31) % (3 * N * D)];
+                s += all[j * DIMS + d] * q;
+                t += tiny[j % 8 * DIMS + d] * q;
+            }
+            out[GROUP_S + i * N + j] = s;
+            out[GROUP_T + i * N + j] = t;
+        }
+        for (int d = 0; d < DIMS; d++) {
+            float o = 0;
+            for (int j = 0; j < N; j++) o += out[GROUP_S + i * N + j] * (j < 8 ? v[j * DIMS + d] : -v[(j - 8) * DIMS + d]);
+            out[GROUP_O + i * DIMS + d] = o;
+        }
+    }
+}
+
+/* local_probe.cl: 1 from each work-item. */
+static void expect_local(float out[OUT_COUNT])
+{
+    for (int n = 0; n < OUT_COUNT; n++) out[n] = n < LOCAL_LANES ? 1 : 0;
+}
+
+static bool is_local(const struct kernel_row *row) { return !strcmp(row->cl->kernel, "local_probe"); }
+static bool is_group(const struct kernel_row *row) { return !strcmp(row->cl->kernel, "warpgroup_probe"); }
+
+static const char *meaning(const struct kernel_row *row, int n)
+{
+    if (is_local(row)) return "a lane's sum";
+    if (is_group(row)) return n < GROUP_T ? "a product" : n < GROUP_O ? "a product of denormals" : "a product of weights";
+    return n < OUT_O ? "a product" : n < OUT_T ? "a product of weights" : n < OUT_SUM ? "a product of denormals" : n < OUT_TOP ? "a sum over lanes"
+           : n < OUT_EXP ? "a maximum over lanes" : "an exponential";
+}
+
+static heed_status compare(const struct kernel_row *row, const float *got, const float *want, bool *wrong)
 {
     for (int n = 0; n < OUT_COUNT; n++) {
         if (got[n] == want[n] || MUTANT(cl_unit_blind)) continue;
         *wrong = true;
-        const char *what = n < OUT_O ? "a product" : n < OUT_T ? "a product of weights" : n < OUT_SUM ? "a product of denormals" : n < OUT_TOP ? "a sum over lanes"
-                           : n < OUT_EXP ? "a maximum over lanes" : "an exponential";
         char texts[2][32];
         text_of_float(got[n], texts[0], sizeof texts[0]);
         text_of_float(want[n], texts[1], sizeof texts[1]);
-        return fail(HEED_UNSUPPORTED, "wrong result in its probe: %s (number %d) is %s, should be %s", what, n, texts[0], texts[1]);
+        return fail(HEED_UNSUPPORTED, "wrong result in its probe: %s (number %d) is %s, should be %s", meaning(row, n), n, texts[0], texts[1]);
     }
     return HEED_OK;
 }
@@ -175,7 +260,10 @@ heed_status cl_unit_case(struct cl_device *device, const struct problem *problem
     cl_int code = CL_SUCCESS;
     size_t local[2], limit = 0;
     fill(&x, problem->k_type, bits);
-    expect(&x, want);
+    memset(want, 0, sizeof want);
+    if (is_local(row)) expect_local(want);
+    else if (is_group(row)) expect_group(&x, want);
+    else expect(&x, want);
     cl_local(device, row, problem, local);
     heed_status status = cl_program_get(device, row, problem, &program);
     if (status == HEED_OK && !(kernel = clCreateKernel(program->program, row->cl->kernel, &code))) status = cl_failed(device, "clCreateKernel", code);
@@ -190,7 +278,7 @@ heed_status cl_unit_case(struct cl_device *device, const struct problem *problem
     for (int times = 0; times < 2 && status == HEED_OK; times++) {
         status = CL(device, clEnqueueWriteBuffer(device->queue, out, CL_TRUE, 0, sizeof nothing, nothing, 0, NULL, NULL));
         if (status == HEED_OK) status = run(device, kernel, out, local, got);
-        if (status == HEED_OK) status = compare(got, want, wrong);
+        if (status == HEED_OK) status = compare(row, got, want, wrong);
     }
     if (in) clReleaseMemObject(in);
     if (out) clReleaseMemObject(out);
