@@ -6,12 +6,16 @@
  *     warm     the programs are kept, too (the median of a few processes)
  *     again    the same plan made once more in the process that has it
  *     found    the plan that heed_forward() keeps, found again; unless a row was insisted on, which heed_forward() does not know
+ *     row      cold and warm of the problem's own row alone: admitted and compiled, without what else a plan gets ready (the other kind of step,
+ *              append, rotate and merge)
  *
- * The figures are those of the plan alone; `context` is heed_context_create() and the list of devices, which loads the drivers.
+ * The figures are those of the plan (or the row) alone; `context` is heed_context_create() and the list of devices, which loads the drivers.
  */
 #include "start.h"
 #include "context.h"
 #include "plan.h"
+#include "problem.h"
+#include "registry.h"
 #include "schedule.h"
 #include "table.h"
 #include "tool.h"
@@ -28,7 +32,8 @@ enum { WARM_PROCESSES = 3, AGAIN = 9 };
 
 static const struct column columns[] = {
     {"device", "device", -17, 0},   {"kernel", "kernel", -19, 0}, {"context_ms", "context ms", 10, 2}, {"first_ms", "first ms", 9, 1}, {"cold_ms", "cold ms", 9, 2},
-    {"warm_ms", "warm ms", 9, 3},   {"again_us", "again us", 9, 1}, {"found_us", "found us", 9, 2}, {"problem", "problem", -10, 0},    {0}};
+    {"warm_ms", "warm ms", 9, 3},   {"again_us", "again us", 9, 1}, {"found_us", "found us", 9, 2}, {"row_cold_ms", "row cold", 9, 2},
+    {"row_warm_ms", "row warm", 9, 3}, {"problem", "problem", -10, 0}, {0}};
 
 /* What a child tells its parent. */
 struct report {
@@ -37,12 +42,14 @@ struct report {
     char message[512], kernel[64], label[64];
     int32_t devices[MAX_DEVICES];
     int device_count;
-    double context, plan, again, found; /* seconds */
+    int kind;                           /* of the problem's step; its row is `kernel` */
+    double context, plan, again, found; /* seconds; plan: of the row, where only that was asked for */
 };
 
 struct start {
     const struct options *options;
     const struct problem_line *line;
+    const struct report *whole; /* NULL, or: only its row */
     char folder[256];
 };
 
@@ -112,10 +119,39 @@ static heed_status time_plan(const struct start *start, struct tool *tool, int32
     heed_status status = heed_plan_create(tool->context, device, &start->line->desc, start->options->kernel, &plan);
     report->plan = seconds_now() - begin;
     if (status != HEED_OK) return status;
-    snprintf(report->kernel, sizeof report->kernel, "%s", plan->row[sequence_kind(plan, start->line->q_len)]->name);
+    report->kind = sequence_kind(plan, start->line->q_len);
+    snprintf(report->kernel, sizeof report->kernel, "%s", plan->row[report->kind]->name);
     status = time_again(start, tool->context, device, &report->again);
     if (status == HEED_OK) status = time_found(start, tool->context, device, &report->found);
     heed_plan_destroy(plan);
+    return status;
+}
+
+static const struct kernel_row *row_named(const struct backend *backend, const char *name)
+{
+    const struct kernel_row *row;
+    for (int32_t n = 0; (row = registry_row(backend, n)) && strcmp(row->name, name);) n++;
+    return row;
+}
+
+/* What plan_make() does for one row: its verdict, its program. */
+static heed_status time_row(const struct start *start, struct tool *tool, int32_t index, struct report *report)
+{
+    const enum kind kind = (enum kind)start->whole->kind;
+    struct device *device;
+    struct problem problem;
+    char reason[256] = "";
+    heed_status status = device_get(tool->context, index, &device);
+    if (status == HEED_OK) status = problem_from_desc(&start->line->desc, &problem);
+    if (status != HEED_OK) return status;
+    const struct backend *backend = device->backend;
+    struct heed_plan plan = {.context = tool->context, .device = device, .problem = problem};
+    const double begin = seconds_now();
+    plan.row[kind] = row_named(backend, start->whole->kernel);
+    status = backend->admit(device, &problem, plan.row[kind], kind, reason, sizeof reason);
+    if (status == HEED_OK && backend->plan_prepare) status = backend->plan_prepare(&plan);
+    report->plan = seconds_now() - begin;
+    if (plan.state) backend->plan_release(&plan);
     return status;
 }
 
@@ -136,7 +172,7 @@ static void child(const struct start *start, int32_t device, struct report *repo
     } else {
         heed_device_count(tool.context);
         report->context = seconds_now() - begin;
-        report->status = time_plan(start, &tool, device, report);
+        report->status = start->whole ? time_row(start, &tool, device, report) : time_plan(start, &tool, device, report);
         report->code = report->status == HEED_OK ? 0 : exit_of(report->status);
         if (report->status != HEED_OK) snprintf(report->message, sizeof report->message, "%s", heed_error_message());
     }
@@ -194,10 +230,28 @@ static void forget_programs(const struct start *start)
     if (directory) closedir(directory);
 }
 
+/* Cold, then warm; NaN where a process failed, which has said so. */
+static bool start_row(const struct start *all, int32_t device, const struct report *whole, double *cold, double *warm)
+{
+    struct start start = *all;
+    struct report report;
+    double rows[WARM_PROCESSES];
+    start.whole = whole;
+    forget_programs(&start);
+    bool good = in_child(&start, device, &report) && report.status == HEED_OK;
+    *cold = report.plan;
+    for (int n = 0; good && n < WARM_PROCESSES; n++) {
+        good = in_child(&start, device, &report) && report.status == HEED_OK;
+        rows[n] = report.plan;
+    }
+    if (good) *warm = median_of(rows, WARM_PROCESSES);
+    return good;
+}
+
 static int start_device(const struct start *start, int32_t device, struct table *table)
 {
     struct report first, cold, warm;
-    double plans[WARM_PROCESSES], contexts[WARM_PROCESSES], agains[WARM_PROCESSES], founds[WARM_PROCESSES];
+    double row_cold, row_warm, plans[WARM_PROCESSES], contexts[WARM_PROCESSES], agains[WARM_PROCESSES], founds[WARM_PROCESSES];
     bool good = in_child(start, device, &first) && first.status == HEED_OK;
     if (!good && *first.message) fprintf(stderr, "heed bench: %s: %s\n", first.label, first.message);
     if (!good) return first.code ? first.code : EXIT_BROKEN;
@@ -207,7 +261,7 @@ static int start_device(const struct start *start, int32_t device, struct table 
         good = in_child(start, device, &warm) && warm.status == HEED_OK;
         plans[n] = warm.plan, contexts[n] = warm.context, agains[n] = warm.again, founds[n] = warm.found;
     }
-    if (!good) return EXIT_BROKEN;
+    if (!good || !start_row(start, device, &first, &row_cold, &row_warm)) return EXIT_BROKEN;
     table_text(table, "problem", start->line->text);
     table_text(table, "device", warm.label);
     table_text(table, "kernel", warm.kernel);
@@ -217,6 +271,8 @@ static int start_device(const struct start *start, int32_t device, struct table 
     table_number(table, "warm_ms", 1e3 * median_of(plans, WARM_PROCESSES));
     table_number(table, "again_us", 1e6 * median_of(agains, WARM_PROCESSES));
     table_number(table, "found_us", 1e6 * median_of(founds, WARM_PROCESSES));
+    table_number(table, "row_cold_ms", 1e3 * row_cold);
+    table_number(table, "row_warm_ms", 1e3 * row_warm);
     table_row(table);
     return EXIT_OK;
 }

@@ -35,6 +35,16 @@ struct rotate_strides {
     struct view x, rope_cos, rope_sin;
 };
 
+ONCE void rotate_row(global uchar *row, global const float *c, global const float *z, struct problem problem)
+{
+    for (int n = 0; n < ROPE_DIM / 2; n++) {
+        int first = PAIR_FIRST(n), second = PAIR_SECOND(n);
+        float2 pair = rotated(LOAD1(Q_TYPE, row, first, 1.0f), LOAD1(Q_TYPE, row, second, 1.0f), c[n], z[n]);
+        STORE1(Q_TYPE, row, first, pair.s0);
+        STORE1(Q_TYPE, row, second, pair.s1);
+    }
+}
+
 /* A work-item per row (t, h), t counted over all sequences. x is of Q_TYPE (f32, f16, bf16). */
 kernel void rotate_rows(global uchar *x, global const uchar *rope_cos, global const uchar *rope_sin, global const struct sequence *sequences,
                    global const int *q_positions, int sequence_count, int heads, int row_first, int row_count, struct rotate_strides st,
@@ -49,13 +59,7 @@ kernel void rotate_rows(global uchar *x, global const uchar *rope_cos, global co
     long p = position_of(s, q_positions, i);
     global const float *c = AT(float, rope_cos + st.rope_cos.offset + p * st.rope_cos.token);
     global const float *z = AT(float, rope_sin + st.rope_sin.offset + p * st.rope_sin.token);
-    global uchar *row = x + query_offset(st.x, s, b, h, i);
-    for (int n = 0; n < ROPE_DIM / 2; n++) {
-        int first = PAIR_FIRST(n), second = PAIR_SECOND(n);
-        float2 pair = rotated(LOAD1(Q_TYPE, row, first, 1.0f), LOAD1(Q_TYPE, row, second, 1.0f), c[n], z[n]);
-        STORE1(Q_TYPE, row, first, pair.s0);
-        STORE1(Q_TYPE, row, second, pair.s1);
-    }
+    rotate_row(x + query_offset(st.x, s, b, h, i), c, z, problem);
 }
 
 /* ---- append ------------------------------------------------------------------- */
@@ -133,7 +137,7 @@ static inline void store_scale(global uchar *block, float d)
 }
 
 /* n elements into a row of the cache; scale: where the row's scale goes, 0 for none (f8: 1). */
-static inline void store_row(int type, struct fresh from, global uchar *to, global float *scale, int n, struct problem problem)
+ONCE void store_row(int type, struct fresh from, global uchar *to, global float *scale, int n, struct problem problem)
 {
     if (type == TYPE_F32) {
         for (int d = 0; d < n; d++) store1_1(to, d, fresh_element(from, d, problem));

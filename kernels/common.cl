@@ -123,6 +123,14 @@ static inline void fetch_row(global const uchar *row, int bytes)
 #define LOOP_GUARD 0
 #endif
 
+/* PoCL inlines a kernel into two wrappers and compiles all three texts. What a kernel does stands in a function of its own that is not inlined there, and
+ * is compiled once: prefill_cpu in 0.3 s for 0.7. Not for what has barriers. Functions of work-items (get_local_id) stay in the kernel. */
+#if GUARD
+#define ONCE static __attribute__((noinline))
+#else
+#define ONCE static inline
+#endif
+
 /* The kernels beside attention: a work-item per row of the call. */
 #define ROW_NUMBER ((int)(get_global_id(0) + get_global_id(1) * get_global_size(0)))
 

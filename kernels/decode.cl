@@ -24,6 +24,7 @@
 #define V_VECTORS (DV / 16)
 
 #define AHEAD 32 /* keys between use and fetch */
+#define BLOCK 64 /* keys whose values are still in cache when the next columns come to them */
 #define PUT(x, p) (*(private float16 *)(p) = (x))
 #define GET(p) (*(private const float16 *)(p))
 
@@ -100,17 +101,19 @@ static inline void score_keys(private const float *q, global const uchar *k, pri
         for (int x = 0; x < TREE_KEYS; x++) p[r * KV_CHUNK + n + x] = scores[r * TREE_KEYS + x];
 }
 
-/* acc[RT][C vectors] over places [lo, hi): seen[n] has a bit for each row that sees the key. */
+/* acc[RT][C vectors] += places [lo, hi): seen[n] has a bit for each row that sees the key. The same columns of the next block are
+ * fetched meanwhile, so that memory is never idle; `last` is the end of all keys. */
 #define VALUES(name, C)                                                                                                          \
     static inline void name(private const float *p, private const uchar *seen, global const uchar *v, private const long *at, int lo, \
-                            int hi, int d, private float *acc)                                                                   \
+                            int hi, int last, int d, private float *acc)                                                         \
     {                                                                                                                            \
         float16 a[RT][C];                                                                                                        \
-        _Pragma("unroll") for (int r = 0; r < RT; r++) _Pragma("unroll") for (int c = 0; c < C; c++) a[r][c] = 0;                \
+        _Pragma("unroll") for (int r = 0; r < RT; r++) _Pragma("unroll") for (int c = 0; c < C; c++)                             \
+            a[r][c] = GET(acc + r * DV + d + c * 16);                                                                            \
         for (int n = lo; n < hi; n++) {                                                                                          \
             uint rows = seen[n];                                                                                                 \
             if (!rows) continue;                                                                                                 \
-            if (n + AHEAD < hi && d == 0) fetch_row(v + at[n + AHEAD], V_BYTES);                                                 \
+            if (n + BLOCK < last) fetch_row(v + at[n + BLOCK] + ROW_BYTES(V_TYPE, d), ROW_BYTES(V_TYPE, (C * 16 + 31) / 32 * 32)); \
             float16 x[C];                                                                                                        \
             _Pragma("unroll") for (int c = 0; c < C; c++) x[c] = load_value(v + at[n], d + c * 16);                              \
             if (rows == (1u << RT) - 1) {                                                                                        \
@@ -129,10 +132,8 @@ VALUES(values_of, COLUMNS)
 VALUES(values_of_tail, (V_VECTORS % COLUMNS))
 #endif
 
-ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
+ONCE void decode_item(ATTENTION_ARGUMENTS, int number)
 {
-    int number = ITEM_NUMBER;
-    if (number >= item_count) return;
     struct work_item item = AT(struct work_item, items)[item_first + number];
     struct sequence s = sequences[item.sequence];
     int b = item.sequence, g = item.head, rows = (item.q_end - item.q_begin) * GROUP, chunk = item.kv_begin;
@@ -216,11 +217,17 @@ ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
                 }
                 l[r] = total16(sum);
             }
-            int d = 0;
-            for (; d + COLUMNS * 16 <= DV; d += COLUMNS * 16) values_of(p, seen, v, v_at, lo, hi, d, acc);
-#if V_VECTORS % COLUMNS
-            values_of_tail(p, seen, v, v_at, lo, hi, d, acc);
+            for (int n = lo; n < hi; n += BLOCK) {
+                int d = 0, next = min(n + BLOCK, hi);
+#ifdef MUTANT_cl_decode_block
+                if (n > lo)
+                    for (int x = 0; x < RT * DV; x += 16) PUT((float16)0.0f, acc + x);
 #endif
+                for (; d + COLUMNS * 16 <= DV; d += COLUMNS * 16) values_of(p, seen, v, v_at, n, next, hi, d, acc);
+#if V_VECTORS % COLUMNS
+                values_of_tail(p, seen, v, v_at, n, next, hi, d, acc);
+#endif
+            }
         }
 
         for (int r = 0; r < RT && first + r < rows; r++) {
@@ -241,4 +248,10 @@ ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
             }
         }
     }
+}
+
+ATTENTION_KERNEL void decode_cpu(ATTENTION_ARGUMENTS)
+{
+    int number = ITEM_NUMBER;
+    if (number < item_count) decode_item(ATTENTION_PASSED, number);
 }

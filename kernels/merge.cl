@@ -6,17 +6,15 @@
  * One group per merge item, whose work-items share rows and dimensions, 16 dimensions of a row at a time. No barriers.
  */
 
-ATTENTION_KERNEL void merge_parts(ATTENTION_ARGUMENTS)
+ONCE void merge_item(ATTENTION_ARGUMENTS, int number, int lane)
 {
-    int number = ITEM_NUMBER;
-    if (number >= item_count) return;
     struct merge_item item = AT(struct merge_item, items)[item_first + number];
     struct sequence s = sequences[item.sequence];
     int heads = item.rows / (item.q_end - item.q_begin); /* the group's heads where the row packs them, else 1 */
     int sixteens = (V_HEAD_DIM + 15) / 16, known = -1; /* known: the row that m, l and what follows from them belong to */
     float m = -INFINITY, l = 0, base = 0;
     float2 end = 0;
-    for (int x = LANE; x < item.rows * sixteens; x += LANES) {
+    for (int x = lane; x < item.rows * sixteens; x += LANES) {
         int r = x / sixteens, d = x % sixteens * 16, h = item.head * heads + r % heads, i = item.q_begin + r / heads;
         if (r != known) {
             known = r;
@@ -49,4 +47,10 @@ ATTENTION_KERNEL void merge_parts(ATTENTION_ARGUMENTS)
                 GLUE(store1_, O_TYPE)(o_row, e, l != 0 ? sum * end.s0 / end.s1 : 0.0f);
             }
     }
+}
+
+ATTENTION_KERNEL void merge_parts(ATTENTION_ARGUMENTS)
+{
+    int number = ITEM_NUMBER;
+    if (number < item_count) merge_item(ATTENTION_PASSED, number, LANE);
 }

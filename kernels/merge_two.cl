@@ -26,6 +26,33 @@ static inline void keep_part(global uchar *to, global const uchar *from, struct 
         for (int d = 0; d < V_HEAD_DIM; d++) ((global ushort *)to)[d] = AT(ushort, from)[d];
 }
 
+/* A row of o; returns its lse. */
+ONCE float merge_rows(global uchar *o_row, global const uchar *a_row, global const uchar *b_row, float l_a, float l_b, struct problem problem)
+{
+    float m = l_a > l_b || isnan(l_a) ? l_a : l_b;
+    if (m == -INFINITY) {
+        for (int d = 0; d < V_HEAD_DIM; d++) STORE1(O_TYPE, o_row, d, 0.0f);
+        return -INFINITY;
+    }
+    float w_a = weight_of(l_a, m, problem), w_b = weight_of(l_b, m, problem), sum = w_a + w_b;
+    if (w_b == 0) {
+        if (o_row != a_row) keep_part(o_row, a_row, problem);
+        return l_a;
+    }
+    if (w_a == 0) {
+        if (o_row != b_row) keep_part(o_row, b_row, problem);
+        return l_b;
+    }
+#ifdef MUTANT_cl_merge_weight
+    w_b = 1.0f;
+#endif
+    for (int d = 0; d < V_HEAD_DIM; d++) {
+        float x = LOAD1(O_TYPE, a_row, d, 1.0f), y = LOAD1(O_TYPE, b_row, d, 1.0f);
+        STORE1(O_TYPE, o_row, d, fma(w_b, y, w_a * x) / sum);
+    }
+    return LSE_BASE2 ? fma(log_1(sum), LOG2E, m) : m + log_1(sum);
+}
+
 kernel void merge_two(global const uchar *o_a, global const uchar *lse_a, global const uchar *o_b, global const uchar *lse_b,
                       global uchar *o, global uchar *lse, global const struct sequence *sequences, int sequence_count, int heads,
                       int row_first, int row_count, struct merge_strides st, struct problem problem)
@@ -36,27 +63,7 @@ kernel void merge_two(global const uchar *o_a, global const uchar *lse_a, global
     int b = query.s0, i = query.s1, h = (row_first + number) % heads;
     struct sequence s = sequences[b];
     float l_a = AT(float, lse_a + query_offset(st.lse_a, s, b, h, i))[0], l_b = AT(float, lse_b + query_offset(st.lse_b, s, b, h, i))[0];
-    float m = l_a > l_b || isnan(l_a) ? l_a : l_b, joined = -INFINITY;
     global const uchar *a_row = o_a + query_offset(st.o_a, s, b, h, i), *b_row = o_b + query_offset(st.o_b, s, b, h, i);
-    global uchar *o_row = o + query_offset(st.o, s, b, h, i);
-    if (m == -INFINITY) {
-        for (int d = 0; d < V_HEAD_DIM; d++) STORE1(O_TYPE, o_row, d, 0.0f);
-    } else {
-        float w_a = weight_of(l_a, m, problem), w_b = weight_of(l_b, m, problem), sum = w_a + w_b;
-        joined = w_b == 0 ? l_a : w_a == 0 ? l_b : LSE_BASE2 ? fma(log_1(sum), LOG2E, m) : m + log_1(sum);
-        if (w_b == 0) {
-            if (o_row != a_row) keep_part(o_row, a_row, problem);
-        } else if (w_a == 0) {
-            if (o_row != b_row) keep_part(o_row, b_row, problem);
-        } else {
-#ifdef MUTANT_cl_merge_weight
-            w_b = 1.0f;
-#endif
-            for (int d = 0; d < V_HEAD_DIM; d++) {
-                float x = LOAD1(O_TYPE, a_row, d, 1.0f), y = LOAD1(O_TYPE, b_row, d, 1.0f);
-                STORE1(O_TYPE, o_row, d, fma(w_b, y, w_a * x) / sum);
-            }
-        }
-    }
+    float joined = merge_rows(o + query_offset(st.o, s, b, h, i), a_row, b_row, l_a, l_b, problem);
     ((global float *)(lse + query_offset(st.lse, s, b, h, i)))[0] = joined;
 }

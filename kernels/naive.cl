@@ -37,7 +37,7 @@ static inline float naive_dot(global const uchar *q_row, global const uchar *k_r
 }
 
 /* One row: query i of query head h. The list is the kernel's own. */
-static inline void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
+ONCE void naive_row(ATTENTION_ARGUMENTS, int b, int h, int i)
 {
     int g = h / GROUP;
 #ifdef MUTANT_cl_naive_group_map

@@ -94,7 +94,8 @@
 #define VALUE_TILES(M, N) VALUE_TILE(value_tile_##M##_##N, M, N, MR)
 #endif
 
-#define PANEL(M, N)                                                                                                              \
+#define PANEL(M, N) PANEL_(M, N)
+#define PANEL_(M, N)                                                                                                             \
     SCORE_TILE(M, N)                                                                                                             \
     VALUE_TILES(M, N)                                                                                                            \
     static inline void scores_##M##_##N(private const float *q, private const float *k, private float *p, int keys, private float *top) \
@@ -108,8 +109,15 @@
         for (; d + MR <= V_HEAD_DIM; d += MR) value_tile_##M##_##N(o + d * N * 16, v + d, p, keys, fade);                        \
         VALUES_TAIL(M, N)                                                                                                        \
     }
+/* Do rows of an item see different keys by position? Where they all see every key, panels are always whole, and their parts need not be compiled. */
+#define DIFFER (CAUSAL || WINDOW_LEFT >= 0 || WINDOW_RIGHT >= 0 || KEY_RANGE)
+
 PANEL(1, 1)
-#if NV == 2
+#if NV > 1 && !DIFFER
+PANEL(NV, NV)
+#define EACH_LANES(X) EACH_LANES_(X, NV)
+#define EACH_LANES_(X, N) X(N, N)
+#elif NV == 2
 PANEL(1, 2) PANEL(2, 2)
 #define EACH_LANES(X) X(1, 2) X(2, 2)
 #elif NV == 3
@@ -183,6 +191,9 @@ struct panel {
 /* Vectors that may see one of the keys [j0, j1): near the diagonal only the later rows. What the others would get are exact zeros. */
 static inline struct lanes lanes_of(private const struct panel *a, int j0, int j1)
 {
+#if !DIFFER
+    return (struct lanes){0, a->vectors};
+#endif
     struct lanes lanes = {a->vectors, 0};
     for (int n = 0; n < a->vectors; n++) {
         if (a->begin[n] >= j1 || a->end[n] <= j0) continue;
@@ -196,31 +207,34 @@ static inline struct lanes lanes_of(private const struct panel *a, int j0, int j
     return lanes;
 }
 
-/* x[r] element c becomes x[c] element r. Zipping row i with row i + 8 turns the eight bits of (r, c) once round; four times is a transposition. */
-static inline float16 zip(float8 x, float8 y)
+/* A transposition of 16 x 16 in two steps of four, through whole vectors of memory: in one block of code its 64 shuffles take a CPU's driver 0.15 s to
+ * compile. First rows 4 r ... 4 r + 3: within each four lanes, [n][r] of t gets elements n, 4 + n, 8 + n, 12 + n of the four rows. */
+static inline void turn_rows(float16 a, float16 b, float16 c, float16 d, private float *t, int r)
 {
-    float16 z;
-    z.even = x;
-    z.odd = y;
-    return z;
+    float16 x = (float16)(a.s0, b.s0, a.s1, b.s1, a.s4, b.s4, a.s5, b.s5, a.s8, b.s8, a.s9, b.s9, a.sc, b.sc, a.sd, b.sd);
+    float16 y = (float16)(c.s0, d.s0, c.s1, d.s1, c.s4, d.s4, c.s5, d.s5, c.s8, d.s8, c.s9, d.s9, c.sc, d.sc, c.sd, d.sd);
+    float16 z = (float16)(a.s2, b.s2, a.s3, b.s3, a.s6, b.s6, a.s7, b.s7, a.sa, b.sa, a.sb, b.sb, a.se, b.se, a.sf, b.sf);
+    float16 w = (float16)(c.s2, d.s2, c.s3, d.s3, c.s6, d.s6, c.s7, d.s7, c.sa, d.sa, c.sb, d.sb, c.se, d.se, c.sf, d.sf);
+#ifdef MUTANT_cl_prefill_turn
+    z = x;
+#endif
+    PUT((float16)(x.s01, y.s01, x.s45, y.s45, x.s89, y.s89, x.scd, y.scd), t + r * 16);
+    PUT((float16)(x.s23, y.s23, x.s67, y.s67, x.sab, y.sab, x.sef, y.sef), t + 64 + r * 16);
+    PUT((float16)(z.s01, w.s01, z.s45, w.s45, z.s89, w.s89, z.scd, w.scd), t + 128 + r * 16);
+    PUT((float16)(z.s23, w.s23, z.s67, w.s67, z.sab, w.sab, z.sef, w.sef), t + 192 + r * 16);
 }
 
-static inline void turn(private const float16 *x, private float16 *y)
+/* Then to[16][step] = all of column 4 l + n, the fours l of [n][0 ... 3]. */
+static inline void turn_fours(private const float *t, private float *to, int step)
 {
-    UNROLL for (int i = 0; i < 8; i++)
+    NO_UNROLL for (int n = 0; n < 4; n++, t += 64, to += step)
     {
-        y[2 * i] = zip(x[i].lo, x[i + 8].lo);
-        y[2 * i + 1] = zip(x[i].hi, x[i + 8].hi);
+        float16 a = GET(t), b = GET(t + 16), c = GET(t + 32), d = GET(t + 48);
+        PUT((float16)(a.s0123, b.s0123, c.s0123, d.s0123), to);
+        PUT((float16)(a.s4567, b.s4567, c.s4567, d.s4567), to + 4 * step);
+        PUT((float16)(a.s89ab, b.s89ab, c.s89ab, d.s89ab), to + 8 * step);
+        PUT((float16)(a.scdef, b.scdef, c.scdef, d.scdef), to + 12 * step);
     }
-}
-
-static inline void transpose(private float16 *x)
-{
-    float16 y[16];
-    turn(x, y);
-    turn(y, x);
-    turn(x, y);
-    turn(y, x);
 }
 
 /* to[16 keys][16 rows] = elements j ... of 16 rows of mask (1 shows, 0 hides) or bias, each at base + at[row]; rows end at kv_len. */
@@ -249,11 +263,11 @@ static inline float16 sixteen_of_bias(global const uchar *row, int j, int kv_len
 
 static inline void columns(bool of_bias, global const uchar *base, private const long *at, int j, int kv_len, private float *to)
 {
-    float16 x[16];
-#pragma unroll
-    for (int r = 0; r < 16; r++) x[r] = of_bias ? sixteen_of_bias(base + at[r], j, kv_len) : sixteen_of_mask(base + at[r], j, kv_len);
-    transpose(x);
-    UNROLL for (int n = 0; n < 16; n++) PUT(x[n], to + n * 16);
+    float x[256] ALIGNED, t[256] ALIGNED;
+    NO_UNROLL for (int r = 0; r < 16; r++)
+        PUT(of_bias ? sixteen_of_bias(base + at[r], j, kv_len) : sixteen_of_mask(base + at[r], j, kv_len), x + r * 16);
+    NO_UNROLL for (int r = 0; r < 4; r++) turn_rows(GET(x + r * 64), GET(x + r * 64 + 16), GET(x + r * 64 + 32), GET(x + r * 64 + 48), t, r);
+    turn_fours(t, to, 16);
 }
 
 /* Rules 2 to 5 on p[keys][16 * vectors], keys from j0 on (a multiple of 16), and the maximum once more. */
@@ -362,37 +376,37 @@ static inline float16 copy_value(global const uchar *row, float factor, private 
     return odd;
 }
 
-/* q[d][16 rows] of rows at q_at[16], scale folded in; 16 dimensions of 16 rows through registers. */
+/* q[d][16 rows] of rows at q_at[16], scale folded in */
+#define QUERY(r) (GLUE(load16_, Q_TYPE)(q + at[r], d, 1.0f) * (float16)SCALE)
 static inline void copy_queries(global const uchar *q, private const long *at, int vectors, private float *to)
 {
-    for (int d = 0; d + 16 <= HEAD_DIM; d += 16) {
-        float16 x[16];
-#pragma unroll
-        for (int r = 0; r < 16; r++) x[r] = GLUE(load16_, Q_TYPE)(q + at[r], d, 1.0f) * (float16)SCALE;
-        transpose(x);
-        UNROLL for (int n = 0; n < 16; n++) PUT(x[n], to + (d + n) * vectors * 16);
+    float t[256] ALIGNED;
+    NO_UNROLL for (int d = 0; d + 16 <= HEAD_DIM; d += 16)
+    {
+        NO_UNROLL for (int r = 0; r < 4; r++) turn_rows(QUERY(r * 4), QUERY(r * 4 + 1), QUERY(r * 4 + 2), QUERY(r * 4 + 3), t, r);
+        turn_fours(t, to + d * vectors * 16, vectors * 16);
     }
-    for (int d = HEAD_DIM / 16 * 16; d < HEAD_DIM; d++)
-        for (int r = 0; r < 16; r++) to[d * vectors * 16 + r] = GLUE(load1_, Q_TYPE)(q + at[r], d, 1.0f) * SCALE;
+    NO_UNROLL for (int d = HEAD_DIM / 16 * 16; d < HEAD_DIM; d++)
+        NO_UNROLL for (int r = 0; r < 16; r++) to[d * vectors * 16 + r] = GLUE(load1_, Q_TYPE)(q + at[r], d, 1.0f) * SCALE;
 }
 
-/* o[rows] = acc keep / sum, from acc[d][16 rows]; adding +0 turns -0 into +0: hidden keys may decide its sign. 16 dimensions of 16 rows through
- * registers. */
+/* o[rows] = acc keep / sum, from acc[d][16 rows]; adding +0 turns -0 into +0: hidden keys may decide its sign. */
+#define OUTPUT(d) (none ? (float16)0.0f : GET(acc + (d) * vectors * 16) * keep / sum + (float16)0.0f)
 static inline void write_rows(global uchar *o, private const long *at, int rows, private const float *acc, int vectors, float16 l,
                               float16 keep, float16 sum)
 {
     int16 none = l == (float16)0.0f;
-    for (int d = 0; d + 16 <= V_HEAD_DIM; d += 16) {
-        float16 x[16];
-#pragma unroll
-        for (int c = 0; c < 16; c++) x[c] = none ? (float16)0.0f : GET(acc + (d + c) * vectors * 16) * keep / sum + (float16)0.0f;
-        transpose(x);
-        NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store16_, O_TYPE)(o + at[r], d, x[r]);
+    float t[256] ALIGNED, x[256] ALIGNED;
+    NO_UNROLL for (int d = 0; d + 16 <= V_HEAD_DIM; d += 16)
+    {
+        NO_UNROLL for (int c = 0; c < 4; c++) turn_rows(OUTPUT(d + c * 4), OUTPUT(d + c * 4 + 1), OUTPUT(d + c * 4 + 2), OUTPUT(d + c * 4 + 3), t, c);
+        turn_fours(t, x, 16);
+        NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store16_, O_TYPE)(o + at[r], d, GET(x + r * 16));
     }
-    for (int d = V_HEAD_DIM / 16 * 16; d < V_HEAD_DIM; d++) {
-        float x[16] ALIGNED;
-        PUT(none ? (float16)0.0f : GET(acc + d * vectors * 16) * keep / sum + (float16)0.0f, x);
-        for (int r = 0; r < rows; r++) GLUE(store1_, O_TYPE)(o + at[r], d, x[r]);
+    NO_UNROLL for (int d = V_HEAD_DIM / 16 * 16; d < V_HEAD_DIM; d++)
+    {
+        PUT(OUTPUT(d), x);
+        NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store1_, O_TYPE)(o + at[r], d, x[r]);
     }
 }
 
@@ -401,10 +415,8 @@ static inline void write_rows(global uchar *o, private const long *at, int rows,
 /* Rows of the item in panels of up to NV vectors, the last one perhaps not full; every array is [panels][...][16 * vectors], or [rows]. */
 #define ROWS ((Q_TILE + NV * 16 - 1) / (NV * 16) * (NV * 16))
 
-ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
+ONCE void prefill_item(ATTENTION_ARGUMENTS, int number)
 {
-    int number = ITEM_NUMBER;
-    if (number >= item_count) return;
     struct work_item item = AT(struct work_item, items)[item_first + number];
     struct sequence s = sequences[item.sequence];
     int b = item.sequence, h = item.head, g = h / GROUP, rows = item.q_end - item.q_begin;
@@ -541,4 +553,10 @@ ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
             write_rows(o, o_at, min(16, a.rows - x), acc + a.first * V_HEAD_DIM + x, a.vectors, GET(l + a.first + x), GET(keep), GET(sum));
         }
     }
+}
+
+ATTENTION_KERNEL void prefill_cpu(ATTENTION_ARGUMENTS)
+{
+    int number = ITEM_NUMBER;
+    if (number < item_count) prefill_item(ATTENTION_PASSED, number);
 }

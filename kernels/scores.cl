@@ -20,7 +20,7 @@ static inline global float *score_row_of(struct strides st, struct sequence s, i
 }
 
 /* Key j as all chosen queries of head h see it: writes its scores where slot >= 0, returns its sum. */
-static inline float scores_of_key(ATTENTION_ARGUMENTS, struct work_item item, struct sequence s, int h, int slot, int j)
+ONCE float scores_of_key(ATTENTION_ARGUMENTS, struct work_item item, struct sequence s, int h, int slot, int j)
 {
     int b = item.sequence, g = h / GROUP;
     global const uchar *k_row = k + key_offset(st.k, s, page_table, b, g, j, problem);

@@ -181,7 +181,7 @@ rows = json.load(open(sys.argv[1]))
 assert len(rows) >= 1
 for row in rows:
     assert row["device"].startswith(sys.argv[2]) and row["problem"] == "hq2 hk1 d32 q9 kv9 causal" and row["kernel"]
-    for key in "context_ms", "first_ms", "cold_ms", "warm_ms", "again_us": assert row[key] > 0, key
+    for key in "context_ms", "first_ms", "cold_ms", "warm_ms", "again_us", "row_cold_ms", "row_warm_ms": assert row[key] > 0, key
     assert (row["found_us"] is None) == bool(sys.argv[3]) and (sys.argv[3] or row["found_us"] > 0)
 PYTHON
   verdict $? "--start: a row per device with every figure"
@@ -192,7 +192,7 @@ PYTHON
 start() {
   started cpu ""
   timeout 60 "$heed" bench --start --device cpu "hq2 d8 q4" >"$work/out" 2>"$work/err"
-  grep -q "context ms .*cold ms .*warm ms .*found us" "$work/out"
+  grep -q "context ms .*cold ms .*warm ms .*found us .*row cold .*row warm" "$work/out"
   verdict $? "--start: the columns"
   for words in --peers "--suite small" "'hq1 d8 q3' 'hq1 d8 q4'" "--kernel no.such.row"; do
     eval "timeout 60 '$heed' bench --start $words" >"$work/out" 2>"$work/err"
