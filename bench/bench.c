@@ -84,11 +84,13 @@ struct result {
     struct ceiling ceiling;
     const char *kernel;
     bool decode;
+    bool unit; /* the products are a matrix unit's, whose ceiling is not measured */
 };
 
-/* A prefill is held against the FMA peak; a decode against whichever ceiling it came nearer to. */
+/* A prefill is held against the FMA peak; a decode against whichever ceiling it came nearer to. With a matrix unit the FMA peak is none. */
 static double roof_percent(const struct result *result, double gflops, double gbps)
 {
+    if (result->unit) return result->decode ? 100 * gbps / result->ceiling.read_gbps : NAN;
     const double fma = 100 * gflops / result->ceiling.fma_gflops, read = 100 * gbps / result->ceiling.read_gbps;
     return result->decode && read > fma ? read : fma;
 }
@@ -207,6 +209,7 @@ static heed_status bench_device(struct bench *bench, int32_t device, struct inst
     const enum kind kind = sequence_kind(prepared.plan, instance->line.q_len);
     result.decode = kind == KIND_DECODE;
     result.kernel = prepared.plan->row[kind]->name;
+    result.unit = device > 0 && prepared.plan->row[kind]->arithmetic.weight_type > HEED_F32;
     peers_place = (struct peers_place){bench->tool.context, device, result.kernel};
     status = prepared_run(&prepared);
     if (status == HEED_OK) status = prepared_fetch(&prepared);

@@ -114,6 +114,16 @@ static void print_text(const struct tool *tool, int32_t opencl_devices)
     }
 }
 
+/* A matrix unit is known once a row has worked with it. CPU devices have none. */
+static void prove_unit(heed_context *context, int32_t device)
+{
+    heed_device_info info = {.struct_size = sizeof info};
+    heed_desc desc;
+    heed_plan *plan = NULL;
+    if (heed_device_get_info(context, device, &info) != HEED_OK || !info.usable || info.backend == HEED_BACKEND_CPU || strstr(info.family, "-cpu")) return;
+    if (heed_desc_parse("hq1 d64 bf16", &desc) == HEED_OK && heed_plan_create(context, device, &desc, NULL, &plan) == HEED_OK) heed_plan_destroy(plan);
+}
+
 int run_info(const struct options *options)
 {
     struct tool tool;
@@ -125,6 +135,7 @@ int run_info(const struct options *options)
     if (!options->json) print_text(&tool, tool.device_count - 1);
     for (int n = 0; n < tool.device_count; n++) {
         heed_device_info info = {.struct_size = sizeof info};
+        prove_unit(tool.context, tool.devices[n]);
         const heed_status status = heed_device_get_info(tool.context, tool.devices[n], &info);
         if (status != HEED_OK) snprintf(info.reason, sizeof info.reason, "%s", heed_error_message());
         if (options->json) json_array_append_new(devices, device_json(tool.devices[n], &info));

@@ -132,7 +132,7 @@ typedef struct heed_device_info {
     char vendor[64];
     char driver[64];
     char family[32];      /* tuning row in use, e.g. "amd-zen4", "nvidia-sm90", "pocl-cpu", "generic-gpu" */
-    char matrix_unit[32]; /* "none", "nv-mma", "amd-wmma3", "amd-wmma4", "amd-mfma", "intel-dpas", ... found by running a probe, never by name */
+    char matrix_unit[32]; /* "none", "nv-mma", "nv-wgmma", "amd-wmma3", "amd-wmma4", "amd-mfma", "intel-dpas", ... found by running a probe, never by name */
     char platform[64];
     char reason[256];     /* why it is unusable, or which rows its driver was refused, in one line */
     uint32_t usable;      /* 0: listed, but every plan on it fails with this reason */

@@ -211,15 +211,10 @@ ATTENTION_KERNEL MU_ATTRIBUTES void attention_columns(ATTENTION_ARGUMENTS)
                     if (pass == PASS_MINUS_INFINITY) minus[t][n / 32] |= (uint)(x > 0) << n % 32;
                 }
             }
-            if (pass != PASS_FIRST) continue;
-            FENCE;
-            if (THREAD == 0) *odd = 0;
-            FENCE;
-#ifndef MUTANT_cl_columns_zero_times_nan
-            if (wrong != 0) atomic_or(odd, 1);
+#ifdef MUTANT_cl_columns_zero_times_nan
+            wrong = 0;
 #endif
-            FENCE;
-            if (*odd == 0) pass = PASSES;
+            if (pass == PASS_FIRST && !group_says(odd, wrong != 0)) pass = PASSES;
         }
 
         /* sums meet in local memory */

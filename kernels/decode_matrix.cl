@@ -161,13 +161,7 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                 if (pass == PASS_INFINITY) plus[n / 32] |= (uint)(x > 0) << n % 32;
                 if (pass == PASS_MINUS_INFINITY) minus[n / 32] |= (uint)(x > 0) << n % 32;
             }
-            if (pass != PASS_FIRST) continue;
-            FENCE;
-            if (THREAD == 0) *odd = 0;
-            FENCE;
-            if (wrong != 0) atomic_or(odd, 1);
-            FENCE;
-            if (*odd == 0) pass = PASSES;
+            if (pass == PASS_FIRST && !group_says(odd, wrong != 0)) pass = PASSES;
         }
 
         /* the warps meet */

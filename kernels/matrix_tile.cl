@@ -98,6 +98,28 @@ static inline bool rows_aligned(global const uchar *data, struct view view)
     return (((ulong)data | (ulong)view.offset | (ulong)view.batch | (ulong)view.head | (ulong)view.token) & 15) == 0;
 }
 
+#ifdef TILE_ROWS
+/* Piece of a query row in its tile; with panels each 64 rows, a warpgroup's, are a tile of their own. */
+static inline mu_address query_place(mu_address tile, int row, int chunk)
+{
+#if PANELS
+    return tile + (row / 64 * K_CHUNKS + chunk / 8 * 8) * 1024 + row % 64 * 128 + ((chunk ^ row) & 7) * 16;
+#else
+    return place(tile, row, chunk, K_CHUNKS);
+#endif
+}
+
+/* Query rows first ... first + rows into a tile, the others zeros. */
+static inline void copy_queries(mu_address tile, global const uchar *data, struct view view, struct sequence s, int b, int h, int first, int rows,
+                                bool aligned)
+{
+    _Pragma("unroll 1") for (int n = THREAD; n < TILE_ROWS * K_CHUNKS; n += LANES) {
+        const int row = n / K_CHUNKS, chunk = n % K_CHUNKS;
+        copy_chunk(query_place(tile, row, chunk), data + query_offset(view, s, b, h, first + min(row, rows - 1)), chunk, row < rows ? HEAD_DIM : 0, aligned);
+    }
+}
+#endif
+
 /* Keys block ... of K or V into a slot; those outside low ... high are zeros and not read. In the usual case a lane copies the same piece of every
  * so many rows, which makes one address and one step. */
 static inline void copy_keys(mu_address slot, global const uchar *data, struct view view, struct sequence s, global const int *page_table, int b, int g,
@@ -162,6 +184,17 @@ static inline void take_part(local uint4 *tile, int pass)
         const uint4 x = tile[n];
         tile[n] = (uint4)(part_of(x.s0, pass), part_of(x.s1, pass), part_of(x.s2, pass), part_of(x.s3, pass));
     }
+}
+
+/* Does anybody of the group say so? word: local memory that nobody uses at that moment. */
+static inline bool group_says(local int *word, bool mine)
+{
+    FENCE;
+    if (THREAD == 0) *word = 0;
+    FENCE;
+    if (mine) atomic_or(word, 1);
+    FENCE;
+    return *word != 0;
 }
 
 /* ---- who sees what ------------------------------------------------------------- */

@@ -19,17 +19,6 @@
 #error "tile sizes do not fit together"
 #endif
 
-/* Query rows first ... first + rows into a tile, the others zeros. */
-static inline void copy_queries(mu_address tile, global const uchar *data, struct view view, struct sequence s, int b, int h, int first, int rows,
-                                bool aligned)
-{
-    _Pragma("unroll 1") for (int n = THREAD; n < TILE_ROWS * K_CHUNKS; n += LANES) {
-        const int row = n / K_CHUNKS, chunk = n % K_CHUNKS;
-        copy_chunk(place(tile, row, chunk, K_CHUNKS), data + query_offset(view, s, b, h, first + min(row, rows - 1)), chunk, row < rows ? HEAD_DIM : 0,
-                   aligned);
-    }
-}
-
 /* Row of the tile that accumulators e and e + 1 of this lane belong to, e = 2 side. */
 #define OWN_ROW(t, side) (warp_row + (t) * 16 + (side) * 8 + (lane >> 2))
 
@@ -235,15 +224,10 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                     if (pass == PASS_MINUS_INFINITY) minus[t][n / 32] |= (uint)(x > 0) << n % 32;
                 }
             }
-            if (pass != PASS_FIRST) continue;
-            FENCE;
-            if (THREAD == 0) *odd = 0;
-            FENCE;
-#ifndef MUTANT_cl_matrix_zero_times_nan
-            if (wrong != 0) atomic_or(odd, 1);
+#ifdef MUTANT_cl_matrix_zero_times_nan
+            wrong = 0;
 #endif
-            FENCE;
-            if (*odd == 0) pass = PASSES;
+            if (pass == PASS_FIRST && !group_says(odd, wrong != 0)) pass = PASSES;
         }
 
         MU_UNROLL for (int t = 0; t < ROW_TILES; t++)

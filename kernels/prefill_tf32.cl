@@ -230,13 +230,7 @@ ATTENTION_KERNEL void prefill_tf32(ATTENTION_ARGUMENTS)
                 if (pass == PASS_INFINITY) plus[n / 32] |= (uint)(x > 0) << n % 32;
                 if (pass == PASS_MINUS_INFINITY) minus[n / 32] |= (uint)(x > 0) << n % 32;
             }
-            if (pass != PASS_FIRST) continue;
-            FENCE;
-            if (THREAD == 0) odd = 0;
-            FENCE;
-            if (wrong != 0) atomic_or(&odd, 1);
-            FENCE;
-            if (odd == 0) pass = PASSES;
+            if (pass == PASS_FIRST && !group_says(&odd, wrong != 0)) pass = PASSES;
         }
 
         MU_UNROLL for (int side = 0; side < 2; side++)

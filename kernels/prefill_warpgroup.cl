@@ -39,13 +39,16 @@
 #define WAIT_FOR_FIRST() mu_copy_wait(2)
 #define WAIT_FOR_PARCEL() mu_copy_wait(1)
 #elif SLOTS == 4
-#define WAIT_FOR_FIRST() mu_copy_wait(1) /* and the second */
+#define WAIT_FOR_FIRST() mu_copy_wait(2)
+#define WAIT_FOR_SECOND() mu_copy_wait(1)
 #define WAIT_FOR_PARCEL() mu_copy_wait(0)
 #elif SLOTS == 5
-#define WAIT_FOR_FIRST() mu_copy_wait(2)
+#define WAIT_FOR_FIRST() mu_copy_wait(3)
+#define WAIT_FOR_SECOND() mu_copy_wait(2)
 #define WAIT_FOR_PARCEL() mu_copy_wait(1)
 #elif SLOTS == 6
-#define WAIT_FOR_FIRST() mu_copy_wait(3)
+#define WAIT_FOR_FIRST() mu_copy_wait(4)
+#define WAIT_FOR_SECOND() mu_copy_wait(3)
 #define WAIT_FOR_PARCEL() mu_copy_wait(2)
 #else
 #error "so many tiles are not counted"
@@ -54,17 +57,6 @@
 #if TILE_ROWS != 16 * WARPS || TILE_ROWS % 64 || TILE_KEYS % 16
 #error "tile sizes do not fit together"
 #endif
-
-/* Query rows first ... first + rows into a tile, 64 after 64, the others zeros. */
-static inline void copy_queries(mu_address tile, global const uchar *data, struct view view, struct sequence s, int b, int h, int first, int rows,
-                                bool aligned)
-{
-    _Pragma("unroll 1") for (int n = THREAD; n < TILE_ROWS * K_CHUNKS; n += LANES) {
-        const int row = n / K_CHUNKS, chunk = n % K_CHUNKS;
-        const mu_address to = tile + (row / 64) * (QUERY_PANEL / 8 * K_CHUNKS) + (chunk / 8) * QUERY_PANEL + (row % 64) * 128 + ((chunk ^ row) & 7) * 16;
-        copy_chunk(to, data + query_offset(view, s, b, h, first + min(row, rows - 1)), chunk, row < rows ? HEAD_DIM : 0, aligned);
-    }
-}
 
 /* A parcel to be copied piece by piece between other work: the next piece of each, and how many there are. */
 struct parcel {
@@ -125,7 +117,7 @@ static inline void copy_v_piece(private struct parcel *parcel, int n)
         mu_copy_commit();                                                                                                        \
     } while (0)
 
-#define MULTIPLY_KEYS(slot)                                                                                                         \
+#define MULTIPLY_KEYS(slot)                                                                                                      \
     do {                                                                                                                         \
         const wg_operand own_ = wg_tile(q_tile + warpgroup * (QUERY_PANEL / 8 * K_CHUNKS), 16), keys_ = wg_tile(k_ring + (slot) * K_SLOT, 16); \
         wg_scores_first(score, own_, keys_);                                                                                     \
@@ -133,9 +125,9 @@ static inline void copy_v_piece(private struct parcel *parcel, int n)
             wg_scores(score, wg_step(own_, c_ / 4 * QUERY_PANEL + c_ % 4 * 32), wg_step(keys_, c_ / 4 * KEY_PANEL + c_ % 4 * 32)); \
     } while (0)
 
-#define MULTIPLY_VALUES(slot)                                                                                                       \
+#define MULTIPLY_VALUES(slot)                                                                                                    \
     do {                                                                                                                         \
-        const wg_operand values_ = wg_tile(v_ring + (slot) * V_SLOT, KEY_PANEL);                                              \
+        const wg_operand values_ = wg_tile(v_ring + (slot) * V_SLOT, KEY_PANEL);                                                 \
         MU_UNROLL for (int c_ = 0; c_ < TILE_KEYS / 16; c_++)                                                                    \
             wg_values(acc, p[4 * c_], p[4 * c_ + 1], p[4 * c_ + 2], p[4 * c_ + 3], wg_step(values_, c_ * 16 * 128));             \
     } while (0)
@@ -296,6 +288,11 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
                 wg_arrived(score, SCORES_HERE);
                 WEIGH(first_block);
                 PACK_WEIGHTS();
+#if TURNS
+                WAIT_FOR_SECOND(); /* for turn 0, which nobody passed on */
+                wg_visible();
+                FENCE;
+#endif
                 /* No register of a product under way may be touched, not even moved, so none is under way from one turn to the next. */
                 _Pragma("unroll 1") for (int n = 0; n < blocks - 1; n++) {
                     slot = wg_same(slot);
@@ -335,15 +332,10 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
                 if (pass == PASS_INFINITY) plus[n / 32] |= (uint)(x > 0) << n % 32;
                 if (pass == PASS_MINUS_INFINITY) minus[n / 32] |= (uint)(x > 0) << n % 32;
             }
-            if (pass != PASS_FIRST) continue;
-            FENCE;
-            if (THREAD == 0) *odd = 0;
-            FENCE;
-#ifndef MUTANT_cl_warpgroup_zero_times_nan
-            if (wrong != 0) atomic_or(odd, 1);
+#ifdef MUTANT_cl_warpgroup_zero_times_nan
+            wrong = 0;
 #endif
-            FENCE;
-            if (*odd == 0) pass = PASSES;
+            if (pass == PASS_FIRST && !group_says(odd, wrong != 0)) pass = PASSES;
         }
 
         MU_UNROLL for (int side = 0; side < 2; side++)
