@@ -10,6 +10,10 @@ kernel __attribute__((reqd_work_group_size(LOCAL_X, 1, 1))) void local_probe(glo
     uint wrong = 0;
     for (uint n = lane; n < LOCAL_BYTES / 4; n += LOCAL_X) memory[n] = n * factor;
     barrier(CLK_LOCAL_MEM_FENCE);
+#ifdef MUTANT_cl_local_short
+    if (lane == 0) memory[LOCAL_BYTES / 8] = 0; /* as if the upper half were the lower one */
+#endif
+    barrier(CLK_LOCAL_MEM_FENCE);
     for (uint n = (lane + 1) % LOCAL_X; n < LOCAL_BYTES / 4; n += LOCAL_X) wrong += memory[n] != n * factor;
     out[lane] = 1 + (float)wrong;
 }

@@ -39,13 +39,16 @@
 #define WAIT_FOR_FIRST() mu_copy_wait(2)
 #define WAIT_FOR_PARCEL() mu_copy_wait(1)
 #elif SLOTS == 4
-#define WAIT_FOR_FIRST() mu_copy_wait(1) /* and the second */
+#define WAIT_FOR_FIRST() mu_copy_wait(2)
+#define WAIT_FOR_SECOND() mu_copy_wait(1)
 #define WAIT_FOR_PARCEL() mu_copy_wait(0)
 #elif SLOTS == 5
-#define WAIT_FOR_FIRST() mu_copy_wait(2)
+#define WAIT_FOR_FIRST() mu_copy_wait(3)
+#define WAIT_FOR_SECOND() mu_copy_wait(2)
 #define WAIT_FOR_PARCEL() mu_copy_wait(1)
 #elif SLOTS == 6
-#define WAIT_FOR_FIRST() mu_copy_wait(3)
+#define WAIT_FOR_FIRST() mu_copy_wait(4)
+#define WAIT_FOR_SECOND() mu_copy_wait(3)
 #define WAIT_FOR_PARCEL() mu_copy_wait(2)
 #else
 #error "so many tiles are not counted"
@@ -285,6 +288,11 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
                 wg_arrived(score, SCORES_HERE);
                 WEIGH(first_block);
                 PACK_WEIGHTS();
+#if TURNS
+                WAIT_FOR_SECOND(); /* for turn 0, which nobody passed on */
+                wg_visible();
+                FENCE;
+#endif
                 /* No register of a product under way may be touched, not even moved, so none is under way from one turn to the next. */
                 _Pragma("unroll 1") for (int n = 0; n < blocks - 1; n++) {
                     slot = wg_same(slot);

@@ -17,6 +17,9 @@ static const struct kernel_row *row_named(const char *name)
         if (!strcmp(row->name, name)) return row;
     for (int unit = MATRIX_EMULATED; unit < MATRIX_COUNT; unit++)
         if (!strcmp(cl_unit_row((enum cl_matrix)unit)->name, name)) return cl_unit_row((enum cl_matrix)unit);
+    cl_ulong bytes;
+    for (int n = 0; cl_local_row(n, &bytes); n++)
+        if (!strcmp(cl_local_row(n, &bytes)->name, name)) return cl_local_row(n, &bytes);
     return NULL;
 }
 

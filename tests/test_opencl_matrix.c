@@ -3,6 +3,7 @@
  * file asks for. The emulated unit has the layouts, the swizzle, the ring and the masks of the real one. More lines: script/gpu_check.
  */
 #include "counting.h"
+#include "opencl/cl.h"
 #include <math.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -117,6 +118,37 @@ Test(opencl_matrix, warpgroup_agrees)
     agree("opencl.prefill_warpgroup2_f16", 8, "b2 hq2 hk1 d40 dv24 q21 kv50 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse");
 }
 Test(opencl_matrix, dpas16_agrees) { agree("opencl.prefill_columns_bf16", 7, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
+
+/* ---- local memory beyond what a driver names ------------------------------------------ */
+
+/* The kernel that fills it, on a device that has so much; here the driver says the truth, so the probe itself is what is tested. */
+Test(opencl_matrix, local_memory_is_found_by_filling_it)
+{
+    struct counts counts = {0};
+    heed_context *context = NULL;
+    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 1};
+    struct problem problem;
+    cl_ulong bytes = 0, before = (cl_ulong)-1;
+    if (!test_wants_device("opencl")) return;
+    cr_assert_eq(unsetenv("HEED_TUNING"), 0);
+    cr_assert_eq(heed_context_create(&options, &context), HEED_OK);
+    cr_assert_eq(cl_unit_problem(HEED_F16, &problem), HEED_OK);
+    for (int32_t device = 1; device < heed_device_count(context); device++) {
+        struct cl_device *d = cl_device_of(context->devices[device]);
+        if (d->family != FAMILY_POCL_CPU || cl_device_open(d) != HEED_OK) continue;
+        for (int n = 0; cl_local_row(n, &bytes); n++) {
+            bool wrong = false;
+            count_check(&counts, bytes < before, "the largest first");
+            before = bytes;
+            if (bytes > d->local_bytes) continue;
+            const heed_status status = cl_unit_case(d, &problem, cl_local_row(n, &bytes), &wrong);
+            count_check(&counts, status == HEED_OK && !wrong, "every word keeps what was written there");
+        }
+        break;
+    }
+    heed_context_destroy(context);
+    count_end(&counts);
+}
 
 /* ---- f32 as three products of TF32 -------------------------------------------------- */
 
