@@ -6,18 +6,18 @@
 #include <string.h>
 
 /* 0 = derived from the device: vector from its native width, the register tile from its number of registers. The pocl-cpu line is measured; lines of GPUs without a
- * measurement keep to what every device of the family has registers for. */
+ * measurement keep to what every device of the family has registers for. What a line does not name is 0. */
 static const struct cl_tuning table[FAMILY_COUNT] = {
     /*                                    prefill_cpu, decode      prefill_tile                                        */
-    /*                      family        vector  rows  vectors    wg_x  wg_y  rows  columns  vector  reads    lanes guard own cache limit, matrix unit and its tile */
-    [FAMILY_POCL_CPU] =    {"pocl-cpu",    0,      0,    0,         2,    16,   4,    1,       16,     0,       1,    true,  true, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_GENERIC_CPU] = {"generic-cpu", 0,      0,    0,         8,    8,    2,    1,       4,      0,       1,    false, false, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_GENERIC_GPU] = {"generic-gpu", 4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_NVIDIA] =      {"nvidia",      4,      4,    1,         16,   8,    8,    1,       4,      2,       64,   false, true, 20, MATRIX_NV_MMA, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_AMD] =         {"amd",         4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, 20, MATRIX_FAMILY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_INTEL] =       {"intel",       4,      4,    1,         8,    16,   4,    1,       4,      1,       32,   false, false, 20, MATRIX_FAMILY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_ADRENO] =      {"adreno",      4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    [FAMILY_MALI] =        {"mali",        4,      2,    1,         8,    8,    2,    1,       4,      1,       16,   false, false, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    /*                      family        vector  rows  vectors    wg_x  wg_y  rows  columns  vector  reads    lanes guard own cache */
+    [FAMILY_POCL_CPU] =    {"pocl-cpu",    0,      0,    0,         2,    16,   4,    1,       16,     0,       1,    true,  true, .limit = 20},
+    [FAMILY_GENERIC_CPU] = {"generic-cpu", 0,      0,    0,         8,    8,    2,    1,       4,      0,       1,    false, false, .limit = 20},
+    [FAMILY_GENERIC_GPU] = {"generic-gpu", 4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, .limit = 20},
+    [FAMILY_NVIDIA] =      {"nvidia",      4,      4,    1,         16,   8,    8,    1,       4,      2,       64,   false, true, .limit = 20, .matrix = MATRIX_NV_MMA},
+    [FAMILY_AMD] =         {"amd",         4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, .limit = 20, .matrix = MATRIX_FAMILY},
+    [FAMILY_INTEL] =       {"intel",       4,      4,    1,         8,    16,   4,    1,       4,      1,       32,   false, false, .limit = 20, .matrix = MATRIX_FAMILY},
+    [FAMILY_ADRENO] =      {"adreno",      4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, .limit = 20},
+    [FAMILY_MALI] =        {"mali",        4,      2,    1,         8,    8,    2,    1,       4,      1,       16,   false, false, .limit = 20},
 };
 
 const char *cl_matrix_name(enum cl_matrix matrix)
