@@ -81,30 +81,6 @@ struct problem {
 #define LN2 0.693147180559945f
 #define ALIGNED __attribute__((aligned(64)))
 
-/* Rows that lie apart (the heads of a token side by side) are no stream to the hardware: each is fetched before its turn. OpenCL's own
- * prefetch() does nothing in PoCL, so there clang's: hq32 hk8 kv4096 f32 takes 0.8 ms for 2.2. Only where the compiler's target is a processor: NVIDIA's
- * compiler has the builtin and refuses every address, and Mesa's, on its way to SPIR-V, ends the process. */
-#if defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__arm__) || defined(__riscv) || defined(__powerpc64__) || defined(__s390x__)
-#ifdef __has_builtin
-#if __has_builtin(__builtin_prefetch)
-#define FETCH(p) __builtin_prefetch((private const void *)(size_t)(p), 0, 2)
-#endif
-#endif
-#endif
-#ifndef FETCH
-#define FETCH(p) prefetch(p, 64)
-#endif
-#define ROW_BYTES(type, n)                                                                                                       \
-    (type == TYPE_F32 ? 4 * n : type == TYPE_F16 || type == TYPE_BF16 ? 2 * n : type == TYPE_Q8_0 ? n / 32 * 34 : type == TYPE_Q4_0 ? n / 32 * 18 : n)
-#define K_BYTES ROW_BYTES(K_TYPE, HEAD_DIM)
-#define V_BYTES ROW_BYTES(V_TYPE, V_HEAD_DIM)
-
-static inline void fetch_row(global const uchar *row, int bytes)
-{
-#pragma unroll 8
-    for (int z = 0; z < bytes; z += 64) FETCH(row + z);
-}
-
 /* One work-group per work item, of LOCAL_X x LOCAL_Y work-items; the grid may be folded into two dimensions. */
 #ifndef LOCAL_X
 #define LOCAL_X 1
@@ -326,21 +302,6 @@ BF16_ROUNDER(uint16, ushort16, 16)
 static inline void store1_1(global uchar *row, int d, float x) { ((global float *)row)[d] = x; }
 static inline void store1_2(global uchar *row, int d, float x) { vstore_half_rte(x, d, (global half *)row); }
 static inline void store1_3(global uchar *row, int d, float x) { ((global ushort *)row)[d] = to_bf16_1(as_uint(x)); }
-
-/* Two neighbours, from an even element on, in a row at a multiple of 8 bytes. */
-static inline void store2_1(global uchar *row, int d, float x, float y) { *(global float2 *)(row + 4 * d) = (float2)(x, y); }
-static inline void store2_2(global uchar *row, int d, float x, float y)
-{
-    ushort pair[2];
-    vstore_half_rte(x, 0, (private half *)pair);
-    vstore_half_rte(y, 1, (private half *)pair);
-    *(global uint *)(row + 2 * d) = pair[0] | (uint)pair[1] << 16;
-}
-static inline void store2_3(global uchar *row, int d, float x, float y)
-{
-    *(global uint *)(row + 2 * d) = to_bf16_1(as_uint(x)) | (uint)to_bf16_1(as_uint(y)) << 16;
-}
-
 static inline void store16_1(global uchar *row, int d, float16 x) { vstore16(x, 0, (global float *)row + d); }
 static inline void store16_2(global uchar *row, int d, float16 x) { vstore_half16_rte(x, 0, (global half *)row + d); }
 static inline void store16_3(global uchar *row, int d, float16 x) { vstore16(to_bf16_16(as_uint16(x)), 0, (global ushort *)row + d); }

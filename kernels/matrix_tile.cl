@@ -186,6 +186,20 @@ static inline void take_part(local uint4 *tile, int pass)
     }
 }
 
+/* Two neighbours, from an even element on, in a row at a multiple of 8 bytes. */
+static inline void store2_1(global uchar *row, int d, float x, float y) { *(global float2 *)(row + 4 * d) = (float2)(x, y); }
+static inline void store2_2(global uchar *row, int d, float x, float y)
+{
+    ushort pair[2];
+    vstore_half_rte(x, 0, (private half *)pair);
+    vstore_half_rte(y, 1, (private half *)pair);
+    *(global uint *)(row + 2 * d) = pair[0] | (uint)pair[1] << 16;
+}
+static inline void store2_3(global uchar *row, int d, float x, float y)
+{
+    *(global uint *)(row + 2 * d) = to_bf16_1(as_uint(x)) | (uint)to_bf16_1(as_uint(y)) << 16;
+}
+
 /* Does anybody of the group say so? word: local memory that nobody uses at that moment. */
 static inline bool group_says(local int *word, bool mine)
 {

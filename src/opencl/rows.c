@@ -305,17 +305,11 @@ static struct matrix_tile decode_matrix_tile(const struct cl_device *device, con
     return tile;
 }
 
-/* Groups of four warps with 128 registers each: four of them to a multiprocessor of NVIDIA's, so that one that begins or ends does not stop the stream. */
-static const char *decode_matrix_registers(const struct cl_device *device, const struct matrix_tile *tile)
-{
-    return device->matrix == MATRIX_NV_MMA && tile->warps == 4 ? " -cl-nv-maxrregcount=128" : "";
-}
-
 static size_t decode_matrix_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     const struct matrix_tile tile = decode_matrix_tile(device, problem);
-    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d%s%s", (int)device->matrix, tile.keys,
-                       tile.warps, tile.slots, cl_unit_options(device, device->matrix), decode_matrix_registers(device, &tile));
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d%s", (int)device->matrix, tile.keys,
+                       tile.warps, tile.slots, cl_unit_options(device, device->matrix));
 }
 
 static void decode_matrix_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -455,9 +449,9 @@ static void naive_scores_local(const struct cl_device *device, const struct prob
 /* ---- specs --------------------------------------------------------------------- */
 
 static const struct cl_kernel_spec decode_cpu = {
-    .parts = {"common.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu", .merge = "merge_parts", .options = decode_cpu_options};
+    .parts = {"common.cl", "fetch.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu", .merge = "merge_parts", .options = decode_cpu_options};
 static const struct cl_kernel_spec prefill_cpu = {
-    .parts = {"common.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
+    .parts = {"common.cl", "fetch.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
 static const struct cl_kernel_spec decode_lanes = {.parts = {"common.cl", "decode_lanes.cl", "merge.cl"}, .kernel = "decode_lanes",
     .merge = "merge_parts", .options = decode_lanes_options, .local = decode_lanes_local, .local_bytes = decode_lanes_bytes};
 static const struct cl_kernel_spec prefill_tile = {.parts = {"common.cl", "prefill_tile.cl"}, .kernel = "prefill_tile",
@@ -481,7 +475,7 @@ static const struct cl_kernel_spec prefill_tf32 = {.parts = {"common.cl", MATRIX
     .options = prefill_tf32_options, .local = prefill_tf32_local, .local_bytes = prefill_tf32_bytes};
 static const struct cl_kernel_spec naive = {
     .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .shrinks = true, .run_time = true, .options = naive_options, .local = naive_local};
-static const struct cl_kernel_spec scores_cpu = {.parts = {"common.cl", "scores_cpu.cl"}, .kernel = "scores_cpu", .options = scores_cpu_options};
+static const struct cl_kernel_spec scores_cpu = {.parts = {"common.cl", "fetch.cl", "scores_cpu.cl"}, .kernel = "scores_cpu", .options = scores_cpu_options};
 static const struct cl_kernel_spec scores_tile = {.parts = {"common.cl", "scores_tile.cl"}, .kernel = "scores_tile", .options = scores_tile_options,
     .local = scores_tile_local, .local_bytes = scores_tile_bytes};
 static const struct cl_kernel_spec naive_scores = {.parts = {"common.cl", "naive.cl", "scores.cl"}, .kernel = "naive_scores", .shrinks = true, .run_time = true,
