@@ -9,17 +9,24 @@
  *
  * (acc, m, l) go to the workspace for merge.cl, or, where the item is all there is, o and lse are written at once. GPUs take decode_lanes.cl.
  *
+ * DOTS: q, k and v are bf16 and multiplied as such (dots.cl), two to a cell. d is summed two at a time, and so are keys: weights go in bf16 beside V, two visible keys
+ * of a row and block at a time, an odd last one beside zeros. The arithmetic is that of the same templates on AVX512-BF16.
+ *
  *   KV_CHUNK      keys per work item (512): decides the bits
  *   REGISTERS     vector registers of 16 floats (32, or 8 for 16 registers of half the size): how many rows x keys are summed side by side
  */
 #ifndef REGISTERS
 #define REGISTERS 32
 #endif
+#ifndef DOTS
+#define DOTS 0
+#endif
 #define RT (GROUP < 8 ? GROUP : 8)            /* rows at a time */
 #define TREE_KEYS (16 / RT)                   /* keys whose sums make one tree of 16 vectors */
 #define SIDE (REGISTERS >= 32 ? TREE_KEYS : RT >= 4 ? 1 : 4 / RT) /* keys side by side; TREE_KEYS is a multiple of it */
 #define COLUMNS (REGISTERS >= 32 ? (RT <= 2 ? 8 : RT <= 5 ? 4 : 2) : (RT <= 4 ? 1 : 1)) /* vectors of dimensions at a time */
-#define DQ ((HEAD_DIM + 15) / 16 * 16)
+#define CELL (DOTS ? 2 : 1)                   /* elements of q and k in a word */
+#define DQ ((HEAD_DIM + CELL * 16 - 1) / (CELL * 16) * 16) /* words */
 #define DV ((V_HEAD_DIM + 15) / 16 * 16)
 #define V_VECTORS (DV / 16)
 
@@ -28,6 +35,14 @@
 #define PUT(x, p) (*(private float16 *)(p) = (x))
 #define GET(p) (*(private const float16 *)(p))
 
+#if DOTS
+typedef uint16 words;
+#define load_query(row, d) load_cells(row, 2 * (d), HEAD_DIM)
+#define load_key(row, d) load_cells(row, 2 * (d), HEAD_DIM)
+#define MULTIPLY_ADD(x, y, a) add_products(a, x, y)
+#else
+typedef float16 words;
+#define MULTIPLY_ADD(x, y, a) fma(x, y, a)
 /* 16 elements of a row from d on, or those up to n and zeros. */
 #define LOADER(name, type, n)                                                                                                    \
     static inline float16 name(global const uchar *row, int d)                                                                   \
@@ -40,6 +55,11 @@
 LOADER(load_query, Q_TYPE, HEAD_DIM)
 LOADER(load_key, K_TYPE, HEAD_DIM)
 LOADER(load_value, V_TYPE, V_HEAD_DIM)
+#endif
+#define WORDS(p) (*(private words *)(p))
+
+#define ZIP_LOW(a, b) (float16)(a.s0, b.s0, a.s1, b.s1, a.s2, b.s2, a.s3, b.s3, a.s4, b.s4, a.s5, b.s5, a.s6, b.s6, a.s7, b.s7)
+#define ZIP_HIGH(a, b) (float16)(a.s8, b.s8, a.s9, b.s9, a.sa, b.sa, a.sb, b.sb, a.sc, b.sc, a.sd, b.sd, a.se, b.se, a.sf, b.sf)
 
 /* total16() of 16 vectors at once: lane n of the result is that of x[n]. */
 static inline float16 tree16(private const float16 *x)
@@ -77,16 +97,16 @@ static inline void score_keys(private const float *q, global const uchar *k, pri
         float16 a[RT * SIDE];
 #pragma unroll
         for (int x = 0; x < RT * SIDE; x++) a[x] = 0;
-#pragma unroll 1
+#pragma unroll 4
         for (int d = 0; d < DQ; d += 16) {
-            float16 key[SIDE];
+            words key[SIDE];
 #pragma unroll
             for (int x = 0; x < SIDE; x++) key[x] = load_key(k + at[n + first + x], d);
 #pragma unroll
             for (int r = 0; r < RT; r++) {
-                float16 y = GET(q + r * DQ + d);
+                words y = WORDS(q + r * DQ + d);
 #pragma unroll
-                for (int x = 0; x < SIDE; x++) a[r * SIDE + x] = fma(key[x], y, a[r * SIDE + x]);
+                for (int x = 0; x < SIDE; x++) a[r * SIDE + x] = MULTIPLY_ADD(key[x], y, a[r * SIDE + x]);
             }
         }
 #pragma unroll
@@ -101,6 +121,140 @@ static inline void score_keys(private const float *q, global const uchar *k, pri
         for (int x = 0; x < TREE_KEYS; x++) p[r * KV_CHUNK + n + x] = scores[r * TREE_KEYS + x];
 }
 
+#if DOTS
+/* acc[R][G x 32 columns] += `count` keys, whose weights stand one after the other in w, two to a cell, behind an odd last one 0, and whose rows are at at[]. Even columns
+ * are summed in one vector, odd ones in the next: so cells of two keys are made of cells of two columns without a shuffle. next: rows to fetch meanwhile, or 0. */
+#define VALUES(name, R, G)                                                                                                       \
+    static inline void name(private const ushort *w, global const uchar *v, private const long *at, private const long *next, int count, int d, \
+                            private float *acc)                                                                                  \
+    {                                                                                                                            \
+        float16 a[R][2 * G];                                                                                                     \
+        _Pragma("unroll") for (int r = 0; r < R; r++) _Pragma("unroll") for (int c = 0; c < 2 * G; c++)                          \
+            a[r][c] = GET(acc + r * DV + d + c * 16);                                                                            \
+        _Pragma("unroll 1") for (int n = 0; n < count; n += 2)                                                                   \
+        {                                                                                                                        \
+            if (next) {                                                                                                          \
+                fetch_row(v + next[n] + 2 * d, 64 * G);                                                                          \
+                fetch_row(v + next[n + 1] + 2 * d, 64 * G);                                                                      \
+            }                                                                                                                    \
+            uint16 x[2 * G];                                                                                                     \
+            _Pragma("unroll") for (int c = 0; c < G; c++)                                                                        \
+            {                                                                                                                    \
+                uint16 one = load_cells(v + at[n], d + c * 32, V_HEAD_DIM), two = 0;                                             \
+                if (n + 1 < count) two = load_cells(v + at[n + 1], d + c * 32, V_HEAD_DIM);                                      \
+                uint16 up = two << 16, down = one >> 16;                                                                         \
+                __asm__("" : "+v"(up), "+v"(down)); /* or the compiler makes shuffles of it after all */                         \
+                x[2 * c] = (one & 0xffff) | up;                                                                                  \
+                x[2 * c + 1] = down | (two & 0xffff0000);                                                                        \
+            }                                                                                                                    \
+            _Pragma("unroll") for (int r = 0; r < R; r++)                                                                        \
+            {                                                                                                                    \
+                uint16 y = (uint16)*(private const cell *)(w + r * KV_CHUNK + n);                                                \
+                _Pragma("unroll") for (int c = 0; c < 2 * G; c++) a[r][c] = add_products(a[r][c], x[c], y);                      \
+            }                                                                                                                    \
+        }                                                                                                                        \
+        _Pragma("unroll") for (int r = 0; r < R; r++) _Pragma("unroll") for (int c = 0; c < 2 * G; c++)                          \
+            PUT(a[r][c], acc + r * DV + d + c * 16);                                                                             \
+    }
+
+/* The columns behind the last 32, in order. */
+#define VALUES_TAIL(name, R)                                                                                                     \
+    static inline void name(private const ushort *w, global const uchar *v, private const long *at, int count, int d, private float *acc) \
+    {                                                                                                                            \
+        float16 a[R];                                                                                                            \
+        _Pragma("unroll") for (int r = 0; r < R; r++) a[r] = GET(acc + r * DV + d);                                              \
+        for (int n = 0; n < count; n += 2) {                                                                                     \
+            uint16 x = load_lower(v + at[n], d, V_HEAD_DIM);                                                                     \
+            if (n + 1 < count) x |= load_lower(v + at[n + 1], d, V_HEAD_DIM) << 16;                                              \
+            _Pragma("unroll") for (int r = 0; r < R; r++) a[r] = add_products(a[r], x, (uint16)*(private const cell *)(w + r * KV_CHUNK + n)); \
+        }                                                                                                                        \
+        _Pragma("unroll") for (int r = 0; r < R; r++) PUT(a[r], acc + r * DV + d);                                               \
+    }
+
+#define PAIRS (COLUMNS / 2)                       /* groups of 32 columns at a time */
+#define V_PAIRS (V_HEAD_DIM / 32)
+VALUES(values_of, RT, PAIRS)
+VALUES_TAIL(values_of_tail, RT)
+#if V_PAIRS % PAIRS
+VALUES(values_of_last, RT, (V_PAIRS % PAIRS))
+#endif
+VALUES(values_of_one, 1, 1)
+VALUES_TAIL(values_of_one_tail, 1)
+
+/* All columns of RT rows. */
+static inline void add_values(private const ushort *w, global const uchar *v, private const long *at, private const long *next, int count, private float *acc)
+{
+    int d = 0;
+    for (; d + PAIRS * 32 <= V_HEAD_DIM; d += PAIRS * 32) values_of(w, v, at, next, count, d, acc);
+#if V_PAIRS % PAIRS
+    values_of_last(w, v, at, next, count, d, acc);
+    d = V_PAIRS * 32;
+#endif
+    for (; d < V_HEAD_DIM; d += 16) values_of_tail(w, v, at, count, d, acc);
+}
+
+/* The same of one row. */
+static inline void add_values_of_one(private const ushort *w, global const uchar *v, private const long *at, int count, private float *acc)
+{
+    int d = 0;
+    for (; d + 32 <= V_HEAD_DIM; d += 32) values_of_one(w, v, at, 0, count, d, acc);
+    for (; d < V_HEAD_DIM; d += 16) values_of_one_tail(w, v, at, count, d, acc);
+}
+
+/* The keys of places [from, to) that the rows of `mask` see, closed up: their weights in R rows of w from place `from` on, where their rows are into list. */
+static inline int close_up(private const uchar *seen, uint mask, int rows, private const long *at, int from, int to, private ushort *w, private long *list)
+{
+    int count = 0;
+    for (int n = from; n < to; n++) {
+#ifdef MUTANT_cl_dots_hidden_keys
+        if (!seen[n]) continue;
+#else
+        if (!(seen[n] & mask)) continue;
+#endif
+        list[count] = at[n];
+        for (int r = 0; r < rows; r++) w[r * KV_CHUNK + from + count] = w[r * KV_CHUNK + n];
+        count++;
+    }
+#ifdef MUTANT_cl_dots_odd_key
+    return count;
+#endif
+    if (count % 2)
+        for (int r = 0; r < rows; r++) w[r * KV_CHUNK + from + count] = 0;
+    return count;
+}
+
+/* Does one of 16 bytes of truth hold? */
+static inline bool any_of(char16 x)
+{
+    long2 y = as_long2(x);
+    return (y.s0 | y.s1) != 0;
+}
+
+/* Places [from, to) of one block of 64, multiples of 16. A key that some rows do not see takes no part in theirs, and decides nothing about their pairs: such rows
+ * go one by one. ahead: there is a whole block behind it, whose rows are fetched meanwhile. */
+static inline void add_block(private ushort *w, private const uchar *seen, global const uchar *v, private const long *at, int from, int to, bool ahead, private float *acc)
+{
+    const uchar all = (1 << RT) - 1;
+    char16 hidden = 0, mixed = 0;
+    for (int n = from; n < to; n += 16) {
+        uchar16 rows = *(private const uchar16 *)(seen + n);
+        hidden |= rows != all;
+        mixed |= rows != all & rows != (uchar)0;
+    }
+    long list[BLOCK];
+    if (!any_of(hidden)) {
+        add_values(w + from, v, at + from, ahead ? at + from + BLOCK : 0, to - from, acc);
+    } else if (!any_of(mixed)) {
+        int count = close_up(seen, all, RT, at, from, to, w, list);
+        add_values(w + from, v, list, 0, count, acc);
+    } else {
+        for (int r = 0; r < RT; r++) {
+            int count = close_up(seen, 1u << r, 1, at, from, to, w + r * KV_CHUNK, list);
+            add_values_of_one(w + r * KV_CHUNK + from, v, list, count, acc + r * DV);
+        }
+    }
+}
+#else
 /* acc[RT][C vectors] += places [lo, hi): seen[n] has a bit for each row that sees the key. The same columns of the next block are
  * fetched meanwhile, so that memory is never idle; `last` is the end of all keys. */
 #define VALUES(name, C)                                                                                                          \
@@ -131,6 +285,7 @@ VALUES(values_of, COLUMNS)
 #if V_VECTORS % COLUMNS
 VALUES(values_of_tail, (V_VECTORS % COLUMNS))
 #endif
+#endif
 
 ONCE void decode_item(ATTENTION_ARGUMENTS, int number)
 {
@@ -140,6 +295,9 @@ ONCE void decode_item(ATTENTION_ARGUMENTS, int number)
     float query[RT * DQ] ALIGNED, p[RT * KV_CHUNK] ALIGNED, acc[RT * DV] ALIGNED, k_factor[KV_CHUNK] ALIGNED, v_factor[KV_CHUNK] ALIGNED;
     long k_at[KV_CHUNK + 16], v_at[KV_CHUNK];
     uchar seen[KV_CHUNK] ALIGNED;
+#if DOTS
+    ushort w[RT * KV_CHUNK] ALIGNED;
+#endif
 
     for (int first = 0; first < rows; first += RT) {
         /* rows behind the last repeat it; nothing of them is stored */
@@ -154,7 +312,7 @@ ONCE void decode_item(ATTENTION_ARGUMENTS, int number)
                 hi = max(hi, to);
             }
             global const uchar *q_row = q + query_offset(st.q, s, b, h, i);
-            for (int d = 0; d < DQ; d += 16) PUT(load_query(q_row, d), query + r * DQ + d);
+            for (int d = 0; d < DQ; d += 16) WORDS(query + r * DQ + d) = load_query(q_row, d);
         }
         float m[RT], l[RT];
         for (int r = 0; r < RT; r++) {
@@ -209,7 +367,11 @@ ONCE void decode_item(ATTENTION_ARGUMENTS, int number)
                     int16 hidden = x == (float16)-INFINITY;
                     sum += e;
                     if (HAS_SCALE(V_TYPE)) e *= GET(v_factor + n);
+#if DOTS
+                    *(private ushort16 *)(w + r * KV_CHUNK + n) = to_halves(e);
+#else
                     PUT(e, at);
+#endif
 #ifdef MUTANT_cl_decode_hidden_values
                     hidden = 0;
 #endif
@@ -217,6 +379,21 @@ ONCE void decode_item(ATTENTION_ARGUMENTS, int number)
                 }
                 l[r] = total16(sum);
             }
+#if DOTS
+#ifdef MUTANT_cl_dots_blocks
+            for (int n = begin; n < end; n += BLOCK)
+#else
+            for (int n = begin / BLOCK * BLOCK; n < end; n += BLOCK)
+#endif
+                add_block(w, seen, v, v_at, max(n, begin), min(n + BLOCK, end), n + 2 * BLOCK <= end, acc);
+            /* columns in their order again */
+            for (int x = 0; x < RT * DV; x += DV)
+                for (int d = 0; d < V_HEAD_DIM / 32 * 32; d += 32) {
+                    float16 even = GET(acc + x + d), odd = GET(acc + x + d + 16);
+                    PUT(ZIP_LOW(even, odd), acc + x + d);
+                    PUT(ZIP_HIGH(even, odd), acc + x + d + 16);
+                }
+#else
             for (int n = lo; n < hi; n += BLOCK) {
                 int d = 0, next = min(n + BLOCK, hi);
 #ifdef MUTANT_cl_decode_block
@@ -228,6 +405,7 @@ ONCE void decode_item(ATTENTION_ARGUMENTS, int number)
                 values_of_tail(p, seen, v, v_at, n, next, hi, d, acc);
 #endif
             }
+#endif
         }
 
         for (int r = 0; r < RT && first + r < rows; r++) {

@@ -19,8 +19,9 @@
 #define K_BYTES ROW_BYTES(K_TYPE, HEAD_DIM)
 #define V_BYTES ROW_BYTES(V_TYPE, V_HEAD_DIM)
 
-static inline void fetch_row(global const uchar *row, int bytes)
-{
-#pragma unroll 8
-    for (int z = 0; z < bytes; z += 64) FETCH(row + z);
-}
+/* A macro, so that the number of lines is known where loops are unrolled: inlined later, a function's loop stays one. */
+#define fetch_row(row, bytes)                                                                                                    \
+    do {                                                                                                                         \
+        global const uchar *fetched_row = (row);                                                                                 \
+        _Pragma("unroll") for (int fetched = 0; fetched < (bytes); fetched += 64) FETCH(fetched_row + fetched);                  \
+    } while (0)

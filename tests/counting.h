@@ -43,7 +43,7 @@ static inline bool test_samples(const char *kernel, const char *file, int32_t n)
     if (!kernel || !strcmp(kernel, "opencl.naive_scores")) return smoke || n % (often ? 4 : 8) == 0; /* with the same rows for attention */
     if (!strcmp(kernel, "opencl.scores_tile")) return n % 8 == 0;
     if (!strcmp(kernel, "opencl.naive")) return true;
-    if (!strcmp(kernel, "opencl.prefill_cpu") || !strcmp(kernel, "opencl.decode_cpu") || !strcmp(kernel, "opencl.scores_cpu"))
+    if (!strcmp(kernel, "opencl.prefill_cpu") || !strcmp(kernel, "opencl.decode_cpu") || !strcmp(kernel, "opencl.decode_dots") || !strcmp(kernel, "opencl.scores_cpu"))
         return false; /* what the planner chooses here; scores also on every line of opencl.naive */
     return n % 24 == 3;
 }

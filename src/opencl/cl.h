@@ -92,6 +92,7 @@ enum {
     CL_NEEDS_MATRIX = 1u << 7,    /* a matrix unit whose words are those of matrix_nvidia.cl */
     CL_NEEDS_COLUMNS = 1u << 8,   /* a matrix unit whose words are those of matrix_columns.cl */
     CL_NEEDS_WARPGROUP = 1u << 9, /* one whose words are those of matrix_warpgroup.cl */
+    CL_NEEDS_DOTS = 1u << 10,     /* this process's own processor, with AVX512-BF16, and a compiler that lets inline assembly through: dots.cl */
     CL_NEEDS_UNIT = CL_NEEDS_MATRIX | CL_NEEDS_COLUMNS | CL_NEEDS_WARPGROUP
 };
 

@@ -162,6 +162,18 @@ static heed_status read_limits(struct cl_device *d)
     return HEED_OK;
 }
 
+/* Do kernels run in this process, on the processor that features.c asked? A simulator's do not, nor those of a device that is only reached through its driver. PoCL says
+ * so before the target of its compiler: "OpenCL 3.0 PoCL HSTR: pthread-x86_64-pc-linux-gnu-skylake-avx512". Its compiler is clang as it is, with an assembler behind
+ * it; others (Mesa's) end the process at the sight of inline assembly. */
+static bool assembles_for_us(const struct cl_device *d)
+{
+    static const char *const drivers[] = {"HSTR: pthread-x86_64-", "HSTR: basic-x86_64-", "HSTR: cpu-x86_64-", "HSTR: cpu-minimal-x86_64-"};
+    if (d->family != FAMILY_POCL_CPU || is_simulator(d)) return false;
+    for (size_t n = 0; n < sizeof drivers / sizeof *drivers; n++)
+        if (mentions(d->version_text, drivers[n])) return true;
+    return false;
+}
+
 static uint32_t provides_of(const struct cl_device *d)
 {
     uint32_t provides = 0;
@@ -176,6 +188,7 @@ static uint32_t provides_of(const struct cl_device *d)
     if (d->matrix != MATRIX_NONE)
         provides |= cl_layout(d) == MATRIX_NV_MMA ? CL_NEEDS_MATRIX : cl_layout(d) == MATRIX_NV_WGMMA ? CL_NEEDS_WARPGROUP : CL_NEEDS_COLUMNS;
     if (d->warpgroup[0] != MATRIX_NONE) provides |= CL_NEEDS_WARPGROUP;
+    if ((d->device->context->services.isa & ISA_AVX512BF16) && d->registers >= 32 && assembles_for_us(d)) provides |= CL_NEEDS_DOTS;
     return provides;
 }
 

@@ -230,7 +230,7 @@ static heed_status check_needs(const struct cl_device *device, const struct kern
         {CL_NEEDS_SUBGROUPS, "cl_khr_subgroups"}, {CL_NEEDS_FP64, "cl_khr_fp64"}, {CL_NEEDS_LOCAL, "local memory of its own"},
         {CL_NEEDS_NV, "an NVIDIA driver"}, {CL_NEEDS_MATRIX, "a matrix unit (NVIDIA's mma.sync)"},
         {CL_NEEDS_COLUMNS, "a matrix unit (AMD's or Intel's)"},
-        {CL_NEEDS_WARPGROUP, "a matrix unit (NVIDIA's wgmma)"}};
+        {CL_NEEDS_WARPGROUP, "a matrix unit (NVIDIA's wgmma)"}, {CL_NEEDS_DOTS, "AVX512-BF16 and PoCL on this processor"}};
     const uint32_t missing = row->needs & ~device->provides;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
         if (missing & needs[i].bit) return fail(HEED_UNSUPPORTED, "needs %s", needs[i].text);

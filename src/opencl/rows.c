@@ -53,6 +53,12 @@ static size_t decode_cpu_options(const struct cl_device *device, const struct pr
     return text_append(text, capacity, 0, " -DREGISTERS=%d", device->registers >= 32 ? 32 : 8);
 }
 
+static size_t decode_dots_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    const size_t n = decode_cpu_options(device, problem, text, capacity);
+    return text_append(text, capacity, n, " -DDOTS=1");
+}
+
 /* prefill_tile.cl: LOCAL_X x LOCAL_Y work-items of TR rows and vectors of VW floats, shrunk until registers and local memory hold them. */
 struct tile {
     int32_t x, y, rows, vector, q_slice, v_slice;
@@ -450,6 +456,8 @@ static void naive_scores_local(const struct cl_device *device, const struct prob
 
 static const struct cl_kernel_spec decode_cpu = {
     .parts = {"common.cl", "fetch.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu", .merge = "merge_parts", .options = decode_cpu_options};
+static const struct cl_kernel_spec decode_dots = {.parts = {"common.cl", "fetch.cl", "dots.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu",
+    .merge = "merge_parts", .options = decode_dots_options};
 static const struct cl_kernel_spec prefill_cpu = {
     .parts = {"common.cl", "fetch.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
 static const struct cl_kernel_spec decode_lanes = {.parts = {"common.cl", "decode_lanes.cl", "merge.cl"}, .kernel = "decode_lanes",
@@ -488,7 +496,9 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
 
 /* ---- rows ----------------------------------------------------------------------- */
 
-/* h_d of decode: head_dim / 16 fmas and 4 levels of the tree; h_n: one chain over a chunk, a merge per chunk, a value's scale and the sink. */
+/* h_d of decode: head_dim / 16 fmas and 4 levels of the tree; h_n: one chain over a chunk, a merge per chunk, a value's scale and the sink. With dots (decode_dots) as many
+ * additions: a product of two passes through two. */
+#define DECODE_MATHS .dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS
 const struct kernel_row cl_rows[] = {
     {.name = "opencl.decode_matrix_bf16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
      .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
@@ -506,14 +516,18 @@ const struct kernel_row cl_rows[] = {
      .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
      .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
      .arithmetic = {COLUMNS_MATHS, .key_block = 512, .weight_type = HEED_F16}, .cl = &decode_columns},
+    {.name = "opencl.decode_dots", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_CPU | CL_NEEDS_DOTS,
+     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16, .o_types = TYPES_FLOAT,
+     .q_tile = 8, .kv_chunk = 512, .packs_group = true,
+     .arithmetic = {DECODE_MATHS, .weight_type = HEED_BF16, .flushes = true}, .cl = &decode_dots},
     {.name = "opencl.decode_cpu", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_CPU,
      .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
-     .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_cpu},
+     .arithmetic = {DECODE_MATHS}, .cl = &decode_cpu},
     {.name = "opencl.decode_lanes", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN,
      .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
-     .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_lanes},
+     .arithmetic = {DECODE_MATHS}, .cl = &decode_lanes},
     {.name = "opencl.prefill_warpgroup3_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
      .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
      .o_types = TYPES_FLOAT, .dim_limit = 64, .q_tile = 192, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_warpgroup3},
