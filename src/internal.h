@@ -101,6 +101,8 @@ struct work_item {
     int32_t part;     /* -1: write o and lse. Else index of the first row of partial results in the workspace */
     int32_t reserved;
 };
+/* reserved of an item of KIND_SCORES: key sums alone, of a step of decode whose row has an order of its own. The scores behind them may then have decode's order. */
+enum { SCORED_STEP = 1 };
 /* An item of KIND_SCORES: the chosen queries [q_begin, q_end) against keys [kv_begin, kv_end), all of which it writes. head -1: every head, for one
  * row of sums. Empty queries: the sums are 0. */
 

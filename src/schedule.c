@@ -204,10 +204,13 @@ static void add_scored(struct builder *to, int32_t b, int32_t head)
 {
     const struct sequence *s = &to->batch->sequences[b];
     const int32_t chunk = to->row->kv_chunk > 0 ? to->row->kv_chunk : s->kv_len;
+    const bool step = !(to->plan->problem.flags & HEED_WRITE_SCORES) && s->q_len > 0 && sequence_kind(to->plan, s->q_len) == KIND_DECODE &&
+                      to->plan->row[KIND_DECODE]->order == ORDER_OWN;
     for (int64_t j = 0; j < s->kv_len; j += chunk) {
         const int64_t end = j + chunk < s->kv_len ? j + chunk : s->kv_len;
         add_item(to, (struct work_item){.sequence = b, .head = head, .q_begin = first_scored(to->batch, s), .q_end = s->q_len,
-                                        .kv_begin = (int32_t)j, .kv_end = (int32_t)(MUTANT(schedule_scores_last_key) ? end - 1 : end), .part = -1});
+                                        .kv_begin = (int32_t)j, .kv_end = (int32_t)(MUTANT(schedule_scores_last_key) ? end - 1 : end), .part = -1,
+                                        .reserved = step ? SCORED_STEP : 0});
     }
 }
 

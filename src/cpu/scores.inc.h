@@ -9,10 +9,12 @@
  * heads in order. Two ways lead there:
  *     many queries      a head at a time; lanes are queries, and each key has sixteen running lanes
  *     fewer than 16     whole heads side by side in a panel, so that few lanes idle; then lanes are keys
+ * Key sums of a step of decode come a third way: its few rows score K where it lies, as decode.inc.h does and with its bits, because a panel would be half idle.
  */
 #ifndef HEED_SCORES_INC_H
 #define HEED_SCORES_INC_H
 
+#include "decode.inc.h"
 #include "prefill.inc.h"
 
 enum { SCORES_BLOCKS = 5, SCORES_KEYS = SCORES_BLOCKS * PANEL_KEYS, SCORES_FEW = 16 };
@@ -33,7 +35,9 @@ static size_t scores_scratch(const struct problem *p, int32_t kv_len_max)
 {
     struct problem keys_only = *p;
     keys_only.v_head_dim = 0;
-    return prefill_scratch(&keys_only, kv_len_max) + (PANEL_ROWS * PANEL_KEYS + SCORES_KEYS * 18) * sizeof(float) + 4 * 64;
+    const size_t panels = prefill_scratch(&keys_only, kv_len_max) + (PANEL_ROWS * PANEL_KEYS + SCORES_KEYS * 18) * sizeof(float) + 4 * 64;
+    const size_t step = decode_scratch(&keys_only, kv_len_max) + SCORES_KEYS * 2 * sizeof(float);
+    return panels > step ? panels : step;
 }
 
 static void place_scores(struct scores_pass *w, void *scratch)
@@ -347,12 +351,95 @@ static void score_group(struct scores_pass *w, int32_t g)
     }
 }
 
+/* ---- key sums of a step of decode --------------------------------------------------------- */
+
+/* p of the item's keys in place of the dot products of row r; 0 where hidden. */
+static void weigh_step_row(const struct decode_pass *pass, int32_t r)
+{
+    const float *kept = kept_sums(pass->call, pass->s, row_head(pass, r), row_query(pass, r));
+    const vf shift = vset1(kept[0] == -INFINITY ? 0 : kept[0]), inverse = vset1(kept[1] == 0 || MUTANT(cpu_scores_step_no_sum) ? 1 : 1 / kept[1]);
+    float *row = pass->p_rows + r * DECODE_CHUNK;
+    uint64_t *visible = pass->visible + r * DECODE_WORDS;
+    const int32_t begin = pass->lo & ~15, end = whole_lanes(pass->hi);
+    if (pass->plain && sees_all(visible, begin, end)) plain_scores(pass, row, visible, begin, end);
+    else full_scores(pass, row, visible, r, begin, end);
+    for (int32_t n = begin; n < end; n += VW) vstore(row + n, probability(vload(row + n), shift, inverse));
+}
+
+/* to[key] += the sums of head n of the group over `queries` queries, rows n, n + group, ... of the pass: query t in partial sum t mod 16, then the tree of sum_rows. */
+static void add_step_head(const struct decode_pass *pass, int32_t n, int32_t queries, float *to)
+{
+    const int32_t group = queries > 1 ? pass->p->group : 1;
+    float sixteen[16];
+    for (int32_t c = pass->lo; c < pass->hi; c++) {
+        const float *p = pass->p_rows + n * DECODE_CHUNK + c;
+        if (queries == 1) {
+            to[c] += p[0];
+            continue;
+        }
+        for (int32_t t = 0; t < 16; t++) sixteen[t] = t < queries ? p[t * group * DECODE_CHUNK] : 0;
+        for (int32_t t = 16; t < queries; t++) sixteen[t % (MUTANT(cpu_scores_step_lanes) ? 8 : 16)] += p[t * group * DECODE_CHUNK];
+        to[c] += tree_of_16(sixteen);
+    }
+}
+
+/* All heads of KV head g: 32 heads with one query, or all with few, at a time. */
+static void sum_step_group(struct decode_pass *pass, const struct work_item *item, float *total)
+{
+    const struct problem *p = pass->p;
+    const int32_t queries = item->q_end - item->q_begin, rows = queries * p->group;
+    for (pass->first = 0; pass->first < rows; pass->first += DECODE_PASS_ROWS) {
+        pass->rows = min_int(DECODE_PASS_ROWS, rows - pass->first);
+        see(pass);
+        if (pass->hi == 0) continue;
+        find_rows(pass, &pass->call->k, pass->k_rows);
+        pass->v_rows = pass->k_rows; /* nothing follows: the rows that are fetched at the end are at hand */
+        if (pass->k_scaled) find_scales(pass, &pass->call->k_scale, pass->k_scales);
+        load_queries(pass);
+        score_rows(pass);
+        for (int32_t r = 0; r < pass->rows; r++) weigh_step_row(pass, r);
+        for (int32_t n = 0; n < (queries > 1 ? p->group : pass->rows); n++)
+            add_step_head(pass, n, queries, total ? total : key_sums_row(pass->call, pass->b, row_head(pass, n)) + item->kv_begin);
+    }
+}
+
+/* Few enough rows for one pass, or one query each? */
+static bool is_step(const struct problem *p, const struct work_item *item)
+{
+    const int32_t queries = item->q_end - item->q_begin;
+    return item->reserved == SCORED_STEP && (queries == 1 || queries * p->group <= DECODE_PASS_ROWS);
+}
+
+static void sum_step(const struct call *call, const struct work_item *item, void *scratch)
+{
+    const struct problem *p = &call->plan->problem;
+    const bool together = item->head < 0;
+    const int32_t keys = item->kv_end - item->kv_begin;
+    float *total = scratch;
+    struct decode_pass pass = {.call = call, .p = p, .s = &call->batch->sequences[item->sequence], .b = item->sequence, .q_begin = item->q_begin,
+                               .kv_begin = item->kv_begin, .keys = keys, .dim16 = whole_lanes(cells_of(p->head_dim)),
+                               .k_bytes = (int32_t)type_row_bytes(p->k_type, p->head_dim), .k_scaled = call->k_scale.given,
+                               .plain = !(p->flags & (HEED_BIAS | HEED_ALIBI)) && p->softcap == 0};
+    pass.ahead = p->group > 1 || item->q_end - item->q_begin > 1 || call->k.token != pass.k_bytes;
+    decode_place(&pass, total + SCORES_KEYS);
+    clear(total, keys);
+    for (int32_t h = item->head * p->group; !together && h < (item->head + 1) * p->group; h++) clear(key_sums_row(call, pass.b, h) + item->kv_begin, keys);
+    for (pass.g = together ? 0 : item->head; pass.g < (together ? p->kv_heads : item->head + 1); pass.g++) sum_step_group(&pass, item, together ? total : NULL);
+    if (together) memcpy(key_sums_row(call, pass.b, 0) + item->kv_begin, total, sizeof(float) * (size_t)keys);
+}
+
+/* ---- the item --------------------------------------------------------------------------------- */
+
 static void scores_item(const struct call *call, const struct work_item *item, void *scratch)
 {
     const struct problem *p = &call->plan->problem;
     const bool together = item->head < 0;
     const int32_t keys = item->kv_end - item->kv_begin;
     struct scores_pass w = {.keys_only = *p, .part = item, .sums = p->flags & HEED_WRITE_KEY_SUMS};
+    if (is_step(p, item)) {
+        sum_step(call, item, scratch);
+        return;
+    }
     w.keys_only.v_head_dim = 0;
     w.pass.call = call;
     w.pass.p = &w.keys_only;
