@@ -7,7 +7,7 @@
  *
  * A work-item owns KV_CHUNK keys of one KV head's group, or of every head where sums share one row. Its keys are turned once; then all rows go by, PASS
  * at a time: head after head, and within a head query after query, so that the partial sums of one head are all there is to keep. Products and weights
- * are those of src/cpu/scores.inc.h: f32 has the same bits.
+ * are those of src/cpu/scores.inc.h: f32 has the same bits. Key sums of a step of decode take K where it lies, by decode_keys.cl: step_item().
  *
  *   KV_CHUNK keys per work item, a multiple of PANEL       NV   register tile: 6 x 4 where there are 32 vector registers of 16 floats, 6 x 1 else
  */
@@ -18,8 +18,6 @@
 #define PANEL 64                                             /* keys that stay near while rows go by */
 #define PASS (8 * MR)
 #define Q_STEP (((HEAD_DIM + 15) / 16 | 1) * 16) /* an odd number of cache lines from row to row */
-#define PUT(x, p) (*(private float16 *)(p) = (x))
-#define GET(p) (*(private const float16 *)(p))
 #define UNROLL _Pragma("unroll")
 #define NO_UNROLL _Pragma("unroll 1")
 #define SHOWS_HIDDEN (SCORES && SCORES_STAGE < 2) /* stages 0 and 1 */
@@ -62,8 +60,6 @@ static inline void score_rows(int rows, private const float *q, private const fl
 
 /* x[r] element c becomes x[c] element r: zipping row i with row i + 8, four times, as in prefill_cpu.cl. Written as shuffles of whole vectors: clang
  * makes one instruction of each, and moves halves about where they are put together from halves. */
-#define ZIP_LOW(a, b) (float16)(a.s0, b.s0, a.s1, b.s1, a.s2, b.s2, a.s3, b.s3, a.s4, b.s4, a.s5, b.s5, a.s6, b.s6, a.s7, b.s7)
-#define ZIP_HIGH(a, b) (float16)(a.s8, b.s8, a.s9, b.s9, a.sa, b.sa, a.sb, b.sb, a.sc, b.sc, a.sd, b.sd, a.se, b.se, a.sf, b.sf)
 static inline void turn(private const float16 *x, private float16 *y)
 {
     UNROLL for (int i = 0; i < 8; i++)
@@ -204,12 +200,12 @@ static inline void finish_row(private const struct scored *a, private const floa
     }
 }
 
-/* own = the sixteen partial sums of a head with `queries` queries, by total16()'s tree: those that have no query are 0. */
-static inline float16 head_sum(private const float *sum, int queries)
+/* own = the sixteen partial sums of a head with `queries` queries, `step` floats from one to the next, by total16()'s tree: those that have no query are 0. */
+static inline float16 head_sum(private const float *sum, int queries, int step)
 {
     float16 x[16];
     if (queries == 1) return GET(sum);
-    UNROLL for (int t = 0; t < 16; t++) x[t] = t < queries ? GET(sum + t * PANEL) : (float16)0.0f;
+    UNROLL for (int t = 0; t < 16; t++) x[t] = t < queries ? GET(sum + t * step) : (float16)0.0f;
     UNROLL for (int k = 0; k < 4; k++) x[k] = (x[4 * k] + x[4 * k + 2]) + (x[4 * k + 1] + x[4 * k + 3]);
     return (x[0] + x[1]) + (x[2] + x[3]);
 }
@@ -234,7 +230,7 @@ static inline void pass_panel(private const struct scored *rows, int count, priv
             if (!KEY_SUMS || a->t + 1 < queries) continue;
             global float *to = (global float *)(key_sums + view.offset + b * view.batch + a->h * view.head) + j0;
             for (int n = 0; n < PANEL && j0 + n < kv_end; n += 16) {
-                float16 own = head_sum(sum + n, queries);
+                float16 own = head_sum(sum + n, queries, PANEL);
 #ifdef MUTANT_cl_weigh_last_head
                 PUT((float16)0.0f, total + n);
 #endif
@@ -245,12 +241,94 @@ static inline void pass_panel(private const struct scored *rows, int count, priv
     }
 }
 
+/* ---- key sums of a step of decode ---------------------------------------------------------- */
+
+#define STEP_ROWS (RT > 8 ? RT : 8) /* query rows with their weights side by side: one query's heads, or all of few queries */
+#define STEP(item) (item.reserved == 1 && (item.q_end - item.q_begin == 1 || (item.q_end - item.q_begin) * GROUP <= 8))
+
+/* p[RT][KV_CHUNK] of rows first ... of KV head g, where row n is query q_begin + n / GROUP of head n % GROUP; 0 where hidden. */
+static inline void weigh_rows(ATTENTION_ARGUMENTS, struct work_item item, struct sequence s, int g, int first, private float *p)
+{
+    int rows = (item.q_end - item.q_begin) * GROUP, b = item.sequence, chunk = item.kv_begin, lo = KV_CHUNK, hi = 0;
+    float query[RT * DQ] ALIGNED, k_factor[KV_CHUNK] ALIGNED;
+    long k_at[KV_CHUNK + 16];
+    struct row row[RT];
+    for (int r = 0; r < RT; r++) { /* rows behind the last repeat it; nobody looks at them */
+        int n = min(first + r, rows - 1), i = item.q_begin + n / GROUP, h = g * GROUP + n % GROUP;
+        row[r] = row_of(st, s, b, h, i, q_positions, key_range, alibi, problem);
+        int from = clamp(row[r].begin - chunk, 0, KV_CHUNK), to = clamp(row[r].end - chunk, 0, item.kv_end - chunk);
+        if (from < to) {
+            lo = min(lo, from);
+            hi = max(hi, to);
+        }
+        global const uchar *q_row = q + query_offset(st.q, s, b, h, i);
+        for (int d = 0; d < DQ; d += 16) WORDS(query + r * DQ + d) = load_query(q_row, d);
+        for (int n = 0; n < KV_CHUNK; n += 16) PUT((float16)0.0f, p + r * KV_CHUNK + n);
+    }
+    if (lo >= hi) return;
+    int begin = lo / 16 * 16, end = (hi + 15) / 16 * 16; /* what lies beside [lo, hi) repeats a neighbour and is hidden */
+    for (int n = begin; n < end; n++) {
+        int j = chunk + clamp(n, lo, hi - 1);
+        k_at[n] = key_offset(st.k, s, page_table, b, g, j, problem);
+        if (HAS_SCALE(K_TYPE)) k_factor[n] = AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0];
+    }
+    for (int n = end; n < end + 16; n++) k_at[n] = k_at[end - 1];
+    score_chunk(query, k, k_at, begin, end, 0, 0, p);
+    for (int r = 0; r < RT; r++) {
+        int n = min(first + r, rows - 1), i = item.q_begin + n / GROUP, h = g * GROUP + n % GROUP;
+        global const float *kept = AT(float, AT(uchar, work) + st.kept.offset + (s.q_index + i) * st.kept.token + h * st.kept.head);
+        float shift = kept[0] == -INFINITY ? 0 : kept[0], inverse = kept[1] == 0 ? 1.0f : 1.0f / kept[1];
+#ifdef MUTANT_cl_step_no_sum
+        inverse = 1.0f;
+#endif
+        for (int n = begin; n < end; n += 16) {
+            private float *at = p + r * KV_CHUNK + n;
+            float16 x = GET(at);
+            if (HAS_SCALE(K_TYPE)) x *= GET(k_factor + n);
+            x = logits16(x * (float16)SCALE, chunk + n, row[r], mask, bias);
+            PUT(x == (float16)-INFINITY ? (float16)0.0f : exp_16(x - (float16)shift) * (float16)inverse, at);
+        }
+        if (end + TREE_KEYS > KV_CHUNK) /* keys that were scored beside the last ones */
+            for (int n = end; n < KV_CHUNK; n += 16) PUT((float16)0.0f, p + r * KV_CHUNK + n);
+    }
+}
+
+ONCE void step_item(ATTENTION_ARGUMENTS, struct work_item item)
+{
+    struct sequence s = sequences[item.sequence];
+    bool together = item.head < 0;
+    int queries = item.q_end - item.q_begin, keys = item.kv_end - item.kv_begin;
+    float p[STEP_ROWS * KV_CHUNK] ALIGNED, total[KV_CHUNK] ALIGNED;
+    for (int n = 0; n < KV_CHUNK; n += 16) PUT((float16)0.0f, total + n);
+    for (int g = together ? 0 : item.head; g < (together ? problem.kv_heads : item.head + 1); g++)
+        for (int first = 0; first < GROUP; first += RT) { /* heads of the group */
+            for (int t = 0; t < queries; t++) weigh_rows(ATTENTION_PASSED, item, s, g, t * GROUP + first, p + t * RT * KV_CHUNK);
+            for (int r = 0; r < RT && first + r < GROUP; r++) {
+                global float *to = (global float *)(key_sums + st.key_sums.offset + item.sequence * st.key_sums.batch + (g * GROUP + first + r) * st.key_sums.head) + item.kv_begin;
+                for (int n = 0; n < keys; n += 16) {
+                    float16 own = head_sum(p + r * KV_CHUNK + n, queries, RT * KV_CHUNK);
+#ifdef MUTANT_cl_step_last_head
+                    PUT((float16)0.0f, total + n);
+#endif
+                    if (together) PUT(GET(total + n) + own, total + n);
+                    else write16(own, to + n, keys - n);
+                }
+            }
+        }
+    global float *to = (global float *)(key_sums + st.key_sums.offset + item.sequence * st.key_sums.batch) + item.kv_begin;
+    for (int n = 0; together && n < keys; n += 16) write16(GET(total + n), to + n, keys - n);
+}
+
 ATTENTION_KERNEL void scores_cpu(ATTENTION_ARGUMENTS)
 {
     int number = ITEM_NUMBER;
     if (number >= item_count) return;
     struct work_item item = AT(struct work_item, items)[item_first + number];
     struct sequence s = sequences[item.sequence];
+    if (KEY_SUMS && STEP(item)) {
+        step_item(ATTENTION_PASSED, item);
+        return;
+    }
     float kt[KV_CHUNK * HEAD_DIM] ALIGNED, q_rows[PASS * Q_STEP] ALIGNED, sum[(KEY_SUMS ? 16 : 1) * KV_CHUNK] ALIGNED, total[KV_CHUNK] ALIGNED;
     struct scored rows[PASS];
     bool together = item.head < 0;

@@ -297,7 +297,9 @@ static heed_status probe_one(struct cl_device *device, const struct problem *pro
         set->plan.row[KIND_SCORES] = NULL;
         set->plan.problem.flags &= ~(HEED_WRITE_SCORES | HEED_WRITE_KEY_SUMS);
     }
-    set->plan.decode_max_q_len = kind == KIND_DECODE ? INT32_MAX : 0;
+    static const struct kernel_row steps = {.name = "decode", .order = ORDER_OWN}; /* so that the last sequences are steps: the pass may do these another way */
+    if (kind == KIND_SCORES) set->plan.row[KIND_DECODE] = &steps;
+    set->plan.decode_max_q_len = kind == KIND_DECODE ? INT32_MAX : kind == KIND_SCORES ? 3 : 0;
     set->batch.plan = &set->plan;
     struct cl_step *step = &set->state.step[kind];
     heed_status status = cl_step_prepare(device, problem, row, step);

@@ -39,13 +39,6 @@ static size_t prefill_cpu_options(const struct cl_device *device, const struct p
     return text_append(text, capacity, 0, " -DMR=%d -DNV=%d", rows, vectors);
 }
 
-/* The same of scores_cpu.cl. */
-static size_t scores_cpu_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
-{
-    (void)problem;
-    return text_append(text, capacity, 0, " -DNV=%d", device->registers >= 32 ? 4 : 1);
-}
-
 /* decode.cl sums as many rows x keys side by side as there are registers for. */
 static size_t decode_cpu_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
@@ -55,8 +48,18 @@ static size_t decode_cpu_options(const struct cl_device *device, const struct pr
 
 static size_t decode_dots_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
-    const size_t n = decode_cpu_options(device, problem, text, capacity);
-    return text_append(text, capacity, n, " -DDOTS=1");
+    return text_append(text, capacity, decode_cpu_options(device, problem, text, capacity), " -DDOTS=1");
+}
+
+/* The register tile of scores_cpu.cl, beside decode_keys.cl's. */
+static size_t scores_cpu_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    return text_append(text, capacity, decode_cpu_options(device, problem, text, capacity), " -DNV=%d", device->registers >= 32 ? 4 : 1);
+}
+
+static size_t scores_dots_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    return text_append(text, capacity, scores_cpu_options(device, problem, text, capacity), " -DDOTS=1");
 }
 
 /* prefill_tile.cl: LOCAL_X x LOCAL_Y work-items of TR rows and vectors of VW floats, shrunk until registers and local memory hold them. */
@@ -455,8 +458,8 @@ static void naive_scores_local(const struct cl_device *device, const struct prob
 /* ---- specs --------------------------------------------------------------------- */
 
 static const struct cl_kernel_spec decode_cpu = {
-    .parts = {"common.cl", "fetch.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu", .merge = "merge_parts", .options = decode_cpu_options};
-static const struct cl_kernel_spec decode_dots = {.parts = {"common.cl", "fetch.cl", "dots.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu",
+    .parts = {"common.cl", "fetch.cl", "decode_keys.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu", .merge = "merge_parts", .options = decode_cpu_options};
+static const struct cl_kernel_spec decode_dots = {.parts = {"common.cl", "fetch.cl", "dots.cl", "decode_keys.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu",
     .merge = "merge_parts", .options = decode_dots_options};
 static const struct cl_kernel_spec prefill_cpu = {
     .parts = {"common.cl", "fetch.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
@@ -483,7 +486,10 @@ static const struct cl_kernel_spec prefill_tf32 = {.parts = {"common.cl", MATRIX
     .options = prefill_tf32_options, .local = prefill_tf32_local, .local_bytes = prefill_tf32_bytes};
 static const struct cl_kernel_spec naive = {
     .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .shrinks = true, .run_time = true, .options = naive_options, .local = naive_local};
-static const struct cl_kernel_spec scores_cpu = {.parts = {"common.cl", "fetch.cl", "scores_cpu.cl"}, .kernel = "scores_cpu", .options = scores_cpu_options};
+static const struct cl_kernel_spec scores_cpu = {
+    .parts = {"common.cl", "fetch.cl", "decode_keys.cl", "scores_cpu.cl"}, .kernel = "scores_cpu", .options = scores_cpu_options};
+static const struct cl_kernel_spec scores_dots = {
+    .parts = {"common.cl", "fetch.cl", "dots.cl", "decode_keys.cl", "scores_cpu.cl"}, .kernel = "scores_cpu", .options = scores_dots_options};
 static const struct cl_kernel_spec scores_tile = {.parts = {"common.cl", "scores_tile.cl"}, .kernel = "scores_tile", .options = scores_tile_options,
     .local = scores_tile_local, .local_bytes = scores_tile_bytes};
 static const struct cl_kernel_spec naive_scores = {.parts = {"common.cl", "naive.cl", "scores.cl"}, .kernel = "naive_scores", .shrinks = true, .run_time = true,
@@ -569,6 +575,9 @@ const struct kernel_row cl_rows[] = {
      .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &rotate},
     {.name = "opencl.merge", .kinds = KIND_BIT(KIND_MERGE), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .arithmetic = {OWN_MATHS}, .cl = &merge_two},
+    {.name = "opencl.scores_dots", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU | CL_NEEDS_DOTS, .features = FEATURES_ALL,
+     .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16, .o_types = TYPES_ALL, .kv_chunk = 256, .packs_group = true,
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS, .flushes = true}, .cl = &scores_dots},
     {.name = "opencl.scores_cpu", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU, .features = FEATURES_ALL,
      .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = 256, .packs_group = true,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &scores_cpu},
