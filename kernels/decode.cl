@@ -115,9 +115,6 @@ static inline int close_up(private const uchar *seen, uint mask, int rows, priva
         for (int r = 0; r < rows; r++) w[r * KV_CHUNK + from + count] = w[r * KV_CHUNK + n];
         count++;
     }
-#ifdef MUTANT_cl_dots_odd_key
-    return count;
-#endif
     if (count % 2)
         for (int r = 0; r < rows; r++) w[r * KV_CHUNK + from + count] = 0;
     return count;

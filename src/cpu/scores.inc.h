@@ -369,7 +369,7 @@ static void weigh_step_row(const struct decode_pass *pass, int32_t r)
 /* to[key] += the sums of head n of the group over `queries` queries, rows n, n + group, ... of the pass: query t in partial sum t mod 16, then the tree of sum_rows. */
 static void add_step_head(const struct decode_pass *pass, int32_t n, int32_t queries, float *to)
 {
-    const int32_t group = queries > 1 ? pass->p->group : 1;
+    const int32_t group = queries > 1 && !MUTANT(cpu_scores_step_heads) ? pass->p->group : 1;
     float sixteen[16];
     for (int32_t c = pass->lo; c < pass->hi; c++) {
         const float *p = pass->p_rows + n * DECODE_CHUNK + c;
@@ -378,7 +378,7 @@ static void add_step_head(const struct decode_pass *pass, int32_t n, int32_t que
             continue;
         }
         for (int32_t t = 0; t < 16; t++) sixteen[t] = t < queries ? p[t * group * DECODE_CHUNK] : 0;
-        for (int32_t t = 16; t < queries; t++) sixteen[t % (MUTANT(cpu_scores_step_lanes) ? 8 : 16)] += p[t * group * DECODE_CHUNK];
+        for (int32_t t = 16; t < queries; t++) sixteen[t % 16] += p[t * group * DECODE_CHUNK];
         to[c] += tree_of_16(sixteen);
     }
 }
