@@ -139,7 +139,7 @@ static void limited_by_kernels(struct fault_state *f, size_t limit)
     for (const struct kernel_row *row = cl_rows; row->name; row++) {
         char reason[256] = "", want[64];
         size_t local[2];
-        if (!(row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE)))) continue;
+        if (!(row->kinds & (KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE))) || !(row->k_types >> problem.k_type & 1)) continue;
         const enum kind kind = row->kinds & KIND_BIT(KIND_PREFILL) ? KIND_PREFILL : KIND_DECODE;
         cl_local(cl_device_of(inside), row, &problem, local);
         const heed_status status = cl_admit(inside, &problem, row, kind, reason, sizeof reason);
