@@ -200,6 +200,16 @@ static void prefetch_queries(const struct prefill_pass *pass, const struct work_
     }
 }
 
+/* The rows that a panel will write: at the end stores would wait for them, line by line. */
+static void prefetch_outputs(const struct prefill_pass *pass, const struct panel *a)
+{
+    const int64_t bytes = type_row_bytes(pass->p->o_type, pass->p->v_head_dim);
+    for (int r = a->first; r < a->first + a->rows; r++) {
+        const unsigned char *row = query_row(&pass->call->o, pass->s, pass->b, pass->head[r], pass->query[r]);
+        for (int64_t n = 0; n < bytes; n += 64) vprefetch(row + n);
+    }
+}
+
 /* Vectors that may see one of the keys [j0, j1): near the diagonal only the later rows. What the others would get are exact zeros. */
 static struct lanes lanes_of(const struct panel *a, int32_t j0, int32_t j1)
 {
@@ -266,8 +276,11 @@ static void attend_block(struct prefill_pass *pass, const struct prefill_span *s
         for (int d = 0; d < pass->p->v_head_dim * a->width; d++) a->o[d] = f16_to_f32(f32_to_f16(a->o[d]));
 }
 
-/* Rows that a block reads here and there: copies of them, or each on memory pages of its own. */
-static bool lies_apart(const struct key_source *from, const float *data) { return data == from->copy || from->rows->token > 1024; }
+/* Is the next block worth fetching? To be copied, or rows on memory pages of their own that come from far away or from another head. */
+static bool fetches(const struct prefill_pass *pass, const struct prefill_ahead *ahead, const struct key_source *from, const float *data)
+{
+    return data == from->copy || (from->rows->token > 1024 && (pass->far || ahead->queries));
+}
 
 /* The next block of the same keys; behind the last one what the next item begins with. */
 static struct prefill_ahead look_ahead(const struct prefill_pass *pass, int32_t j1, int32_t end, const struct work_item *next)
@@ -324,12 +337,13 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, co
     if (pass->panel[pass->panels - 1].few) find_rows_of(pass, k, v, j0, j1);
     struct prefill_ahead ahead = look_ahead(pass, j1, end, next);
     if (ahead.j0 < ahead.j1) {
-        if (lies_apart(&pass->k, k.data)) ahead.k = &pass->k;
-        if (lies_apart(&pass->v, v.data)) ahead.v = &pass->v;
+        if (fetches(pass, &ahead, &pass->k, k.data)) ahead.k = &pass->k;
+        if (fetches(pass, &ahead, &pass->v, v.data)) ahead.v = &pass->v;
     }
     for (int n = 0; n < pass->panels; n++) {
         if (span[n].j0 >= span[n].j1) continue;
         if (ahead.queries && n == pass->panels - 1) prefetch_queries(pass, ahead.queries);
+        if (j1 == end) prefetch_outputs(pass, &pass->panel[n]);
         const ptrdiff_t skip = span[n].j0 - j0;
         pass->work.k_rows = pass->k_rows + skip;
         pass->work.v_rows = pass->v_rows + skip;
@@ -432,7 +446,7 @@ static void walk_pass(struct prefill_pass *pass, const struct work_item *item, i
 static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)
 {
     const struct problem *p = &call->plan->problem;
-    struct prefill_pass pass; /* nine kilobytes, filled as far as there are rows: to clear them all is felt by small problems */
+    struct prefill_pass pass; /* fourteen kilobytes, filled as far as there are rows: to clear them all is felt by small problems */
     pass.call = call;
     pass.p = p;
     pass.s = &call->batch->sequences[item->sequence];
@@ -444,8 +458,10 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
     place_pass(&pass, scratch);
     pass.work.scale = p->scale;
     const int32_t rows = (item->q_end - item->q_begin) * p->group;
+    const double row_bytes = (double)(type_row_bytes(p->k_type, p->head_dim) + type_row_bytes(p->v_type, p->v_head_dim));
     const bool floats = p->k_type <= HEED_BF16 && p->v_type <= HEED_BF16;
     for (int32_t first = 0; first < rows; first += PASS_ROWS) {
+        pass.far = (first == 0 && item->q_end == pass.s->q_len) || row_bytes * (item->kv_end - item->kv_begin) > 2 * CACHED_BYTES;
         const int count = min_int(PASS_ROWS, rows - first);
         const struct work_item *next = first + PASS_ROWS < rows ? NULL : item_behind(call->batch, item);
         pass.direct = floats && count <= FEW_MOST && p->v_head_dim >= VW;
@@ -475,7 +491,7 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
     {                                                                                                                               \
         .name = "cpu." isa ".prefill" name_end, .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .needs = need,                \
         .features = FEATURES_ALL, .o_types = TYPES_FLOAT, .dim_limit = MAX_HEAD_DIM, .fits = fits_,               \
-        .q_tile = tile, .full_rows = VW == 16 ? VW : 0, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
+        .q_tile = tile, .q_tile_few = (tile) / 2, .full_rows = VW == 16 ? VW : 0, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
     }
 #define PREFILL_ARITHMETIC                                                                                                          \
     .dot_lanes = 1, .rescale_block = PANEL_KEYS, .exp_ulp = EXP_ULP, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = 1
@@ -490,8 +506,8 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
 #else
 #define PREFILL_COLUMNS PREFILL_PAIRS
 #endif
-/* Queries per item: 128 rows or a few times that. The second row serves every group; with large groups its items would be few and long. */
+/* Queries per item: PASS_ROWS rows or a few times that. The second row serves every group; with large groups its items would be few and long. */
 #define PREFILL_ROWS(isa, need)                                                                                                     \
-    PREFILL_ROW(isa, need, ".grouped", 32, prefill_group_fits, PREFILL_COLUMNS), PREFILL_ROW(isa, need, "", 128, NULL, PREFILL_COLUMNS)
+    PREFILL_ROW(isa, need, ".grouped", PASS_ROWS / 4, prefill_group_fits, PREFILL_COLUMNS), PREFILL_ROW(isa, need, "", PASS_ROWS, NULL, PREFILL_COLUMNS)
 
 #endif

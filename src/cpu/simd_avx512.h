@@ -79,11 +79,12 @@ INLINE vm vor(vm a, vm b) { return a | b; }
 INLINE int vany(vm a) { return a != 0; }
 INLINE vf vselect(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
 
+/* One compare: those and fma share two pipes, min is elsewhere. It gives its second argument where one is NaN. */
 INLINE vf vscale_exp(vf p, vf z, vf x, float low)
 {
-    const vm keep = _mm512_cmp_ps_mask(x, vset1(low), _CMP_NLT_UQ), number = _mm512_cmp_ps_mask(x, vset1(low), _CMP_GE_OQ);
-    __m512i n = _mm512_maskz_slli_epi32(number, _mm512_castps_si512(z), 23);
-    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(keep, _mm512_castps_si512(p), n));
+    const vm keep = _mm512_cmp_ps_mask(x, vset1(low), _CMP_NLT_UQ);
+    const __m512i scaled = _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(z), 23));
+    return _mm512_maskz_min_ps(keep, _mm512_castsi512_ps(scaled), p);
 }
 
 /* 64 shuffles. */
