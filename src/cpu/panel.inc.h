@@ -223,7 +223,7 @@ static void value_select(const struct panel *a, const struct panel_work *w, cons
 /* e^(s - m); hidden keys, whose score is -infinity, get 0, or -0 if marked. */
 INLINE vf weight_of(vf s, vf m, const bool mark)
 {
-    const vf e = vexp(vsub(s, m));
+    const vf x = vsub(s, m), e = CELL == 1 ? vexp(x) : vexp_near(x);
     return mark && !MUTANT(cpu_prefill_no_mark) ? vselect(veq(s, vset1(-INFINITY)), vset1(-0.0f), e) : e;
 }
 

@@ -24,6 +24,7 @@ struct prefill_pass {
     const unsigned char *k_rows[PANEL_KEYS], *v_rows[PANEL_KEYS]; /* of the block's keys, for panels of few rows */
     bool direct;         /* these lie in the caller's memory */
     bool far;            /* the first of those that read these keys, or the keys are many: they come from outside of a core's own cache */
+    bool many;           /* other items follow, and all keys together are more than a core's own cache holds: so are the outputs */
     bool careful;        /* blocks are looked through for values that are NaN or infinite: weights of hidden keys are marked there */
     int32_t query[PASS_ROWS], head[PASS_ROWS];
     int32_t begin[PASS_ROWS], end[PASS_ROWS];   /* keys visible by position and key range; rows that do not exist: 0, INT32_MAX */
