@@ -283,10 +283,11 @@ static void attend_block(struct prefill_pass *pass, const struct prefill_span *s
         for (int d = 0; d < pass->p->v_head_dim * a->width; d++) a->o[d] = f16_to_f32(f32_to_f16(a->o[d]));
 }
 
-/* Is the next block worth fetching? To be copied, or rows on memory pages of their own that come from far away or from another head. */
+/* Is the next block worth fetching? To be copied, or rows on memory pages of their own that come from far away or from another head; narrow panels, with
+ * less work per line, do not wait for the next cache either. */
 static bool fetches(const struct prefill_pass *pass, const struct prefill_ahead *ahead, const struct key_source *from, const float *data)
 {
-    return data == from->copy || (from->rows->token > 1024 && (pass->far || ahead->queries));
+    return data == from->copy || (from->rows->token > 1024 && (pass->far || ahead->queries || VW < 16));
 }
 
 /* The next block of the same keys; behind the last one what the next item begins with. */
