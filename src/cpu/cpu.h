@@ -26,6 +26,7 @@ uint32_t cpu_isa_of(const struct cpu_words *words);
 struct cpu_words_arm {
     uint64_t hwcap;      /* of the auxiliary vector */
     int32_t sve_length;  /* what prctl(PR_SVE_GET_VL) says: bytes of this thread's vectors, and flags above; negative: an error */
+    uint64_t hwcap2;
 };
 struct cpu_words_riscv {
     uint64_t hwcap;

@@ -65,8 +65,8 @@ INLINE void score_tile_of(const int rows, const int vectors, const float *restri
             KEEP(x[c]);
         }
         UNROLL for (int r = 0; r < rows; r++) {
-            const vf y = vset1(ROW3(base, r, step));
-            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac(acc[r][c], x[c], y);
+            const vcell y = vcell_of(ROW3(base, r, step));
+            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac_cell(acc[r][c], x[c], y);
         }
         UNROLL for (int t = 0; t < (rows + 2) / 3; t++) base[t]++;
         q += width;
@@ -96,8 +96,8 @@ INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, 
             KEEP(x[c]);
         }
         UNROLL for (int r = 0; r < rows; r++) {
-            const vf y = vset1(v[r]);
-            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac(acc[r][c], x[c], y);
+            const vcell y = vcell_of(v[r]);
+            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac_cell(acc[r][c], x[c], y);
         }
         v += step;
         p += width;

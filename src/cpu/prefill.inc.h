@@ -478,10 +478,10 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
         .q_tile = tile, .full_rows = VW == 16 ? VW : 0, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
     }
 #define PREFILL_ARITHMETIC                                                                                                          \
-    .dot_lanes = 1, .rescale_block = PANEL_KEYS, .exp_ulp = EXP_ULP, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = 1
+    .dot_lanes = 1, .add_roundings = CELL_ROUNDINGS, .together = CELL_TOGETHER, .rescale_block = PANEL_KEYS, .exp_ulp = EXP_ULP, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = 1
 #define PREFILL_FLOATS                                                                                                              \
     .order = VEC_FUSED ? ORDER_PANEL : ORDER_PANEL_UNFUSED, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {PREFILL_ARITHMETIC}
-/* vdpbf16ps takes bf16 and f32 that are denormal for 0; weights meet V as bf16. */
+/* vdpbf16ps and BFDOT take bf16 and f32 that are denormal for 0; weights meet V as bf16. */
 #define PREFILL_PAIRS                                                                                                               \
     .order = ORDER_PANEL_BF16, .q_types = TYPE_BIT(HEED_BF16), .k_types = TYPE_BIT(HEED_BF16), .v_types = TYPE_BIT(HEED_BF16),         \
     .arithmetic = {PREFILL_ARITHMETIC, .weight_type = HEED_BF16, .flushes = true}

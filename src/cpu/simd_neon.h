@@ -27,6 +27,20 @@ INLINE vf vload_n(const float *p, int n)
     return a;
 }
 INLINE void vstore(float *p, vf a) { vst1q_f32(p, a); }
+
+/* A float for all lanes, as a multiplication takes it: one element of a register, which a plain load brings. To spread it first (ld1r, dup) costs a slot of
+ * the units that multiply, and both compilers do that where the instruction is left to them. */
+#define VEC_BY_ELEMENT
+typedef float vcell;
+INLINE vcell vcell_of(float y) { return y; }
+#ifndef CELL
+INLINE vf vmac_cell(vf acc, vf x, vcell y)
+{
+    __asm__("fmla %0.4s, %1.4s, %2.s[0]" : "+w"(acc) : "w"(x), "w"(y));
+    return acc;
+}
+#endif
+
 INLINE void vstore_n(float *p, vf a, int n)
 {
     if (n >= VW) {
