@@ -21,18 +21,24 @@ enum {
 
 /* ---- dot products --------------------------------------------------------- */
 
-/* Cells [d, d + VW) of a row of keys; _n: as far as element dim. */
+/* Vector v of cells d16, ... of a row of keys, whose blocks have that scale; _n: cells [d, d + VW) as far as element dim. */
 #if CELL == 1
-INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d) { return vload_row(type, row, d); }
+INLINE vf load_scale(const heed_type type, const unsigned char *row, int32_t d16) { return vload_scale(type, row, d16); }
+INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d16, int v, vf scale) { return vload_of_16(type, row, d16, v, scale); }
 INLINE vf load_key_n(const heed_type type, const unsigned char *row, int32_t d, int32_t dim)
 {
     return vload_row_n(type, row, d, lanes_left(dim - d));
 }
 #else
-INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d)
+INLINE vf load_scale(const heed_type type, const unsigned char *row, int32_t d16)
 {
-    (void)type;
-    return vload((const float *)row + d);
+    (void)type, (void)row, (void)d16;
+    return vset1(1);
+}
+INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d16, int v, vf scale)
+{
+    (void)type, (void)scale;
+    return vload((const float *)row + d16 + v * VW);
 }
 INLINE vf load_key_n(const heed_type type, const unsigned char *row, int32_t d, int32_t dim)
 {
@@ -53,13 +59,15 @@ INLINE void dots(const heed_type type, const int R, const int KP, const int VS, 
         UNROLL for (int n = 0; n < KP; n++) row[n] = rows[n];
         UNROLL for (int n = 0; n < R * KP; n++)
             UNROLL for (int v = 0; v < VS; v++) a[n][v] = vset1(0);
-        for (int32_t d = u * VW; d < whole; d += 16) {
+        for (int32_t d = 0; d < whole; d += 16) {
+            vf scale[16];
             UNROLL for (int n = 0; n < KP; n++) KEEP_ADDRESS(row[n]);
+            UNROLL for (int n = 0; n < KP; n++) scale[n] = load_scale(type, row[n], d);
             UNROLL for (int v = 0; v < VS; v++) {
                 vf x[16];
-                UNROLL for (int n = 0; n < KP; n++) x[n] = load_key(type, row[n], d + v * VW);
+                UNROLL for (int n = 0; n < KP; n++) x[n] = load_key(type, row[n], d, u + v, scale[n]);
                 UNROLL for (int r = 0; r < R; r++) {
-                    vf y = vload(q + (d - u * VW) * R + r * 16 + (u + v) * VW);
+                    vf y = vload(q + d * R + r * 16 + (u + v) * VW);
                     if (KP > 1) KEEP(y);
                     UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vmac(a[r * KP + n][v], y, x[n]);
                 }
@@ -192,8 +200,12 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
         bits &= bits - 1;
         if (own.fetch_to > 0) fetch_strip(type, &own, rows[j + own.fetch_keys]);
         const vcell first = vcell_of(p[j]);
+        vf scale[8];
+        if (!TAIL)
+            UNROLL for (int c = 0; c < C; c++) scale[c] = vload_scale(type, row, own.d + c * 16);
         UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) {
-            x[v] = TAIL ? vload_row_n(type, row, own.d + v * VW, lanes_left(own.n - v * VW)) : vload_row(type, row, own.d + v * VW);
+            x[v] = TAIL ? vload_row_n(type, row, own.d + v * VW, lanes_left(own.n - v * VW))
+                        : vload_of_16(type, row, own.d + v / LANE_VECTORS * 16, v % LANE_VECTORS, scale[v / LANE_VECTORS]);
             if (R == 1) a[0][v] = vmac_cell(a[0][v], x[v], first); /* at once: one row has no use for x again */
         }
         UNROLL for (int r = 0; r < R; r++) {
