@@ -10,7 +10,7 @@ function finish(  i, j, inner, n, fma, stack, frame) {
         if (!inner) continue
         fma = stack = 0
         for (n = from[i]; n <= to[i]; n++) {
-            if (text[n] ~ /^(vfn?m(add|sub)|vdpbf16|fn?ml[as]\t|bfdot\t|fn?m(ad|sb)\t)/) fma++
+            if (text[n] ~ /^(vfn?m(add|sub)|vdpbf16|fn?ml[as]\t|bf(dot|mmla)\t|fn?m(ad|sb)\t)/) fma++
             if (text[n] ~ /%[xyz]mm/ && text[n] ~ /\((%rsp|%rbp)[,)]/) stack++
             if (text[n] ~ "^(ld|st)[a-z0-9]*\t[^[]*[zqvds][0-9][^[]*\\[" frame) stack++
         }

@@ -28,6 +28,11 @@ INLINE vf vmac_cell(vf acc, vf x, vcell y) { return vmac(acc, x, y); }
 #define CELL_ROUNDINGS 1
 #endif
 
+/* Does the machine multiply four by four along a side, and prefill so: panel_quads.inc.h. */
+#ifndef CELL_QUADS
+#define CELL_QUADS 0
+#endif
+
 /* n elements in cells. */
 static inline int cells_of(int n) { return (n + CELL - 1) / CELL; }
 #endif

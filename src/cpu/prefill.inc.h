@@ -22,9 +22,12 @@
 
 #include <stdio.h>
 
+/* Floats of a row of Q; where it lies in quads even one element fills two. */
+static size_t query_floats(const struct problem *p) { return (size_t)(CELL_QUADS && p->head_dim < 2 ? 2 : p->head_dim); }
+
 static size_t prefill_scratch(const struct problem *p, int32_t kv_len_max)
 {
-    const size_t dims = (size_t)p->head_dim + (size_t)p->v_head_dim;
+    const size_t dims = query_floats(p) + (size_t)p->v_head_dim;
     const size_t copies = (size_t)PANEL_KEYS * (size_t)(copy_step(p->head_dim) + copy_step(p->v_head_dim));
     (void)kv_len_max;
     return ((dims + 2) * PASS_ROWS + (PANEL_KEYS + 2) * PANEL_ROWS + copies) * sizeof(float) + 8 * 64;
@@ -50,12 +53,12 @@ static void place_pass(struct prefill_pass *pass, void *scratch)
     pass->work.top = take_floats(&next, PANEL_ROWS);
     pass->work.fade = take_floats(&next, PANEL_ROWS);
     float *m = take_floats(&next, PASS_ROWS), *l = take_floats(&next, PASS_ROWS);
-    float *q = take_floats(&next, (size_t)PASS_ROWS * (size_t)p->head_dim), *o = next;
+    float *q = take_floats(&next, PASS_ROWS * query_floats(p)), *o = next;
     for (int n = 0; n < PASS_PANELS; n++) {
         const size_t row = (size_t)n * PANEL_ROWS;
         pass->panel[n].m = m + row;
         pass->panel[n].l = l + row;
-        pass->panel[n].q = q + row * (size_t)p->head_dim;
+        pass->panel[n].q = q + row * query_floats(p);
         pass->panel[n].o = o + row * (size_t)p->v_head_dim;
     }
 }

@@ -67,7 +67,8 @@ INLINE uint8x16_t vload_bytes_n(const uint8_t *p, int n)
     uint8x16_t a = vdupq_n_u8(0);
     if (n >= VW) {
         typedef uint32_t word __attribute__((may_alias, aligned(1)));
-        __asm__("ldr %s0, %1" : "=w"(a) : "m"(*(const word *)p)); /* compilers go by way of a general register */
+        /* Compilers go by way of a general register. volatile: never before the question above, as what cannot fail. */
+        __asm__ volatile("ldr %s0, %1" : "=w"(a) : "m"(*(const word *)p));
         return a;
     }
     if (n > 0) a = vld1q_lane_u8(p, a, 0);

@@ -10,6 +10,7 @@
 #define CELL 2
 #define CELL_TOGETHER 2 /* products that are added to each other first */
 #define CELL_ROUNDINGS 2 /* of an addition, in halves of a unit in the last place */
+#define CELL_QUADS 1
 #include "../mutant.h"
 #include "simd_neon.h"
 
@@ -49,6 +50,51 @@ INLINE uint16x8_t vload_eight_n(const uint16_t *p, int n)
 
 /* The first n elements at p as cells, zeros behind. */
 INLINE vf vload_cells_n(const uint16_t *p, int n) { return vreinterpretq_f32_u16(vload_eight_n(p, n)); }
+
+/* ---- words of panel_quads.inc.h ---------------------------------------------------- */
+
+
+
+/* acc[i][n] + sum over the four elements of rows i of x and n of y; a vector holds two rows. */
+INLINE vf vmac_quads(vf acc, vf x, vf y) { return vbfmmlaq_f32(acc, vreinterpretq_bf16_f32(x), vreinterpretq_bf16_f32(y)); }
+
+/* Lanes 0 and 2 of a, then of b; 1 and 3; lanes of a and b by turns, from 0 on, from 2 on. */
+INLINE vf veven(vf a, vf b) { return vuzp1q_f32(a, b); }
+INLINE vf vodd(vf a, vf b) { return vuzp2q_f32(a, b); }
+INLINE vf vzip_low(vf a, vf b) { return vzip1q_f32(a, b); }
+INLINE vf vzip_high(vf a, vf b) { return vzip2q_f32(a, b); }
+
+/* Lane r of four vectors as bf16, nearest even, side by side: r = 0 and 1, then 2 and 3. */
+INLINE void vpack_quads(const vf e[4], vf *first, vf *second)
+{
+    const uint16x8_t low = vreinterpretq_u16_bf16(vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(e[0]), e[1]));
+    const uint16x8_t high = vreinterpretq_u16_bf16(vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(e[2]), e[3]));
+    const uint16x8_t even = vzip1q_u16(low, high), odd = vzip2q_u16(low, high);
+    *first = vreinterpretq_f32_u16(vzip1q_u16(even, odd));
+    *second = vreinterpretq_f32_u16(vzip2q_u16(even, odd));
+}
+
+/* Eight elements of two rows, the first n of them: four of one, four of two, and so on. */
+INLINE void vpair_keys(const uint16_t *one, const uint16_t *two, int n, float *to)
+{
+    const uint64x2_t x = vreinterpretq_u64_u16(vload_eight_n(one, n)), y = vreinterpretq_u64_u16(vload_eight_n(two, n));
+    vst1q_u64((uint64_t *)to, vzip1q_u64(x, y));
+    vst1q_u64((uint64_t *)(to + VW), vzip2q_u64(x, y));
+}
+
+/* Eight elements of four rows, the first n of them: element 0 of each, element 1 of each, and so on. */
+INLINE void vquad_values(const uint16_t *const rows[4], int n, float *to)
+{
+    uint16x8_t x[4];
+    UNROLL for (int i = 0; i < 4; i++) x[i] = vload_eight_n(rows[i], n);
+    const uint16x8_t a = vzip1q_u16(x[0], x[2]), b = vzip1q_u16(x[1], x[3]), c = vzip2q_u16(x[0], x[2]), d = vzip2q_u16(x[1], x[3]);
+    vstore(to, vreinterpretq_f32_u16(vzip1q_u16(a, b)));
+    vstore(to + VW, vreinterpretq_f32_u16(vzip2q_u16(a, b)));
+    vstore(to + 2 * VW, vreinterpretq_f32_u16(vzip1q_u16(c, d)));
+    vstore(to + 3 * VW, vreinterpretq_f32_u16(vzip2q_u16(c, d)));
+}
+
+/* ---- words of decode ----------------------------------------------------------------- */
 
 /* Eight cells of one[d] and two[d], those of d >= n are 0. */
 INLINE void vzip8_n(const uint16_t *one, const uint16_t *two, int n, vf *to)
