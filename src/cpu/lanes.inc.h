@@ -55,17 +55,18 @@ INLINE vf vload_row(const heed_type type, const unsigned char *row, int64_t d)
     }
 }
 
-/* A type whose blocks have a scale: to find it takes longer than the elements, so sixteen of them, which lie in one block, share it. */
-INLINE bool has_blocks(const heed_type type) { return type == HEED_Q8_0 || type == HEED_Q4_0; }
+/* A type whose blocks have a scale: to find it takes longer than the elements, so sixteen of them, which lie in one block, share it. Where a vector holds them
+ * all that comes by itself, and with 16 registers there is none to keep it in. */
+INLINE bool shares_scales(const heed_type type) { return (type == HEED_Q8_0 || type == HEED_Q4_0) && VW < 16 && VEC_REGISTERS == 32; }
 INLINE vf vload_scale(const heed_type type, const unsigned char *row, int64_t d16)
 {
-    return has_blocks(type) && VW < 16 ? vset1_f16(row_address(type, row, d16)) : vset1(1);
+    return shares_scales(type) ? vset1_f16(row_address(type, row, d16)) : vset1(1);
 }
 /* Vector v of elements d16, ..., d16 + 15 of a row, d16 a multiple of 16; scale: vload_scale() of them. */
 INLINE vf vload_of_16(const heed_type type, const unsigned char *row, int64_t d16, int v, vf scale)
 {
     const uint8_t *codes = (const uint8_t *)row_address(type, row, d16) + 2;
-    if (!has_blocks(type) || VW >= 16) return vload_row(type, row, d16 + v * VW);
+    if (!shares_scales(type)) return vload_row(type, row, d16 + v * VW);
     if (type == HEED_Q8_0) return vmul(scale, vload_i8((const int8_t *)codes + d16 % 32 + v * VW));
     return vmul(scale, vload_nibbles(codes + v * VW, d16 % 32 >= 16));
 }
