@@ -6,6 +6,7 @@
 #include "harness.h"
 #include "pin.h"
 #include "plot.h"
+#include "queued.h"
 #include "roof.h"
 #include "schedule.h"
 #include "start.h"
@@ -153,6 +154,7 @@ static void report(struct bench *bench, int32_t device, const struct instance *i
     table_number(table, "ms_max", 1e3 * r->ours.most);
     table_number(table, "spread", r->ours.spread);
     table_count(table, "runs", r->ours.runs);
+    table_count(table, "queued", device ? bench->tool.options->queued : 0);
     table_number(table, "gflops", gflops);
     table_number(table, "kv_gbps", gbps);
     table_number(table, "roof_percent", roof_percent(r, gflops, gbps));
@@ -216,6 +218,10 @@ static heed_status bench_device(struct bench *bench, int32_t device, struct inst
     if (status == HEED_OK) status = verify_rows(&prepared, instance, check_budget, &result.worst, &result.checked, &result.rows);
     if (status == HEED_OK) status = verify_scores(&prepared, instance, scores_budget, &result.worst, &result.checked);
     if (status == HEED_OK) status = contest_open(&contest, &bench->tool.context->services, &prepared, instance, peers);
+    if (status == HEED_OK && bench->tool.options->queued > 0) {
+        contest.queued = bench->tool.options->queued;
+        status = queued_open(bench->tool.context, device, &contest.queue);
+    }
     if (status == HEED_OK) status = bench_contest(bench, device, &contest, &result);
     contest_close(&contest);
     prepared_release(&prepared);

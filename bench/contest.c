@@ -5,6 +5,7 @@
 #include "contest.h"
 #include "dtype.h"
 #include "pin.h"
+#include "queued.h"
 #include "tool.h"
 #include "view.h"
 #include <math.h>
@@ -135,6 +136,11 @@ static heed_status heed_runs(struct contest *c, int count, double *seconds)
     heed_status status = HEED_OK;
     for (int n = 0; status == HEED_OK && n < count; n++) {
         const double begin = seconds_now();
+        if (c->queue) {
+            status = queued_runs(c->prepared, c->queue, c->queued, &seconds[n]);
+            seconds[n] /= c->queued;
+            continue;
+        }
         status = prepared_run(c->prepared);
         seconds[n] = seconds_now() - begin;
     }
@@ -216,5 +222,6 @@ void contest_close(struct contest *c)
         if (c->entrant[n].peer && c->entrant[n].timed) c->entrant[n].peer->end(c->entrant[n].peer);
         free(c->entrant[n].seconds);
     }
+    queued_close(c->queue);
     free(c->o);
 }

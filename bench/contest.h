@@ -28,6 +28,8 @@ struct entrant {
 struct contest {
     const struct services *services;
     struct prepared *prepared;
+    void *queue;                /* not NULL: heed's runs are enqueued on it, `queued` at a time */
+    int queued;
     struct instance *instance;  /* holds heed's result, already verified */
     struct entrant entrant[MOST_PEERS + 1]; /* [0] is heed */
     int count;

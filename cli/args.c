@@ -51,6 +51,7 @@ const struct option_row option_rows[] = {
     {"peers", NULL, "other implementations too, interleaved in the same run", 0, FLAG, PLACE(peers), BENCH},
     {"naive", NULL, "on OpenCL devices the table's last row beside the chosen one, and the worst ratio", 0, FLAG, PLACE(naive), BENCH},
     {"start", NULL, "no runs: how long until a plan is ready, cold, with warm caches, and again", 0, FLAG, PLACE(start), BENCH},
+    {"queued", "N", "on OpenCL devices N runs on one queue and one wait; a time is that of one of them", 0, COUNT, PLACE(queued), BENCH},
     {"plot", "FILE", "curves over the keys, by gnuplot: .svg, .png or .pdf; .dat and .gp beside it", 0, TEXT, PLACE(plot), BENCH},
     {"save", "FILE", "the rows as JSON into FILE too", 0, TEXT, PLACE(save), BENCH},
     {"list", NULL, "what is there (default)", 0, FLAG, PLACE(list), CACHE},

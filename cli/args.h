@@ -17,7 +17,7 @@ struct options {
     const char *device, *kernel;
     const char *q, *k, *v, *mask, *bias, *output, *lse, *scores, *key_sums; /* files */
     const char *cases, *against, *suite, *tokens, *plot, *save, *color;
-    int32_t threads, head, zoom;                                 /* 0 = not given; head: -1 = not given */
+    int32_t threads, head, zoom, queued;                         /* 0 = not given; head: -1 = not given */
     char *problems[MAX_PROBLEMS];                                /* owned */
     int problem_count;
 };

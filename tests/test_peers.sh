@@ -168,6 +168,11 @@ assert absent or timed(rows["clblast"]) and "product" in rows["clblast"]["peer_s
   bench --device opencl --naive --kernel opencl.naive "hq2 hk1 d32 q9 kv9 causal"
   python "the last row is not compared with itself" 'assert "opencl.naive" not in rows'
   started opencl "--kernel opencl.naive"
+  timeout 120 "$heed" bench --device opencl --queued 4 --json "hq2 hk1 d32 q1 kv40 causal" "hq2 hk1 d32 q9 kv9 causal" >"$work/out" 2>"$work/err"
+  python3 -c 'import json, sys
+rows = json.load(open(sys.argv[1]))
+assert len(rows) >= 2 and all(row["queued"] == 4 and row["ms_median"] > 0 and row["worst_ratio"] <= 1 for row in rows), rows' "$work/out" 2>>"$work/err"
+  verdict $? "--queued: runs on one queue, one wait"
   export HEED_CACHE_DIR=$work/cache
 }
 

@@ -76,7 +76,6 @@ struct cl_tuning {
     int32_t group_keys, group_slots; /* TILE_KEYS and SLOTS of prefill_warpgroup.cl; 0 = by head_dim */
     int32_t matrix_like;      /* enum cl_matrix: whose layout the emulated unit has; 0 = NVIDIA's */
     int32_t tile_q_slice, tile_v_slice; /* of prefill_tile.cl; 0 = by head_dim */
-    int32_t tile_registers;   /* the most that a work-item of it may get, where the driver takes cl_nv_compiler_options; 0 = the compiler's choice */
     int32_t local_kib;        /* local memory that kernels get, where the device has more than it says; 0 = what it says */
 };
 
@@ -315,6 +314,7 @@ struct cl_step {                  /* one kind of step of a plan */
     struct cl_program *program;
     const struct kernel_row *row;
     size_t local[2];
+    _Atomic(cl_kernel) spare[2];  /* the kernels of row and merge that no run holds at the moment, or NULL */
     _Atomic float pair_seconds;   /* per (query, key) pair of a work item: the probe's measurement, refined by runs */
 };
 
@@ -330,6 +330,7 @@ struct cl_batch {                 /* batch->state */
 };
 
 heed_status cl_step_prepare(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, struct cl_step *step);
+void cl_step_release(struct cl_device *device, struct cl_step *step); /* also what was prepared in part */
 heed_status cl_plan_prepare(struct heed_plan *plan);
 void cl_plan_release(struct heed_plan *plan);
 heed_status cl_batch_prepare(struct heed_batch *batch);

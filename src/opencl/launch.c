@@ -54,6 +54,30 @@ static heed_status kernel_make(struct cl_device *device, const struct cl_step *s
     return cl_failed(device, "clCreateKernel", code);
 }
 
+/* Kernel number n of a step, 0 its row's, 1 that of the merge. A kernel object holds its arguments, so a run has one for itself: the one that the last run gave
+ * back, or a new one where several run at once. */
+static heed_status kernel_take(struct cl_device *device, struct cl_step *step, int n, cl_kernel *kernel)
+{
+    *kernel = atomic_exchange(&step->spare[n], NULL);
+    return *kernel ? HEED_OK : kernel_make(device, step, n ? step->row->cl->merge : step->row->cl->kernel, kernel);
+}
+
+static void kernel_give(struct cl_step *step, int n, cl_kernel kernel)
+{
+    cl_kernel none = NULL;
+    if (kernel && !atomic_compare_exchange_strong(&step->spare[n], &none, kernel)) clReleaseKernel(kernel);
+}
+
+void cl_step_release(struct cl_device *device, struct cl_step *step)
+{
+    for (int n = 0; n < 2; n++) {
+        cl_kernel kernel = atomic_exchange(&step->spare[n], NULL);
+        if (kernel && !cl_device_forked(device)) clReleaseKernel(kernel);
+    }
+    cl_program_drop(device, step->program);
+    step->program = NULL;
+}
+
 static heed_status prepare(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, struct cl_step *step)
 {
     const char *const names[] = {row->cl->kernel, row->cl->merge};
@@ -62,10 +86,10 @@ static heed_status prepare(struct cl_device *device, const struct problem *probl
     heed_status status = cl_program_get(device, row, problem, &step->program);
     for (int i = 0; i < 2 && names[i] && status == HEED_OK; i++) {
         cl_kernel kernel = NULL;
-        status = kernel_make(device, step, names[i], &kernel);
+        status = kernel_take(device, step, i, &kernel);
         if (status == HEED_OK) {
             status = check_group(device, row, kernel, names[i], step->local);
-            clReleaseKernel(kernel);
+            kernel_give(step, i, kernel);
         }
     }
     return status;
@@ -77,8 +101,7 @@ heed_status cl_step_prepare(struct cl_device *device, const struct problem *prob
     heed_status status = prepare(device, problem, row, step);
     cl_local(device, row, problem, local);
     if (status != HEED_UNSUPPORTED || local[0] * local[1] >= step->local[0] * step->local[1] || MUTANT(cl_group_kept)) return status;
-    cl_program_drop(device, step->program); /* its kernel takes smaller groups, and the row can do with them */
-    step->program = NULL;
+    cl_step_release(device, step); /* its kernel takes smaller groups, and the row can do with them */
     return prepare(device, problem, row, step);
 }
 
@@ -193,6 +216,18 @@ static void add_list(struct arguments *a, cl_mem mem)
     add(a, sizeof given, &given);
 }
 
+/* What a run does not have. A launch costs NVIDIA's driver 0.3 us for each buffer among its arguments, so where nobody asks for it NULL is given instead: to the
+ * programs of a GPU that are compiled for their problem. CPU devices may read ahead of a condition. */
+static void add_absent(struct arguments *a, const struct kernel_row *row, const struct problem *problem, int slot)
+{
+    const heed_type scaled = slot == ROLE_K_SCALE ? problem->k_type : slot == ROLE_V_SCALE ? problem->v_type : HEED_F32;
+    const bool read = scaled == HEED_I8 || scaled == HEED_F8_E4M3 || scaled == HEED_F8_E5M2; /* absent: 1 */
+    const cl_mem none = NULL;
+    if ((a->device->type & CL_DEVICE_TYPE_GPU) && !row->cl->run_time && !read) add(a, sizeof none, &none);
+    else if (slot >= 0) add_mem(a, NULL);
+    else add_list(a, NULL);
+}
+
 static void add_int(struct arguments *a, int32_t value) { add(a, sizeof value, &value); }
 
 /* struct problem of common.cl; problem NULL: the warm-up, nobody looks at it. */
@@ -216,22 +251,27 @@ static struct strides kept_strides(const struct cl_memory *memory)
                             2 * (int64_t)sizeof(float) * memory->call->plan->problem.q_heads};
 }
 
-/* memory NULL: the warm-up, every tensor absent. */
-static heed_status attention_arguments(struct cl_device *device, cl_kernel kernel, const struct cl_memory *memory,
+/* memory NULL: the warm-up, every tensor absent, but something is there to be read. */
+static heed_status attention_arguments(struct cl_device *device, const struct kernel_row *row, cl_kernel kernel, const struct cl_memory *memory,
                                        const struct cl_batch *lists, cl_mem items, int64_t part_rows)
 {
+    enum { LISTS = 4 };
+    const cl_mem list[LISTS] = {lists ? lists->sequences : NULL, lists ? lists->q_positions : NULL, lists ? lists->page_table : NULL,
+                                lists ? lists->score_slots : NULL};
     struct arguments a = {device, kernel, 0, HEED_OK};
     struct strides st[ATTENTION_SLOTS + 1] = {{0}};
-    for (int i = 0; i < ATTENTION_SLOTS; i++) {
-        add_mem(&a, memory ? memory->bound[attention_slots[i]].mem : NULL);
-        if (memory) st[i] = strides_of(memory, attention_slots[i]);
+    for (int i = 0; i <= ATTENTION_SLOTS; i++) {
+        const int slot = i < ATTENTION_SLOTS ? attention_slots[i] : CL_SLOT_WORKSPACE;
+        const cl_mem mem = memory ? memory->bound[slot].mem : NULL;
+        if (mem || !memory) add_mem(&a, mem);
+        else add_absent(&a, row, &memory->call->plan->problem, slot);
+        if (memory && i < ATTENTION_SLOTS) st[i] = strides_of(memory, slot);
     }
     if (memory) st[ATTENTION_SLOTS] = kept_strides(memory);
-    add_mem(&a, memory ? memory->bound[CL_SLOT_WORKSPACE].mem : NULL);
-    add_list(&a, lists ? lists->sequences : NULL);
-    add_list(&a, lists ? lists->q_positions : NULL);
-    add_list(&a, lists ? lists->page_table : NULL);
-    add_list(&a, lists ? lists->score_slots : NULL);
+    for (int n = 0; n < LISTS; n++) {
+        if (list[n] || !memory) add_list(&a, list[n]);
+        else add_absent(&a, row, &memory->call->plan->problem, -1);
+    }
     add_list(&a, items);
     add_int(&a, 0);
     add_int(&a, 0);
@@ -300,23 +340,23 @@ static heed_status launch_items(struct cl_stream *stream, cl_kernel kernel, cons
 
 /* ---- attention ----------------------------------------------------------------------------- */
 
-static heed_status run_kind(struct cl_stream *stream, const struct cl_memory *memory, const struct cl_step *step, enum kind kind)
+static heed_status run_kind(struct cl_stream *stream, const struct cl_memory *memory, struct cl_step *step, enum kind kind)
 {
     const struct heed_batch *batch = memory->call->batch;
     const struct cl_batch *lists = batch->state;
     const struct work_list *list = &batch->work[kind];
     cl_kernel kernel = NULL;
     if (list->count == 0) return HEED_OK;
-    heed_status status = kernel_make(stream->device, step, step->row->cl->kernel, &kernel);
-    if (status == HEED_OK) status = attention_arguments(stream->device, kernel, memory, lists, lists->items[kind], batch->part_rows);
+    heed_status status = kernel_take(stream->device, step, 0, &kernel);
+    if (status == HEED_OK) status = attention_arguments(stream->device, step->row, kernel, memory, lists, lists->items[kind], batch->part_rows);
     if (status == HEED_OK) status = launch_items(stream, kernel, step, memory->call, kind, lists->pairs[kind]);
-    if (kernel) clReleaseKernel(kernel);
+    kernel_give(step, 0, kernel);
     if (status != HEED_OK || list->merge_count == 0 || MUTANT(cl_merge_skipped)) return status;
     kernel = NULL;
-    status = kernel_make(stream->device, step, step->row->cl->merge, &kernel);
-    if (status == HEED_OK) status = attention_arguments(stream->device, kernel, memory, lists, lists->merges[kind], batch->part_rows);
+    status = kernel_take(stream->device, step, 1, &kernel);
+    if (status == HEED_OK) status = attention_arguments(stream->device, step->row, kernel, memory, lists, lists->merges[kind], batch->part_rows);
     if (status == HEED_OK) status = launch_range(stream, kernel, step, ARGUMENT_ITEM_FIRST, 0, list->merge_count);
-    if (kernel) clReleaseKernel(kernel);
+    kernel_give(step, 1, kernel);
     return status;
 }
 
@@ -398,15 +438,14 @@ static void rows_arguments(struct arguments *a, const struct rows_call *rows, co
     a->next = first; /* where row_first stands */
 }
 
-static heed_status launch_rows(struct cl_stream *stream, const struct rows_call *rows, const struct cl_memory *memory,
-                               const struct cl_step *step)
+static heed_status launch_rows(struct cl_stream *stream, const struct rows_call *rows, const struct cl_memory *memory, struct cl_step *step)
 {
     const struct call *call = memory->call;
     const int64_t total = call->batch->q_total * rows->heads;
     cl_kernel kernel = NULL;
     if (total == 0) return HEED_OK;
     if (total > INT32_MAX) return fail(HEED_UNSUPPORTED, "%lld rows in one call, at most 2^31 - 1", (long long)total);
-    heed_status status = kernel_make(stream->device, step, step->row->cl->kernel, &kernel);
+    heed_status status = kernel_take(stream->device, step, 0, &kernel);
     if (status != HEED_OK) return status;
     struct arguments a = {stream->device, kernel, 0, HEED_OK};
     rows_arguments(&a, rows, memory, call->batch->state, call->batch->batch);
@@ -421,15 +460,15 @@ static heed_status launch_rows(struct cl_stream *stream, const struct rows_call 
         status = next.status == HEED_OK ? cl_stream_kernel(stream, kernel, global, step->local) : next.status;
         done += count;
     }
-    clReleaseKernel(kernel);
+    kernel_give(step, 0, kernel);
     return status;
 }
 
 static heed_status run_rows(const struct call *call, const struct queue_args *queue, const struct rows_call *rows)
 {
     struct cl_device *device = cl_device_of(call->plan->device);
-    const struct cl_plan *plan = call->plan->state;
-    const struct cl_step *step = &plan->step[rows->kind];
+    struct cl_plan *plan = call->plan->state;
+    struct cl_step *step = &plan->step[rows->kind];
     struct cl_stream stream;
     struct cl_memory memory;
     uint32_t slots = 0;
@@ -492,15 +531,15 @@ heed_status cl_merge(const struct call *call, const struct queue_args *queue)
 
 /* ---- preparing: what a driver compiles at the first launch is compiled now ------------------------ */
 
-static heed_status warm_kernel(struct cl_stream *stream, const struct cl_step *step, enum kind kind, const char *name)
+static heed_status warm_kernel(struct cl_stream *stream, struct cl_step *step, enum kind kind, int n)
 {
     cl_kernel kernel = NULL;
     size_t global[2];
-    heed_status status = kernel_make(stream->device, step, name, &kernel);
+    heed_status status = kernel_take(stream->device, step, n, &kernel);
     if (status != HEED_OK) return status;
     grid(0, step->local, global);
     if (kind < WORK_KINDS) {
-        status = attention_arguments(stream->device, kernel, NULL, NULL, NULL, 0);
+        status = attention_arguments(stream->device, step->row, kernel, NULL, NULL, NULL, 0);
     } else {
         const struct rows_call rows = rows_of(kind);
         struct arguments a = {stream->device, kernel, 0, HEED_OK};
@@ -508,7 +547,7 @@ static heed_status warm_kernel(struct cl_stream *stream, const struct cl_step *s
         status = a.status;
     }
     if (status == HEED_OK) status = cl_stream_kernel(stream, kernel, global, step->local);
-    clReleaseKernel(kernel);
+    kernel_give(step, n, kernel);
     return status;
 }
 
@@ -519,8 +558,18 @@ static heed_status warm(struct cl_device *device, struct cl_step *step, enum kin
     const struct cl_memory none = {.on_host = true};
     struct cl_stream stream;
     heed_status status = cl_stream_begin(device, NULL, &stream);
-    for (int i = 0; i < 2 && names[i] && status == HEED_OK; i++) status = warm_kernel(&stream, step, kind, names[i]);
+    for (int i = 0; i < 2 && names[i] && status == HEED_OK; i++) status = warm_kernel(&stream, step, kind, i);
     return cl_stream_end(&stream, status, &none);
+}
+
+/* The first guess at what a pair costs. Probes are small, and on a device that works on copies most of their time is the copies': such a GPU would get its first runs
+ * in many pieces. A fast row does at least two multiplications a unit and cycle, at half a gigahertz. */
+static float pair_at_most(struct cl_device *device, const struct kernel_row *row, const struct problem *problem)
+{
+    const float probed = cl_pair_seconds(device, row, problem);
+    const float slow = (float)((problem->head_dim + problem->v_head_dim) / (1e9 * device->compute_units));
+    if (!(device->type & CL_DEVICE_TYPE_GPU) || row->cl->run_time) return probed;
+    return probed < slow ? probed : slow;
 }
 
 heed_status cl_plan_prepare(struct heed_plan *plan)
@@ -534,7 +583,7 @@ heed_status cl_plan_prepare(struct heed_plan *plan)
         if (!plan->row[kind]) continue;
         status = cl_step_prepare(device, &plan->problem, plan->row[kind], step);
         if (status == HEED_OK) status = warm(device, step, (enum kind)kind);
-        atomic_store(&step->pair_seconds, cl_pair_seconds(device, plan->row[kind], &plan->problem));
+        atomic_store(&step->pair_seconds, pair_at_most(device, plan->row[kind], &plan->problem));
     }
     plan->state = state;
     if (status != HEED_OK) cl_plan_release(plan);
@@ -544,7 +593,7 @@ heed_status cl_plan_prepare(struct heed_plan *plan)
 void cl_plan_release(struct heed_plan *plan)
 {
     struct cl_plan *state = plan->state;
-    for (int kind = 0; state && kind < KIND_COUNT; kind++) cl_program_drop(cl_device_of(plan->device), state->step[kind].program);
+    for (int kind = 0; state && kind < KIND_COUNT; kind++) cl_step_release(cl_device_of(plan->device), &state->step[kind]);
     memory_delete(&plan->context->services, plan->state);
     plan->state = NULL;
 }

@@ -308,7 +308,7 @@ static heed_status probe_one(struct cl_device *device, const struct problem *pro
     if (status == HEED_OK)
         status = kind < WORK_KINDS ? probe_attention(set, row, work_seconds, wrong) : probe_beside(set, kind, wrong);
     *work_seconds /= (float)(problem->head_dim + problem->v_head_dim);
-    cl_program_drop(device, step->program);
+    cl_step_release(device, step);
     probe_release(set);
     free(set);
     return status;

@@ -8,6 +8,7 @@ enum {
     TYPES_FLOAT = 1u << HEED_F32 | 1u << HEED_F16 | 1u << HEED_BF16,
     NAIVE_TILE = 16,
     NAIVE_KEYS = 64, /* per item of scores_tile.cl, too */
+    DECODE_LANES_KEYS = 256,
     TYPES_ALL = TYPES_FLOAT | 1u << HEED_I8 | 1u << HEED_Q8_0 | 1u << HEED_Q4_0 | 1u << HEED_F8_E4M3 | 1u << HEED_F8_E5M2
 };
 
@@ -114,9 +115,8 @@ static struct tile tile_of(const struct cl_device *device, const struct problem 
 static size_t prefill_tile_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     const struct tile tile = tile_of(device, problem);
-    const size_t n = text_append(text, capacity, 0, " -DTR=%d -DVW=%d -DQ_SLICE=%d -DV_SLICE=%d -DQ_STAYS=%d -DWIDE=%d -DAHEAD=%d -DGUARD=%d", tile.rows,
+    return text_append(text, capacity, 0, " -DTR=%d -DVW=%d -DQ_SLICE=%d -DV_SLICE=%d -DQ_STAYS=%d -DWIDE=%d -DAHEAD=%d -DGUARD=%d", tile.rows,
                                  tile.vector, tile.q_slice, tile.v_slice, tile.stays, tile.wide, tile.ahead, device->tuning->loop_guard);
-    return device->tuning->tile_registers ? text_append(text, capacity, n, " -cl-nv-maxrregcount=%d", device->tuning->tile_registers) : n;
 }
 
 static void prefill_tile_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -402,12 +402,27 @@ static void columns_local(const struct cl_device *device, const struct problem *
 COLUMNS(prefill, false)
 COLUMNS(decode, true)
 
-/* decode_lanes.cl: a few lanes also where the device is a CPU: that is what a CPU runs when its driver fails with decode.cl. */
+/* decode_lanes.cl: the layout of its local memory, which rules how many work-items a group has. */
+static size_t decode_lanes_room(const struct problem *problem, size_t lanes)
+{
+    const size_t rows = problem->group < 8 ? (size_t)problem->group : 8, pieces = ((size_t)problem->head_dim + 7) / 8;
+    size_t team = 1;
+    while (team < pieces && team < lanes) team *= 2;
+    const size_t slabs = (pieces + team - 1) / team, teams = lanes / team;
+    size_t depth = rows * slabs <= 2 ? 8 : slabs <= 2 ? 4 : 1;
+    if (depth > DECODE_LANES_KEYS / teams) depth = DECODE_LANES_KEYS / teams;
+    const size_t sums = teams * depth * rows * (team < 2 ? 1 : team + 2) * 4, results = lanes * 32;
+    const size_t addresses = problem->page_size > 0 ? 16 * DECODE_LANES_KEYS : 0;
+    return larger(sums, results) + DECODE_LANES_KEYS * 4 * rows + addresses + lanes * 4 + rows * (4 * 4 + 56) + 256;
+}
+
+/* A few lanes also where the device is a CPU: that is what a CPU runs when its driver fails with decode.cl. */
 static void decode_lanes_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
 {
-    (void)problem;
-    const size_t lanes = (size_t)cl_lanes(device);
-    local[0] = lanes > 8 ? lanes : device->max_group >= 8 && device->max_sizes[0] >= 8 ? 8 : 1;
+    size_t lanes = (size_t)cl_lanes(device);
+    while (lanes < 8 && 2 * lanes <= device->max_group && 2 * lanes <= device->max_sizes[0]) lanes *= 2;
+    while (lanes > 8 && (lanes & (lanes - 1) || lanes > DECODE_LANES_KEYS || decode_lanes_room(problem, lanes) > device->local_bytes)) lanes--;
+    local[0] = lanes;
 }
 
 static size_t decode_lanes_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
@@ -418,9 +433,9 @@ static size_t decode_lanes_options(const struct cl_device *device, const struct 
 
 static size_t decode_lanes_bytes(const struct cl_device *device, const struct problem *problem)
 {
-    (void)device;
-    const size_t rows = problem->group < 4 ? (size_t)problem->group : 4, dims = ((size_t)problem->head_dim + 15) / 16 * 16;
-    return rows * (dims + 512 + 16 + 4) * 4 + 512 * 12 + 256;
+    size_t local[2] = {1, 1};
+    decode_lanes_local(device, problem, local);
+    return decode_lanes_room(problem, local[0]);
 }
 
 /* naive.cl keeps a row in private memory: in GPUs with little of it the longest rows would cost the short ones their place. */
@@ -452,18 +467,18 @@ static const struct cl_kernel_spec decode_cpu = {
     .parts = {"common.cl", "fetch.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu", .merge = "merge_parts", .options = decode_cpu_options};
 static const struct cl_kernel_spec prefill_cpu = {
     .parts = {"common.cl", "fetch.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
-static const struct cl_kernel_spec decode_lanes = {.parts = {"common.cl", "decode_lanes.cl", "merge.cl"}, .kernel = "decode_lanes",
-    .merge = "merge_parts", .options = decode_lanes_options, .local = decode_lanes_local, .local_bytes = decode_lanes_bytes};
+static const struct cl_kernel_spec decode_lanes = {.parts = {"common.cl", "decode_lanes.cl", "merge_lanes.cl"}, .kernel = "decode_lanes",
+    .merge = "merge_lanes", .options = decode_lanes_options, .local = decode_lanes_local, .local_bytes = decode_lanes_bytes};
 static const struct cl_kernel_spec prefill_tile = {.parts = {"common.cl", "prefill_tile.cl"}, .kernel = "prefill_tile",
     .options = prefill_tile_options, .local = prefill_tile_local, .local_bytes = prefill_tile_bytes};
 #define COLUMNS_PARTS "common.cl", "matrix_columns.cl", "matrix_emulated.cl", "matrix_amd.cl", "matrix_intel.cl", "matrix_tile.cl", "attention_columns.cl"
-static const struct cl_kernel_spec decode_columns = {.parts = {COLUMNS_PARTS, "merge.cl"}, .kernel = "attention_columns", .merge = "merge_parts",
+static const struct cl_kernel_spec decode_columns = {.parts = {COLUMNS_PARTS, "merge_lanes.cl"}, .kernel = "attention_columns", .merge = "merge_lanes",
     .options = decode_columns_options, .local = decode_columns_local, .local_bytes = decode_columns_bytes};
 static const struct cl_kernel_spec prefill_columns = {.parts = {COLUMNS_PARTS}, .kernel = "attention_columns", .options = prefill_columns_options,
     .local = prefill_columns_local, .local_bytes = prefill_columns_bytes};
 #define MATRIX_PARTS "matrix_emulated.cl", "matrix_nvidia.cl", "matrix_tile.cl"
-static const struct cl_kernel_spec decode_matrix = {.parts = {"common.cl", MATRIX_PARTS, "decode_matrix.cl", "merge.cl"}, .kernel = "decode_matrix",
-    .merge = "merge_parts", .options = decode_matrix_options, .local = decode_matrix_local, .local_bytes = decode_matrix_bytes};
+static const struct cl_kernel_spec decode_matrix = {.parts = {"common.cl", MATRIX_PARTS, "decode_matrix.cl", "merge_lanes.cl"}, .kernel = "decode_matrix",
+    .merge = "merge_lanes", .options = decode_matrix_options, .local = decode_matrix_local, .local_bytes = decode_matrix_bytes};
 static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATRIX_PARTS, "prefill_matrix.cl"},
     .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
 #define WARPGROUP_PARTS "common.cl", MATRIX_PARTS, "matrix_warpgroup.cl", "prefill_warpgroup.cl"
@@ -488,7 +503,8 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
 
 /* ---- rows ----------------------------------------------------------------------- */
 
-/* h_d of decode: head_dim / 16 fmas and 4 levels of the tree; h_n: one chain over a chunk, a merge per chunk, a value's scale and the sink. */
+/* h_d of decode_lanes: head_dim / 64 ... / 8 fmas, at least 8, then half a team's sums and one more: with a team of at most twice the pieces of eight, never more than
+ * head_dim / 8 + 14. h_d of decode: head_dim / 16 fmas and 4 levels of the tree; h_n: one chain over a chunk, a merge per chunk, a value's scale and the sink. */
 const struct kernel_row cl_rows[] = {
     {.name = "opencl.decode_matrix_bf16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
      .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
@@ -512,8 +528,9 @@ const struct kernel_row cl_rows[] = {
      .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_cpu},
     {.name = "opencl.decode_lanes", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN,
      .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
-     .q_tile = 8, .kv_chunk = 512, .packs_group = true,
-     .arithmetic = {.dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS}, .cl = &decode_lanes},
+     .q_tile = 8, .kv_chunk = DECODE_LANES_KEYS, .packs_group = true,
+     .arithmetic = {.dot_lanes = 8, .dot_extra = 14, .key_block = DECODE_LANES_KEYS, .sum_extra = 2, .rescale_block = DECODE_LANES_KEYS, OWN_MATHS},
+     .cl = &decode_lanes},
     {.name = "opencl.prefill_warpgroup3_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
      .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
      .o_types = TYPES_FLOAT, .dim_limit = 64, .q_tile = 192, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_warpgroup3},

@@ -13,7 +13,7 @@ static const struct cl_tuning table[FAMILY_COUNT] = {
     [FAMILY_POCL_CPU] =    {"pocl-cpu",    0,      0,    0,         2,    16,   4,    1,       16,     0,       1,    true,  true, .limit = 20},
     [FAMILY_GENERIC_CPU] = {"generic-cpu", 0,      0,    0,         8,    8,    2,    1,       4,      0,       1,    false, false, .limit = 20},
     [FAMILY_GENERIC_GPU] = {"generic-gpu", 4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, .limit = 20},
-    [FAMILY_NVIDIA] =      {"nvidia",      4,      4,    1,         16,   8,    8,    1,       4,      2,       64,   false, true, .limit = 20, .matrix = MATRIX_NV_MMA},
+    [FAMILY_NVIDIA] =      {"nvidia",      4,      4,    1,         16,   8,    8,    1,       4,      2,       128,  false, true, .limit = 20, .matrix = MATRIX_NV_MMA},
     [FAMILY_AMD] =         {"amd",         4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, .limit = 20, .matrix = MATRIX_FAMILY},
     [FAMILY_INTEL] =       {"intel",       4,      4,    1,         8,    16,   4,    1,       4,      1,       32,   false, false, .limit = 20, .matrix = MATRIX_FAMILY},
     [FAMILY_ADRENO] =      {"adreno",      4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, .limit = 20},

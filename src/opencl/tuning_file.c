@@ -4,7 +4,7 @@
  *
  *     # a family or a device's name in quotes, then what differs from the built-in line
  *     "pocl-cpu" rows=6 vectors=4 wgx=2 wgy=16 lanerows=4 lanecolumns=1 lanevector=16 lanes=1 guard=1 limit=20
- *     "nvidia" wgx=16 wgy=8 lanerows=8 lanevector=4 reads=2 qslice=8 vslice=8 registers=168 local=96
+ *     "nvidia" wgx=16 wgy=8 lanerows=8 lanevector=4 reads=2 qslice=8 vslice=8 local=96
  *     "nvidia" matrix=2 mrows=64 mkeys=64 mwarps=4 mslots=3 mlocal=1
  */
 #include "cl.h"
@@ -43,7 +43,6 @@ static bool apply(struct cl_tuning *tuning, const char *name, int32_t value)
                   {"reads", &tuning->tile_reads},
                   {"qslice", &tuning->tile_q_slice},
                   {"vslice", &tuning->tile_v_slice},
-                  {"registers", &tuning->tile_registers},
                   {"local", &tuning->local_kib},
                   {"lanes", &tuning->lanes},
                   {"limit", &tuning->limit},
