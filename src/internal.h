@@ -222,6 +222,7 @@ struct kernel_row {
     /* Why the problem does not fit beyond what the columns say: NULL = fits, else a reason (may be written to text). */
     const char *(*fits)(const struct problem *problem, char *text, size_t capacity);
     int32_t q_tile;           /* queries per work item; 0 = all of the sequence */
+    int32_t q_tile_few;       /* the same in batches that make few items of q_tile; 0 = q_tile. The bits of a query must not depend on which */
     int32_t kv_chunk;         /* keys per work item when the row can split keys (partial results, merged); 0 = never split */
     int32_t q_align;          /* 0/1; queries per item are counted from 0 in steps of q_tile always */
     int32_t decode_rows;      /* a step is decode while its queries times the group are at most so many; 0 = 8 */

@@ -8,7 +8,10 @@
 #include "status.h"
 #include "view.h"
 
-enum { CACHE_BYTES = 32 << 20 }; /* of a large device, shared by all that runs there */
+enum {
+    CACHE_BYTES = 32 << 20, /* of a large device, shared by all that runs there */
+    ITEMS_MANY = 64         /* of one kind in a batch: enough for many cores */
+};
 
 enum kind sequence_kind(const struct heed_plan *plan, int32_t q_len)
 {
@@ -54,6 +57,7 @@ struct builder {
     struct work_item *items;
     struct merge_item *merges;
     int64_t count, at, step, merge_count, *part_rows;
+    int32_t tile; /* queries per item; 0 = all of the sequence */
 };
 
 static void add_item(struct builder *to, struct work_item item)
@@ -106,7 +110,7 @@ static void add_tile(struct builder *to, int32_t b, int32_t head, int32_t q_begi
 /* All tiles of one head. The last tile of a causal sequence costs most and comes first: the small ones fill the end. */
 static void add_head(struct builder *to, int32_t b, int32_t head)
 {
-    const int32_t q_len = to->batch->sequences[b].q_len, tile = to->row->q_tile > 0 ? to->row->q_tile : q_len;
+    const int32_t q_len = to->batch->sequences[b].q_len, tile = to->tile > 0 ? to->tile : q_len;
     for (int32_t t = (q_len - 1) / tile; t >= 0; t--) add_tile(to, b, head, t * tile, q_len - t * tile < tile ? q_len : t * tile + tile);
 }
 
@@ -138,6 +142,20 @@ static int32_t heads_in_turn(const struct builder *to, const struct sequence *s,
     return fit < 1 ? 1 : fit < heads ? (int32_t)fit : heads;
 }
 
+/* Queries per item: q_tile; q_tile_few where that makes few items, so that they can be shared out. */
+static int32_t tile_of(const struct heed_batch *batch, const struct kernel_row *row, enum kind kind)
+{
+    const struct problem *p = &batch->plan->problem;
+    int64_t items = 0;
+    if (!row || row->q_tile_few == 0) return row ? row->q_tile : 0;
+    for (int32_t b = 0; b < batch->batch && items < ITEMS_MANY; b++) {
+        const int32_t q_len = batch->sequences[b].q_len;
+        if (q_len == 0 || (sequence_kind(batch->plan, q_len) != kind && !MUTANT(schedule_turn_few))) continue;
+        items += ((int64_t)q_len + row->q_tile - 1) / row->q_tile * (row->packs_group ? p->kv_heads : p->q_heads);
+    }
+    return items < ITEMS_MANY ? row->q_tile_few : row->q_tile;
+}
+
 /* All items of one kind of step. */
 static void build(struct builder *to, enum kind kind)
 {
@@ -166,6 +184,7 @@ static heed_status build_list(const struct services *services, struct heed_batch
     struct builder count = {.plan = batch->plan, .batch = batch, .row = batch->plan->row[kind]};
     int64_t part_rows = batch->part_rows;
     count.part_rows = &part_rows;
+    count.tile = tile_of(batch, count.row, kind);
     list->row = count.row;
     build(&count, kind);
     if (count.count == 0) return HEED_OK;

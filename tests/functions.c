@@ -15,6 +15,7 @@
     }
 OVER(vexp2)
 OVER(vexp)
+OVER(vexp_near)
 OVER(vtanh)
 
-const struct functions CAT(functions_, WORDS_NAME) = {VEC_NAME, VEC_FUSED, over_vexp2, over_vexp, over_vtanh};
+const struct functions CAT(functions_, WORDS_NAME) = {VEC_NAME, VEC_FUSED, over_vexp2, over_vexp, over_vexp_near, over_vtanh};

@@ -10,6 +10,7 @@ struct functions {
     int fused; /* vfma rounds once */
     void (*exp2)(const float *x, float *to, int count);
     void (*exp)(const float *x, float *to, int count);
+    void (*exp_near)(const float *x, float *to, int count);
     void (*tanh)(const float *x, float *to, int count);
 };
 

@@ -132,7 +132,7 @@ static int64_t walk(const struct range *range, over *const functions[SETS], exac
 
 static over *of_set(const struct functions *functions, char which)
 {
-    return which == '2' ? functions->exp2 : which == 'e' ? functions->exp : functions->tanh;
+    return which == '2' ? functions->exp2 : which == 'e' ? functions->exp : which == 'n' ? functions->exp_near : functions->tanh;
 }
 
 static void hold(const char *name, char which, exact *f, const struct range *ranges, int count, const double limit[2])
@@ -176,6 +176,13 @@ Test(functions, exp, .timeout = 3600)
 {
     static const struct range ranges[] = {{0, 0, ONE}, {MINUS, MINUS, ONE}, {MINUS, 0xc2aeac4fu, NUMBER}, {0xc2aeac50u, MINUS | INF, ZERO}, NANS};
     hold("exp", 'e', exp, ranges, 6, (const double[]){1.1, 1.4}); /* EXP_ULP of simd_functions.h, which rows declare */
+}
+
+/* For weights that become bf16. */
+Test(functions, exp_near, .timeout = 3600)
+{
+    static const struct range ranges[] = {{0, 0, ONE}, {MINUS, MINUS, ONE}, {MINUS, 0xc2aeac4fu, NUMBER}, {0xc2aeac50u, MINUS | INF, ZERO}, NANS};
+    hold("exp_near", 'n', exp, ranges, 6, (const double[]){64, 128}); /* EXP_NEAR_ULP; the rows that use it are fused */
 }
 
 /* tanh of a small x is x - x^3 / 3, far within a double: libm would take most of the time for the smallest ones. */

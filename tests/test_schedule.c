@@ -189,3 +189,19 @@ Test(schedule, chunks_take_turns_everywhere)
             rig_end(&rig);
         }
 }
+
+/* 64 items of the larger tile are many; with fewer the smaller tile is taken. */
+Test(schedule, few_items_are_smaller)
+{
+    struct rig rig;
+    rig_begin(&rig, "hq8 d16 f32", 0, false, false);
+    rig.row.q_tile = 2 * Q_TILE, rig.row.q_tile_few = Q_TILE;
+    const int32_t q_len = 2 * Q_TILE * 7 + 1; /* 8 tiles, the last of one query */
+    rig_schedule(&rig, LENGTHS(.batch = 1, .q_len = q_len, .kv_len = 3));
+    cr_assert_eq(rig.in.batch.work[KIND_PREFILL].count, 8 * 8);
+    cr_assert_eq(rig.in.batch.work[KIND_PREFILL].items[1].q_begin, 2 * Q_TILE * 6);
+    rig_schedule(&rig, LENGTHS(.batch = 2, .q_start = INTS(0, q_len - 1, q_len + 3), .kv_lens = INTS(3, 3))); /* a tile less; decode does not count */
+    cr_assert_eq(rig.in.batch.work[KIND_PREFILL].count, 8 * 14);
+    expect_whole(&rig);
+    rig_end(&rig);
+}

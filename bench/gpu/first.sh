@@ -165,15 +165,22 @@ if [ $small = no ]; then
     "decode_lanes|b4 hq64 hk8 d128 q1 kv8192 bf16" "prefill_tf32x3|hq16 d128 q4096 f32") # what the units are worth
   problems=("hq16 d128 q16384 bf16" "hq16 d128 q16384 bf16 causal" "hq16 d128 q16384 f16 causal" "hq32 d64 q16384 bf16" "hq8 d256 q16384 bf16"
     "b4 hq16 d128 q4096 bf16 causal" "b16 hq32 hk8 d128 q1024 bf16 causal" "b16 hq64 hk8 d128 q1 kv8192 bf16" "hq32 hk8 d128 q1 kv32768 bf16"
-    "b16 hq32 hk8 d128 q1 kv4096 f16" "hq16 d128 q4096 f32" "hq16 d128 q4096 f32 causal" "b4 hq64 hk8 d128 q1 kv8192 f32")
+    "b16 hq32 hk8 d128 q1 kv4096 f16" "hq32 hk8 d128 q1 kv4096 bf16" "hq16 d128 q4096 f32" "hq16 d128 q4096 f32 causal" "b4 hq64 hk8 d128 q1 kv8192 f32"
+    "b16 hq64 hk8 d128 q1 kv8192 f16 kv=q8_0" "hq32 d128 q1 kv16384 f32")
+  queued=("b16 hq64 hk8 d128 q1 kv8192 bf16" "hq32 hk8 d128 q1 kv32768 bf16" "hq32 hk8 d128 q1 kv4096 bf16" "b4 hq64 hk8 d128 q1 kv8192 f32"
+    "b16 hq32 hk8 d128 q1024 bf16 causal") # many runs, one wait
   tiles=("hq16 d128 q16384 bf16" "hq32 d64 q16384 bf16")
 else
   rows=("prefill_tile|hq2 d64 q128 bf16")
   problems=("hq2 d64 q128 bf16" "hq4 hk2 d64 q1 kv512 bf16" "hq2 d64 q128 f32")
+  queued=("hq4 hk2 d64 q1 kv512 bf16")
   tiles=("hq2 d64 q64 bf16")
 fi
 say "bench: bench.txt"
 for problem in "${problems[@]}"; do limited 40 bench.txt "$heed" bench --device opencl:0 "$problem"; done
+echo "many runs on one queue, one wait:" >>"$OUT/bench.txt"
+for problem in "${queued[@]}"; do limited 30 bench.txt "$heed" bench --device opencl:0 --queued 20 "$problem"; done
+echo "rows by name:" >>"$OUT/bench.txt"
 for row in "${rows[@]}"; do limited 30 bench.txt "$heed" bench --device opencl:0 --kernel "opencl.${row%%|*}" "${row#*|}"; done
 say "tiles of the matrix rows: tiles.txt"
 for tile in "mslots=2 gkeys=64" "mslots=3 gkeys=64 gslots=6" "mkeys=32 mslots=4 gkeys=128 gslots=2"; do

@@ -3,8 +3,12 @@
     python3 -m unittest discover -s python/tests"""
 
 import array
+import ast
+import contextlib
+import inspect
 import math
 import os
+import pathlib
 import random
 import sys
 import threading
@@ -189,6 +193,18 @@ class Definition(Case):
             with self.assertRaisesRegex(kind, text):
                 wrong()
 
+    def test_types_are_told_of_what_is_there(self):
+        stubs = ast.parse((pathlib.Path(heed.__file__).parent / "__init__.pyi").read_text())
+        told = {f.name: f.args for f in stubs.body if isinstance(f, ast.FunctionDef)}
+        self.assertEqual(sorted(told), sorted(name for name in heed.__all__ if inspect.isfunction(getattr(heed, name))))
+        self.assertTrue({name for name in heed.__all__ if inspect.isclass(getattr(heed, name))} <=
+                        {alias.asname for part in stubs.body if isinstance(part, ast.ImportFrom) for alias in part.names})
+        for name in "attention", "check":
+            there = [p for p in inspect.signature(getattr(heed.Context, name)).parameters.values() if p.name != "self"]
+            self.assertEqual([a.arg for a in told[name].args], [p.name for p in there if p.kind == p.POSITIONAL_OR_KEYWORD])
+            self.assertEqual([(a.arg, ast.literal_eval(d)) for a, d in zip(told[name].kwonlyargs, told[name].kw_defaults)],
+                             [(p.name, p.default) for p in there if p.kind == p.KEYWORD_ONLY])
+
     def test_threads_and_contexts(self):
         right = heed.attention(self.q, self.k, self.v)
         with heed.Context(threads=1, opencl=False, validate_every=1) as own:
@@ -211,6 +227,13 @@ class Numpy(Case):
     def setUp(self):
         noise = numpy.random.default_rng(7)
         self.q, self.k, self.v = (noise.standard_normal(s, dtype="float32") for s in ((2, 4, 3, 8), (2, 2, 5, 8), (2, 2, 5, 8)))
+
+    def test_the_program_of_the_readme(self):
+        text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+        names = {}
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            exec(text.split("```python\n")[1].split("```")[0], names)
+        self.assertEqual((names["o"].shape, names["lse"].shape), ((2, 8, 5, 64), (2, 8, 5)))
 
     def test_arrays_of_numpy_come_back(self):
         o = heed.attention(self.q, self.k, self.v)

@@ -21,7 +21,9 @@
 #include <math.h>
 
 enum {
-    PANEL_KEYS = 96,                                /* keys per block, counted from key 0: where the maximum is taken, so part of the bits */
+    /* Keys per block, counted from key 0: where the maximum is taken, so part of the bits. Weights in cells of two take half the room, so that more
+     * keys fit beside O in the nearest cache, and O is stored less often. */
+    PANEL_KEYS = CELL == 1 ? 96 : 144,
     PANEL_VECTORS = VEC_REGISTERS == 32 && !CELL_QUADS ? 4 : 2, /* most vectors per panel: 6 x this many accumulators fit the registers */
     PANEL_ROWS = PANEL_VECTORS * VW,
     TILE_MAX = 12
@@ -228,7 +230,7 @@ static void value_select(const struct panel *a, const struct panel_work *w, cons
 /* e^(s - m); hidden keys, whose score is -infinity, get 0, or -0 if marked. */
 INLINE vf weight_of(vf s, vf m, const bool mark)
 {
-    const vf e = vexp(vsub(s, m));
+    const vf x = vsub(s, m), e = CELL == 1 ? vexp(x) : vexp_near(x);
     return mark && !MUTANT(cpu_prefill_no_mark) ? vselect(veq(s, vset1(-INFINITY)), vset1(-0.0f), e) : e;
 }
 

@@ -88,12 +88,15 @@ static void describe_query(struct prefill_pass *pass, int r, int32_t h, int32_t 
     if (p->flags & HEED_BIAS) pass->bias[r] = query_row(&call->bias, pass->s, pass->b, h, i);
 }
 
-/* The same for row `number` of the item. */
-static void describe_row(struct prefill_pass *pass, const struct work_item *item, int r, int32_t number)
+/* The same for rows `first` ... of the item. */
+static void describe_rows(struct prefill_pass *pass, const struct work_item *item, int32_t first, int rows)
 {
     const struct problem *p = pass->p;
-    const int32_t i = item->q_begin + number / p->group, n = number % p->group;
-    describe_query(pass, r, MUTANT(cpu_prefill_group_map) ? n * p->kv_heads + item->head : item->head * p->group + n, i);
+    int32_t i = item->q_begin + first / p->group, n = first % p->group;
+    for (int r = 0; r < rows; r++) {
+        describe_query(pass, r, MUTANT(cpu_prefill_group_map) ? n * p->kv_heads + item->head : item->head * p->group + n, i);
+        if (++n == p->group) n = 0, i++;
+    }
 }
 
 /* Lanes behind the last row: they see everything, so that they never make a block partial, and nothing of them is stored. */
@@ -120,23 +123,27 @@ static void start_panel(struct prefill_pass *pass, struct panel *a)
         vstore(a->l + c, vset1(0));
     }
     memset(a->o, 0, sizeof(float) * (size_t)p->v_head_dim * (size_t)a->width);
-    a->begin_min = INT32_MAX;
-    a->end_min = INT32_MAX;
-    a->begin_max = a->end_max = 0;
+    int32_t begin_min = INT32_MAX, begin_max = 0, end_min = INT32_MAX, end_max = 0;
     for (int c = 0; c < a->vectors; c++) {
-        a->begin[c] = INT32_MAX;
-        a->end[c] = 0;
+        const int32_t *begins = pass->begin + a->first + c * VW, *ends = pass->end + a->first + c * VW;
+        int32_t first = INT32_MAX, last = 0;
+        for (int r = 0; r < VW && c * VW + r < a->rows; r++) {
+            const int32_t begin = begins[r], end = ends[r];
+            if (end < end_min) end_min = end;
+            if (end == 0) continue;
+            if (begin < first) first = begin;
+            if (begin > begin_max) begin_max = begin;
+            if (end > last) last = end;
+        }
+        a->begin[c] = first;
+        a->end[c] = last;
+        if (first < begin_min) begin_min = first;
+        if (last > end_max) end_max = last;
     }
-    for (int r = 0; r < a->rows; r++) {
-        const int32_t begin = pass->begin[a->first + r], end = pass->end[a->first + r];
-        if (end < a->end_min) a->end_min = end;
-        if (end == 0) continue;
-        if (begin < a->begin_min) a->begin_min = begin;
-        if (begin > a->begin_max) a->begin_max = begin;
-        if (end > a->end_max) a->end_max = end;
-        if (begin < a->begin[r / VW]) a->begin[r / VW] = begin;
-        if (end > a->end[r / VW]) a->end[r / VW] = end;
-    }
+    a->begin_min = begin_min;
+    a->begin_max = begin_max;
+    a->end_min = end_min;
+    a->end_max = end_max;
 }
 
 /* Panels as wide as the rows that are left, so that few rows are not padded to many. */
@@ -144,7 +151,7 @@ static void start_pass(struct prefill_pass *pass, const struct work_item *item, 
 {
     pass->rows = rows;
     pass->panels = 0;
-    for (int r = 0; r < rows; r++) describe_row(pass, item, r, first + r);
+    describe_rows(pass, item, first, rows);
     for (int r = rows; r < (rows + VW - 1) / VW * VW; r++) describe_no_row(pass, r);
     for (int r = 0; r < rows; r += PANEL_ROWS) {
         struct panel *a = &pass->panel[pass->panels++];
@@ -199,6 +206,16 @@ static void prefetch_queries(const struct prefill_pass *pass, const struct work_
     const int64_t bytes = type_row_bytes(p->q_type, p->head_dim);
     for (int32_t r = 0; r < rows; r++) {
         const unsigned char *row = query_row(&pass->call->q, s, item->sequence, item->head * p->group + r % p->group, item->q_begin + r / p->group);
+        for (int64_t n = 0; n < bytes; n += 64) vprefetch(row + n);
+    }
+}
+
+/* The rows that a panel will write: at the end stores would wait for them, line by line. */
+static void prefetch_outputs(const struct prefill_pass *pass, const struct panel *a)
+{
+    const int64_t bytes = type_row_bytes(pass->p->o_type, pass->p->v_head_dim);
+    for (int r = a->first; r < a->first + a->rows; r++) {
+        const unsigned char *row = query_row(&pass->call->o, pass->s, pass->b, pass->head[r], pass->query[r]);
         for (int64_t n = 0; n < bytes; n += 64) vprefetch(row + n);
     }
 }
@@ -269,8 +286,12 @@ static void attend_block(struct prefill_pass *pass, const struct prefill_span *s
         for (int d = 0; d < pass->p->v_head_dim * a->width; d++) a->o[d] = f16_to_f32(f32_to_f16(a->o[d]));
 }
 
-/* Rows that a block reads here and there: copies of them, or each on memory pages of its own. */
-static bool lies_apart(const struct key_source *from, const float *data) { return data == from->copy || from->rows->token > 1024; }
+/* Is the next block worth fetching? To be copied, or rows on memory pages of their own that come from far away or from another head; narrow panels, with
+ * less work per line, do not wait for the next cache either. */
+static bool fetches(const struct prefill_pass *pass, const struct prefill_ahead *ahead, const struct key_source *from, const float *data)
+{
+    return data == from->copy || (from->rows->token > 1024 && (pass->far || ahead->queries || VW < 16));
+}
 
 /* The next block of the same keys; behind the last one what the next item begins with. */
 static struct prefill_ahead look_ahead(const struct prefill_pass *pass, int32_t j1, int32_t end, const struct work_item *next)
@@ -327,12 +348,13 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, co
     if (pass->panel[pass->panels - 1].few) find_rows_of(pass, k, v, j0, j1);
     struct prefill_ahead ahead = look_ahead(pass, j1, end, next);
     if (ahead.j0 < ahead.j1) {
-        if (lies_apart(&pass->k, k.data)) ahead.k = &pass->k;
-        if (lies_apart(&pass->v, v.data)) ahead.v = &pass->v;
+        if (fetches(pass, &ahead, &pass->k, k.data)) ahead.k = &pass->k;
+        if (fetches(pass, &ahead, &pass->v, v.data)) ahead.v = &pass->v;
     }
     for (int n = 0; n < pass->panels; n++) {
         if (span[n].j0 >= span[n].j1) continue;
         if (ahead.queries && n == pass->panels - 1) prefetch_queries(pass, ahead.queries);
+        if (j1 == end && pass->many) prefetch_outputs(pass, &pass->panel[n]);
         const ptrdiff_t skip = span[n].j0 - j0;
         pass->work.k_rows = pass->k_rows + skip;
         pass->work.v_rows = pass->v_rows + skip;
@@ -435,7 +457,7 @@ static void walk_pass(struct prefill_pass *pass, const struct work_item *item, i
 static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)
 {
     const struct problem *p = &call->plan->problem;
-    struct prefill_pass pass; /* nine kilobytes, filled as far as there are rows: to clear them all is felt by small problems */
+    struct prefill_pass pass; /* fourteen kilobytes, filled as far as there are rows: to clear them all is felt by small problems */
     pass.call = call;
     pass.p = p;
     pass.s = &call->batch->sequences[item->sequence];
@@ -447,10 +469,13 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
     place_pass(&pass, scratch);
     pass.work.scale = p->scale;
     const int32_t rows = (item->q_end - item->q_begin) * p->group;
+    const double row_bytes = (double)(type_row_bytes(p->k_type, p->head_dim) + type_row_bytes(p->v_type, p->v_head_dim));
     const bool floats = p->k_type <= HEED_BF16 && p->v_type <= HEED_BF16;
     for (int32_t first = 0; first < rows; first += PASS_ROWS) {
+        pass.far = (first == 0 && item->q_end == pass.s->q_len) || row_bytes * (item->kv_end - item->kv_begin) > 2 * CACHED_BYTES;
         const int count = min_int(PASS_ROWS, rows - first);
-        const struct work_item *next = first + PASS_ROWS < rows ? NULL : item_behind(call->batch, item);
+        const struct work_item *behind = item_behind(call->batch, item), *next = first + PASS_ROWS < rows ? NULL : behind;
+        pass.many = behind != NULL;
         pass.direct = floats && count <= FEW_MOST && p->v_head_dim >= VW;
         pass.careful = false;
         walk_pass(&pass, item, first, count, next);
@@ -478,23 +503,23 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
     {                                                                                                                               \
         .name = "cpu." isa ".prefill" name_end, .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .needs = need,                \
         .features = FEATURES_ALL, .o_types = TYPES_FLOAT, .dim_limit = MAX_HEAD_DIM, .fits = fits_,               \
-        .q_tile = tile, .full_rows = VW == 16 ? VW : 0, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
+        .q_tile = tile, .q_tile_few = (tile) / 2, .full_rows = VW == 16 ? VW : 0, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
     }
 #define PREFILL_ARITHMETIC                                                                                                          \
-    .dot_lanes = 1, .add_roundings = CELL_ROUNDINGS, .together = CELL_TOGETHER, .rescale_block = PANEL_KEYS, .exp_ulp = EXP_ULP, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = 1
+    .dot_lanes = 1, .add_roundings = CELL_ROUNDINGS, .together = CELL_TOGETHER, .rescale_block = PANEL_KEYS, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = 1
 #define PREFILL_FLOATS                                                                                                              \
-    .order = VEC_FUSED ? ORDER_PANEL : ORDER_PANEL_UNFUSED, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {PREFILL_ARITHMETIC}
+    .order = VEC_FUSED ? ORDER_PANEL : ORDER_PANEL_UNFUSED, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {PREFILL_ARITHMETIC, .exp_ulp = EXP_ULP}
 /* vdpbf16ps and BFDOT take bf16 and f32 that are denormal for 0; weights meet V as bf16. */
 #define PREFILL_PAIRS                                                                                                               \
     .order = ORDER_PANEL_BF16, .q_types = TYPE_BIT(HEED_BF16), .k_types = TYPE_BIT(HEED_BF16), .v_types = TYPE_BIT(HEED_BF16),         \
-    .arithmetic = {PREFILL_ARITHMETIC, .weight_type = HEED_BF16, .flushes = true}
+    .arithmetic = {PREFILL_ARITHMETIC, .exp_ulp = EXP_NEAR_ULP, .weight_type = HEED_BF16, .flushes = true}
 #if CELL == 1
 #define PREFILL_COLUMNS PREFILL_FLOATS
 #else
 #define PREFILL_COLUMNS PREFILL_PAIRS
 #endif
-/* Queries per item: 128 rows or a few times that. The second row serves every group; with large groups its items would be few and long. */
+/* Queries per item: PASS_ROWS rows or a few times that. The second row serves every group; with large groups its items would be few and long. */
 #define PREFILL_ROWS(isa, need)                                                                                                     \
-    PREFILL_ROW(isa, need, ".grouped", 32, prefill_group_fits, PREFILL_COLUMNS), PREFILL_ROW(isa, need, "", 128, NULL, PREFILL_COLUMNS)
+    PREFILL_ROW(isa, need, ".grouped", PASS_ROWS / 4, prefill_group_fits, PREFILL_COLUMNS), PREFILL_ROW(isa, need, "", PASS_ROWS, NULL, PREFILL_COLUMNS)
 
 #endif

@@ -8,9 +8,10 @@
 
 #include "prefill_block.inc.h"
 
-enum { PASS_ROWS = 128, PASS_PANELS = PASS_ROWS / PANEL_ROWS };
+/* What a pass prepares of K and V, and fetches, is shared by its rows. */
+enum { PASS_ROWS = 256, PASS_PANELS = PASS_ROWS / PANEL_ROWS };
 
-/* PASS_ROWS query rows of one KV head's group. Row r is query q_begin + r / group, head g * group + r % group. */
+/* At most PASS_ROWS query rows of one KV head's group. Row r is query q_begin + r / group, head g * group + r % group. */
 struct prefill_pass {
     const struct call *call;
     const struct problem *p;
@@ -22,6 +23,8 @@ struct prefill_pass {
     struct key_source k, v;
     const unsigned char *k_rows[PANEL_KEYS], *v_rows[PANEL_KEYS]; /* of the block's keys, for panels of few rows */
     bool direct;         /* these lie in the caller's memory */
+    bool far;            /* the first of those that read these keys, or the keys are many: they come from outside of a core's own cache */
+    bool many;           /* other items follow, and all keys together are more than a core's own cache holds: so are the outputs */
     bool careful;        /* blocks are looked through for values that are NaN or infinite: weights of hidden keys are marked there */
     int32_t query[PASS_ROWS], head[PASS_ROWS];
     int32_t begin[PASS_ROWS], end[PASS_ROWS];   /* keys visible by position and key range; rows that do not exist: 0, INT32_MAX */

@@ -55,14 +55,17 @@ static void widen_row(heed_type type, const unsigned char *from, float scale, fl
     }
 }
 
-/* May the tiles read f32 rows where they lie? Not across pages; and V, whose rows are read a few columns at a time, not with steps that put a
- * block's rows into few cache sets. */
+/* Most bytes from row to row of V. Tiles read a few columns of all of a block's rows, which with large steps lie in few sets of a cache; sixteen lanes
+ * have work enough per line to wait for it from the next cache. */
+enum { V_STEP_MOST = VW >= 16 ? INT32_MAX : 1024 };
+
+/* May the tiles read f32 rows where they lie? Not across pages. */
 static bool reads_in_place(const struct key_source *from, int32_t page_size, int32_t j0, int32_t j1)
 {
     if (from->type != HEED_F32) return false;
     if (page_size > 0 && j0 / page_size != (j1 - 1) / page_size && !MUTANT(cpu_prefill_one_page)) return false;
     const int64_t step = from->rows->token;
-    return step >= 0 && (step <= 1024 || from->whole_rows);
+    return step >= 0 && (step <= V_STEP_MOST || from->whole_rows);
 }
 
 /* Keys [j0, j1) of (b, g). */

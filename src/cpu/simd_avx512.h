@@ -43,7 +43,9 @@ INLINE vf vload_bits_n(const uint8_t *p, int32_t bit, int n)
 /* Rounding is stated, so MXCSR does not matter; vcvtps2ph never flushes. */
 INLINE void vstore_f16_n(uint16_t *p, vf a, int n)
 {
-    _mm256_mask_storeu_epi16(p, vfirst(n), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    const __m256i h = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    if (n == VW) _mm256_storeu_si256((__m256i *)p, h);
+    else _mm256_mask_storeu_epi16(p, vfirst(n), h);
 }
 
 /* In integers: vcvtneps2bf16 would flush denormals. */
@@ -52,7 +54,9 @@ INLINE void vstore_bf16_n(uint16_t *p, vf a, int n)
     __m512i u = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000)); /* NaN: quiet, kept */
-    _mm256_mask_storeu_epi16(p, vfirst(n), _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+    const __m256i h = _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
+    if (n == VW) _mm256_storeu_si256((__m256i *)p, h);
+    else _mm256_mask_storeu_epi16(p, vfirst(n), h);
 }
 
 INLINE vf vadd(vf a, vf b) { return _mm512_add_ps(a, b); }
@@ -79,11 +83,12 @@ INLINE vm vor(vm a, vm b) { return a | b; }
 INLINE int vany(vm a) { return a != 0; }
 INLINE vf vselect(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
 
+/* One compare: those and fma share two pipes, min is elsewhere. It gives its second argument where one is NaN. */
 INLINE vf vscale_exp(vf p, vf z, vf x, float low)
 {
-    const vm keep = _mm512_cmp_ps_mask(x, vset1(low), _CMP_NLT_UQ), number = _mm512_cmp_ps_mask(x, vset1(low), _CMP_GE_OQ);
-    __m512i n = _mm512_maskz_slli_epi32(number, _mm512_castps_si512(z), 23);
-    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(keep, _mm512_castps_si512(p), n));
+    const vm keep = _mm512_cmp_ps_mask(x, vset1(low), _CMP_NLT_UQ);
+    const __m512i scaled = _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(z), 23));
+    return _mm512_maskz_min_ps(keep, _mm512_castsi512_ps(scaled), p);
 }
 
 /* 64 shuffles. */

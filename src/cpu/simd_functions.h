@@ -42,6 +42,20 @@ INLINE vf vexp(vf x)
     return vscale_exp(p, z, x, -87.33654f);
 }
 
+/* e^x for x <= 0 where weights are about to be rounded to bf16: as vexp() with a minimax of degree 4 and one step of reduction. Exactly 1 at 0,
+ * exactly 0 below ln 2^-126; NaN stays NaN. */
+#define EXP_NEAR_ULP 64
+INLINE vf vexp_near(vf x)
+{
+    vf z = vfma(x, vset1(LOG2_E), vset1(EXP2_MAGIC)), r = vfma(vsub(z, vset1(EXP2_MAGIC)), vset1(-0.693147182f), x);
+    vf p = vset1(4.23812941e-2f);
+    p = vfma(p, r, vset1(1.68087825e-1f));
+    p = vfma(p, r, vset1(4.99959528e-1f));
+    p = vfma(p, r, vset1(9.99951482e-1f));
+    p = vfma(p, r, vset1(1.0f));
+    return vscale_exp(p, z, x, -87.33654f);
+}
+
 /* tanh x:  |x| < 0.625: x + x^3 P(x^2); else with e = exp(-2|x|): sign * (1 - 2e / (1 + e)). Odd, 1 exactly from about 9.1, NaN stays NaN. */
 INLINE vf vtanh(vf x)
 {
