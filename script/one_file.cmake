@@ -157,7 +157,7 @@ list(FILTER headers EXCLUDE REGEX "/(simd_.*|avx512_emulated|.*\\.inc)\\.h$")
 file(GLOB plain ${src}/*.c ${src}/cpu/*.c)
 list(FILTER plain EXCLUDE REGEX "/(opencl_api|isa_[a-z0-9]+)\\.c$")
 file(GLOB isa_files ${src}/cpu/isa_*.c)
-list(FILTER isa_files EXCLUDE REGEX "/isa_(sve|rvv)[0-9]+\\.c$") # a flag says how long their vectors are, and no pragma does
+list(FILTER isa_files EXCLUDE REGEX "/isa_((sve|rvv)[0-9]+|neonbf16)\\.c$") # a flag says how long their vectors are, and no pragma does; arm_neon.h wants one, too
 
 set(seen "")
 set(shared "")

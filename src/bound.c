@@ -51,6 +51,8 @@ struct terms {
     double weight;      /* u_P, 0 for f32 */
     double tiny_weight; /* what may be lost of a weight that underflows */
     double tiny;        /* what may be lost of a product that underflows */
+    double losses;      /* of products and of sums, for each product */
+    double rescales;    /* T; where sums are flushed, one more loss each */
     double tiny_input;  /* the same for an input or a scaled q */
 };
 
@@ -58,14 +60,15 @@ static bool is_float(heed_type type) { return type == HEED_F32 || type == HEED_F
 
 static struct terms terms_of(const struct problem *p, const struct arithmetic *a, const struct reference_row *row)
 {
-    /* Hidden keys add exact zeros, so a chain meets at most n roundings; but the blocks are counted over the span of the visible keys. */
+    /* Hidden keys add exact zeros, so a chain meets at most n roundings; but the blocks are counted over the span of the visible keys. Where two products
+     * are added first, each meets that addition and half as many of the others; a pair of which one key is hidden is still one of the chain. */
     double n = row->visible, span = (double)row->end - row->begin;
-    double lanes = a->dot_lanes > 0 ? a->dot_lanes : 1;
-    double h_d = ceil(p->head_dim / lanes) + a->dot_extra + (is_float(p->k_type) ? 0 : 1);
+    double lanes = a->dot_lanes > 0 ? a->dot_lanes : 1, together = a->together > 1 ? a->together : 1, first = together > 1;
+    double h_d = ceil(p->head_dim / (lanes * together)) + first + a->dot_extra + (is_float(p->k_type) ? 0 : 1);
     double steps = a->add_roundings > 0 ? (double)a->add_roundings : 1;
     h_d *= steps;
-    double h_n = n;
-    if (a->key_block > 0) h_n = min_of(n, a->key_block + ceil(span / a->key_block) + 1);
+    double h_n = together > 1 ? min_of(n, ceil(span / together) + 1) + first : n;
+    if (a->key_block > 0) h_n = min_of(h_n, ceil(a->key_block / together) + first + ceil(span / a->key_block) + 1);
     h_n = h_n * steps + a->sum_extra + (is_float(p->v_type) ? 0 : 1);
     if (MUTANT(bound_chain_forgotten)) h_n = 0;
     double block = a->rescale_block > 0 ? a->rescale_block : 1;
@@ -87,6 +90,9 @@ static struct terms terms_of(const struct problem *p, const struct arithmetic *a
         .tiny_weight = half ? (a->flushes ? 0x1p-14 : 0x1p-25) : 0x1p-126,
         .tiny = a->flushes ? 0x1p-126 : 0x1p-150,
         .tiny_input = a->flushes ? 0x1p-126 : 0x1p-150,
+        /* A machine that rounds between flushes a product, half a sum of two, and half of what the chain is then (a fused one rounds once). */
+        .losses = together > 1 ? 2 : 1,
+        .rescales = rescales,
     };
 }
 
@@ -99,7 +105,7 @@ static double score_error(const struct problem *p, const struct terms *t, const 
     if (row->query_size == 0) return 0; /* nothing is rounded, so exp(0) stays exact */
     if (MUTANT(bound_dot_is_exact)) return 0;
     return t->dot * row->magnitude[j] +
-           t->tiny_input * (row->key_size[j] * max_of(scale, 1) + row->query_size * scale + p->head_dim * max_of(scale, 1));
+           t->tiny_input * (row->key_size[j] * max_of(scale, 1) + row->query_size * scale + t->losses * p->head_dim * max_of(scale, 1));
 }
 
 /* The rounding of a sum of k terms of total size b added to x, slope times distance and a change to base 2 included. */
@@ -239,7 +245,9 @@ static double output_bound(const struct problem *p, const struct arithmetic *a, 
     double weighted = min_of(s->weighted[c], s->largest[c]);
     double numerator = moved + gamma_of(t->chain) * weighted + t->weight * (weighted + o);
     double w = numerator + gamma_of(t->chain + t->division) * (o + numerator);
-    w += t->tiny_weight * (s->sum[c] + n * o) + (n * largest_stored(p->v_type) + 2) * t->tiny;
+    double lost = t->losses * n * largest_stored(p->v_type) + 2;
+    if (a->flushes) lost += t->rescales + 1; /* a sum that was rescaled to a denormal; and denormal values, whose weights are at most 1 together */
+    w += t->tiny_weight * (s->sum[c] + n * o) + lost * t->tiny;
     return stored(p->o_type, o, w, a->flushes);
 }
 

@@ -35,7 +35,8 @@ enum isa {
     ISA_SVE256 = 1u << 10,
     ISA_SVE512 = 1u << 11,
     ISA_RVV128 = 1u << 12,    /* RISC-V's V 1.0, likewise */
-    ISA_RVV256 = 1u << 13
+    ISA_RVV256 = 1u << 13,
+    ISA_NEONBF16 = 1u << 14   /* bf16 dots of ARMv8.6 */
 };
 
 struct services {
@@ -202,7 +203,8 @@ struct arithmetic {
     float exp_ulp, exp_roundings; /* a, r */
     float tanh_ulp, log_ulp;
     float div_roundings;          /* e_div */
-    float add_roundings;          /* roundings of one addition in h_d and h_n: 0 = 1; a matrix unit cuts digits off, 2.5 */
+    float add_roundings;          /* roundings of one addition in h_d and h_n: 0 = 1; a matrix unit cuts digits off, 2.5; rounding to odd, 2 */
+    int32_t together;             /* products added to each other before they meet the sum: 0 = 1; 2 = neighbours, in d and in keys */
     heed_type weight_type;        /* type in which weights meet v: HEED_F32 (or 0), HEED_F16, HEED_BF16 */
     bool flushes;                 /* denormals become 0 */
     bool exact_double;            /* the reference: its error is rounding of the output only */

@@ -128,8 +128,14 @@ static void check_words(uint32_t isa, struct tally *tally)
 #if defined(__x86_64__)
         {ISA_AVX2, words_avx2},
         {ISA_AVX512, words_avx512},
+#if !defined(HEED_EMULATE_AVX512)
+        {ISA_AVX512BF16, words_avx512bf16},
+#endif
 #elif defined(__aarch64__)
         {ISA_NEON, words_neon},
+#endif
+#if defined(HEED_ARM_BF16)
+        {ISA_NEONBF16, words_neonbf16},
 #endif
 #if defined(HEED_SVE)
         {ISA_SVE128, words_sve128},

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
 # Of objdump -d --no-show-raw-insn, of x86 or 64-bit ARM: FUNCTION INSTRUCTIONS MULTIPLY_ADDS STACK of each innermost loop with at least 4 vector multiply-adds;
 # STACK: instructions that move a vector to or from the stack. tests/test_loops.sh reads it.
-function finish(  i, j, inner, n, fma, stack, first) {
+function finish(  i, j, inner, n, fma, stack, frame) {
+    frame = "sp" # or x29, where it is no register like others
+    for (n = 1; n <= count; n++) if (text[n] ~ /^(mov|add)\tx29, sp/) frame = "(sp|x29)"
     for (i = 1; i <= loops; i++) {
         inner = 1
         for (j = 1; j <= loops; j++) if (j != i && from[j] >= from[i] && to[j] <= to[i] && !(from[j] == from[i] && to[j] == to[i])) inner = 0
         if (!inner) continue
         fma = stack = 0
         for (n = from[i]; n <= to[i]; n++) {
-            if (text[n] ~ /^(vfn?m(add|sub)|vdpbf16|fn?ml[as]\t|fn?m(ad|sb)\t)/) fma++
+            if (text[n] ~ /^(vfn?m(add|sub)|vdpbf16|fn?ml[as]\t|bf(dot|mmla)\t|fn?m(ad|sb)\t)/) fma++
             if (text[n] ~ /%[xyz]mm/ && text[n] ~ /\((%rsp|%rbp)[,)]/) stack++
-            if (text[n] ~ /^(ld|st)[a-z0-9]*\t[^\[]*[zqvds][0-9][^\[]*\[(sp|x29)/) stack++
+            if (text[n] ~ "^(ld|st)[a-z0-9]*\t[^[]*[zqvds][0-9][^[]*\\[" frame) stack++
         }
         if (fma >= 4) print function_name, to[i] - from[i] + 1, fma, stack
     }

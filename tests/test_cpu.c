@@ -66,6 +66,10 @@ Test(cpu, caps)
     cr_assert(cpu_isa_cap("sve", wide, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_SVE256), "its rows even where neon's are as good");
     cr_assert(cpu_isa_cap("sve", narrow, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_SVE128));
     cr_assert(cpu_isa_cap("sve128", wide, &isa) && isa == (ISA_SCALAR | ISA_VECTOR), "a machine has one length");
+    const uint32_t dots = wide | ISA_NEONBF16;
+    cr_assert(cpu_isa_cap("neonbf16", dots, &isa) && isa == (arm | ISA_NEONBF16) && cpu_isa_cap("sve256", dots, &isa) && isa == dots);
+    cr_assert(cpu_isa_cap("neon", dots, &isa) && isa == arm && cpu_isa_cap("sve", dots, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_SVE256));
+    cr_assert_str_eq(cpu_isa_name(arm | ISA_NEONBF16), "neonbf16");
     cr_assert(cpu_isa_cap("rvv", ISA_SCALAR | ISA_RVV256, &isa) && isa == (ISA_SCALAR | ISA_RVV256));
     cr_assert(cpu_isa_cap("rvv128", ISA_SCALAR | ISA_RVV256, &isa) && isa == ISA_SCALAR);
     cr_assert(cpu_isa_cap("neon", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR), "another family's name leaves the rows of every machine");

@@ -68,18 +68,21 @@ static const struct {
     struct cpu_words_arm words;
     uint32_t isa;
 } arms[] = {
-    {"no SVE (Cortex-A72)", {0x8ff, -1}, ARM},
-    {"no SVE, and a length all the same", {0x8ff, 32}, ARM},
-    {"SVE of 128 bits (Neoverse N2)", {1u << 22 | 0xfb, 16}, ARM | ISA_SVE128},
-    {"SVE of 256 bits (Neoverse V1)", {1u << 22 | 0xfb, 32}, ARM | ISA_SVE256},
-    {"SVE of 512 bits (A64FX)", {1u << 22 | 0xfb, 64}, ARM | ISA_SVE512},
-    {"256 bits, inherited by children", {1u << 22, 1 << 17 | 32}, ARM | ISA_SVE256},
-    {"256 bits, all flags", {1u << 22, 3 << 17 | 32}, ARM | ISA_SVE256},
-    {"384 bits", {1u << 22, 48}, ARM},
-    {"1024 bits", {1u << 22, 128}, ARM},
-    {"2048 bits", {1u << 22, 256}, ARM},
-    {"no bits", {1u << 22, 0}, ARM},
-    {"a system that does not know the question", {1u << 22, -1}, ARM},
+    {"no SVE (Cortex-A72)", {0x8ff, -1, 0}, ARM},
+    {"no SVE, and a length all the same", {0x8ff, 32, 0}, ARM},
+    {"SVE of 128 bits (Neoverse N2)", {1u << 22 | 0xfb, 16, 0}, ARM | ISA_SVE128},
+    {"SVE of 256 bits (Neoverse V1)", {1u << 22 | 0xfb, 32, 0}, ARM | ISA_SVE256},
+    {"SVE of 512 bits (A64FX)", {1u << 22 | 0xfb, 64, 0}, ARM | ISA_SVE512},
+    {"256 bits, inherited by children", {1u << 22, 1 << 17 | 32, 0}, ARM | ISA_SVE256},
+    {"256 bits, all flags", {1u << 22, 3 << 17 | 32, 0}, ARM | ISA_SVE256},
+    {"384 bits", {1u << 22, 48, 0}, ARM},
+    {"1024 bits", {1u << 22, 128, 0}, ARM},
+    {"2048 bits", {1u << 22, 256, 0}, ARM},
+    {"no bits", {1u << 22, 0, 0}, ARM},
+    {"a system that does not know the question", {1u << 22, -1, 0}, ARM},
+    {"bf16 dots, no SVE (Apple M2 under Linux)", {0x8ff, -1, 1u << 14}, ARM | ISA_NEONBF16},
+    {"bf16 dots and SVE of 256 bits (Neoverse V1)", {1u << 22 | 0xfb, 32, 1u << 14 | 1u << 13}, ARM | ISA_NEONBF16 | ISA_SVE256},
+    {"int8 matrices, no bf16", {0x8ff, -1, 1u << 13}, ARM},
 };
 static const struct {
     const char *what;

@@ -21,6 +21,9 @@ static const struct kernel_row *const lists[] = {
     cpu_rows_avx512,
     cpu_rows_avx2,
 #elif defined(__aarch64__)
+#if defined(HEED_ARM_BF16)
+    cpu_rows_neonbf16,
+#endif
 #if defined(HEED_SVE)
     cpu_rows_sve512,
     cpu_rows_sve256,

@@ -11,7 +11,7 @@ extern const struct backend cpu_backend;
 /* Scratch of all workers, to be added to a batch's workspace behind its partial results (backend hook `workspace`). */
 size_t cpu_workspace_bytes(const struct heed_batch *batch);
 
-/* Instruction sets of this machine, and the cap by name ("scalar", "avx2", "avx512", "avx512bf16", "neon", "sve", ...): all bits up to it.
+/* Instruction sets of this machine, and the cap by name ("scalar", "avx2", "avx512", "avx512bf16", "neon", "neonbf16", "sve", ...): all bits up to it.
  * false: unknown name. */
 uint32_t cpu_isa_present(void);
 bool cpu_isa_cap(const char *name, uint32_t present, uint32_t *isa);
@@ -26,6 +26,7 @@ uint32_t cpu_isa_of(const struct cpu_words *words);
 struct cpu_words_arm {
     uint64_t hwcap;      /* of the auxiliary vector */
     int32_t sve_length;  /* what prctl(PR_SVE_GET_VL) says: bytes of this thread's vectors, and flags above; negative: an error */
+    uint64_t hwcap2;
 };
 struct cpu_words_riscv {
     uint64_t hwcap;

@@ -312,7 +312,8 @@ static const struct cpu_kernel decode_kernel = {.item = decode_item, .merge_part
      .features = FEATURES_ALL, .o_types = TYPES_FLOAT, .q_tile = 0, .kv_chunk = DECODE_CHUNK,                 \
      .decode_rows = DECODE_ROWS_MOST, .packs_group = true, .cpu = &decode_kernel, __VA_ARGS__}
 #define DECODE_ARITHMETIC                                                                                                  \
-    .dot_lanes = 16, .dot_extra = 4, .key_block = DECODE_CHUNK, .sum_extra = 2, .rescale_block = DECODE_CHUNK, .exp_ulp = EXP_ULP, \
+    .dot_lanes = 16, .dot_extra = 4 / CELL_ROUNDINGS, .key_block = DECODE_CHUNK, .sum_extra = 2 / CELL_ROUNDINGS, .add_roundings = CELL_ROUNDINGS, \
+    .together = CELL_TOGETHER, .rescale_block = DECODE_CHUNK, .exp_ulp = EXP_ULP, \
     .exp_roundings = 1, .tanh_ulp = TANH_ULP + 1, .log_ulp = 1, .div_roundings = 2
 #if CELL == 1
 #define DECODE_ROWS(isa, need)                                                                                            \

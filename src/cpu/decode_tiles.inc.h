@@ -21,18 +21,24 @@ enum {
 
 /* ---- dot products --------------------------------------------------------- */
 
-/* Cells [d, d + VW) of a row of keys; _n: as far as element dim. */
+/* Vector v of cells d16, ... of a row of keys, whose blocks have that scale; _n: cells [d, d + VW) as far as element dim. */
 #if CELL == 1
-INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d) { return vload_row(type, row, d); }
+INLINE vf load_scale(const heed_type type, const unsigned char *row, int32_t d16) { return vload_scale(type, row, d16); }
+INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d16, int v, vf scale) { return vload_of_16(type, row, d16, v, scale); }
 INLINE vf load_key_n(const heed_type type, const unsigned char *row, int32_t d, int32_t dim)
 {
     return vload_row_n(type, row, d, lanes_left(dim - d));
 }
 #else
-INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d)
+INLINE vf load_scale(const heed_type type, const unsigned char *row, int32_t d16)
 {
-    (void)type;
-    return vload((const float *)row + d);
+    (void)type, (void)row, (void)d16;
+    return vset1(1);
+}
+INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d16, int v, vf scale)
+{
+    (void)type, (void)scale;
+    return vload((const float *)row + d16 + v * VW);
 }
 INLINE vf load_key_n(const heed_type type, const unsigned char *row, int32_t d, int32_t dim)
 {
@@ -53,13 +59,15 @@ INLINE void dots(const heed_type type, const int R, const int KP, const int VS, 
         UNROLL for (int n = 0; n < KP; n++) row[n] = rows[n];
         UNROLL for (int n = 0; n < R * KP; n++)
             UNROLL for (int v = 0; v < VS; v++) a[n][v] = vset1(0);
-        for (int32_t d = u * VW; d < whole; d += 16) {
+        for (int32_t d = 0; d < whole; d += 16) {
+            vf scale[16];
             UNROLL for (int n = 0; n < KP; n++) KEEP_ADDRESS(row[n]);
+            UNROLL for (int n = 0; n < KP; n++) scale[n] = load_scale(type, row[n], d);
             UNROLL for (int v = 0; v < VS; v++) {
                 vf x[16];
-                UNROLL for (int n = 0; n < KP; n++) x[n] = load_key(type, row[n], d + v * VW);
+                UNROLL for (int n = 0; n < KP; n++) x[n] = load_key(type, row[n], d, u + v, scale[n]);
                 UNROLL for (int r = 0; r < R; r++) {
-                    vf y = vload(q + (d - u * VW) * R + r * 16 + (u + v) * VW);
+                    vf y = vload(q + d * R + r * 16 + (u + v) * VW);
                     if (KP > 1) KEEP(y);
                     UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vmac(a[r * KP + n][v], y, x[n]);
                 }
@@ -120,13 +128,20 @@ INLINE void fetch_strip(const heed_type type, const struct strip *strip, const u
 }
 
 #if CELL == 2
-/* C vectors of 16 columns of two rows as cells; TAIL: n < 16 columns of one vector. */
+/* C times 16 columns of two rows as cells, C 1 or 2; TAIL: n < 16 columns. */
 INLINE void zip_columns(const int C, const bool TAIL, const uint16_t *one, const uint16_t *two, int n, vf *x)
 {
     if (C == 1)
-        x[0] = vzip16(one, two, TAIL ? n : 16);
+        vzip16(one, two, TAIL ? n : 16, x);
     else
-        UNROLL for (int c = 0; c < C; c += 2) vzip32(one + 16 * c, two + 16 * c, &x[c], &x[c + 1]);
+        vzip32(one, two, x);
+}
+
+/* The cell of a row's weights of keys j and k. */
+INLINE vcell weights_of(const float *p, int j, int k, bool two)
+{
+    const uint32_t lower = bits_of(p[j]) >> 16, upper = two ? bits_of(p[MUTANT(cpu_pairs_one_weight) ? j : k]) : 0;
+    return vcell_of(float_of(lower | upper));
 }
 
 /* As below, two visible keys at a time: which two depends on the row's own keys alone. Weights are bf16 in the form of floats. */
@@ -135,29 +150,37 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
 {
     static const uint16_t none[MAX_HEAD_DIM] = {0}; /* beside an odd last key: 0 times its own value might be NaN */
     const struct strip own = *strip;
-    vf a[8][8];
+    enum { MOST = 8 * LANE_VECTORS };
+    const int AT_ONCE = C == 1 ? 1 : 2;
+    vf a[8][MOST];
     UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int c = 0; c < C; c++) a[r][c] = vload(acc + r * acc_step + c * VW);
+        UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) a[r][v] = vload(acc + r * acc_step + v * VW);
     while (bits) {
         const int j = __builtin_ctzll(bits);
         bits &= bits - 1;
         const bool two = bits != 0;
         const int k = two ? __builtin_ctzll(bits) : j;
         bits &= bits - 1; /* 0 & anything is 0 */
-        vf x[8];
+        vf x[MOST];
         if (own.fetch_to > 0) {
             fetch_strip(type, &own, rows[j + own.fetch_keys]);
             fetch_strip(type, &own, rows[k + own.fetch_keys]);
         }
-        zip_columns(C, TAIL, (const uint16_t *)rows[j] + own.d, (two ? (const uint16_t *)rows[k] : none) + own.d, own.n, x);
+        const uint16_t *row = (const uint16_t *)rows[j] + own.d, *beside = (two ? (const uint16_t *)rows[k] : none) + own.d;
+        const vcell first = weights_of(p, j, k, two);
+        UNROLL for (int c = 0; c < C; c += AT_ONCE) {
+            zip_columns(AT_ONCE, TAIL, row + 16 * c, beside + 16 * c, own.n, x + c * LANE_VECTORS);
+            if (R == 1) /* at once: one row has no use for x again */
+                UNROLL for (int v = c * LANE_VECTORS; v < (c + AT_ONCE) * LANE_VECTORS; v++) a[0][v] = vmac_cell(a[0][v], x[v], first);
+        }
         UNROLL for (int r = 0; r < R; r++) {
-            const uint32_t lower = bits_of(p[r * DECODE_CHUNK + j]) >> 16, upper = two ? bits_of(p[r * DECODE_CHUNK + (MUTANT(cpu_pairs_one_weight) ? j : k)]) : 0;
-            const vf w = vset1(float_of(lower | upper));
-            UNROLL for (int c = 0; c < C; c++) a[r][c] = vmac(a[r][c], w, x[c]);
+            const vcell w = weights_of(p + r * DECODE_CHUNK, j, k, two);
+            if (R > 1)
+                UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) a[r][v] = vmac_cell(a[r][v], x[v], w);
         }
     }
     UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int c = 0; c < C; c++) vstore(acc + r * acc_step + c * VW, a[r][c]);
+        UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) vstore(acc + r * acc_step + v * VW, a[r][v]);
 }
 
 #else
@@ -176,15 +199,19 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
         vf x[MOST];
         bits &= bits - 1;
         if (own.fetch_to > 0) fetch_strip(type, &own, rows[j + own.fetch_keys]);
-        const vf first = vset1(p[j]);
+        const vcell first = vcell_of(p[j]);
+        vf scale[8];
+        if (!TAIL)
+            UNROLL for (int c = 0; c < C; c++) scale[c] = vload_scale(type, row, own.d + c * 16);
         UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) {
-            x[v] = TAIL ? vload_row_n(type, row, own.d + v * VW, lanes_left(own.n - v * VW)) : vload_row(type, row, own.d + v * VW);
-            if (R == 1) a[0][v] = vfma(first, x[v], a[0][v]); /* at once: one row has no use for x again */
+            x[v] = TAIL ? vload_row_n(type, row, own.d + v * VW, lanes_left(own.n - v * VW))
+                        : vload_of_16(type, row, own.d + v / LANE_VECTORS * 16, v % LANE_VECTORS, scale[v / LANE_VECTORS]);
+            if (R == 1) a[0][v] = vmac_cell(a[0][v], x[v], first); /* at once: one row has no use for x again */
         }
         UNROLL for (int r = 0; r < R; r++) {
-            const vf w = vset1(p[r * DECODE_CHUNK + j]);
+            const vcell w = vcell_of(p[r * DECODE_CHUNK + j]);
             if (R > 1)
-                UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) a[r][v] = vfma(w, x[v], a[r][v]);
+                UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) a[r][v] = vmac_cell(a[r][v], x[v], w);
         }
     }
     UNROLL for (int r = 0; r < R; r++)

@@ -34,8 +34,9 @@ static const struct {
     {"sve", ISA_SVE, ISA_SCALAR | ISA_VECTOR | ISA_SVE}, /* of whatever length, also where neon is as good */
     {"sve128", ISA_SVE128, ISA_SCALAR | ISA_VECTOR | ISA_SVE128},
     {"neon", ISA_NEON, ISA_SCALAR | ISA_VECTOR | ISA_NEON},
-    {"sve256", ISA_SVE256, ISA_SCALAR | ISA_VECTOR | ISA_NEON | ISA_SVE128 | ISA_SVE256},
-    {"sve512", ISA_SVE512, ISA_SCALAR | ISA_VECTOR | ISA_NEON | ISA_SVE},
+    {"neonbf16", ISA_NEONBF16, ISA_SCALAR | ISA_VECTOR | ISA_NEON | ISA_NEONBF16},
+    {"sve256", ISA_SVE256, ISA_SCALAR | ISA_VECTOR | ISA_NEON | ISA_NEONBF16 | ISA_SVE128 | ISA_SVE256},
+    {"sve512", ISA_SVE512, ISA_SCALAR | ISA_VECTOR | ISA_NEON | ISA_NEONBF16 | ISA_SVE},
     {"rvv", ISA_RVV, ISA_SCALAR | ISA_VECTOR | ISA_RVV},
     {"rvv128", ISA_RVV128, ISA_SCALAR | ISA_VECTOR | ISA_RVV128},
     {"rvv256", ISA_RVV256, ISA_SCALAR | ISA_VECTOR | ISA_RVV},
@@ -71,8 +72,9 @@ static uint32_t isa_of_length(int32_t bits, uint32_t isa_128, uint32_t isa_256, 
 
 uint32_t cpu_isa_of_arm(const struct cpu_words_arm *w)
 {
-    enum { SVE = 22, BYTES = 0xffff };
-    const uint32_t isa = ISA_SCALAR | ISA_VECTOR | ISA_NEON;
+    enum { SVE = 22, BF16 = 14, BYTES = 0xffff };
+    uint32_t isa = ISA_SCALAR | ISA_VECTOR | ISA_NEON;
+    if (all_set(w->hwcap2, BIT(BF16))) isa |= ISA_NEONBF16;
     if (!all_set(w->hwcap, BIT(SVE)) || w->sve_length < 0) return isa;
     return isa | isa_of_length(8 * (MUTANT(cpu_length_flags) ? w->sve_length : w->sve_length & BYTES), ISA_SVE128, ISA_SVE256, ISA_SVE512);
 }
@@ -88,11 +90,11 @@ uint32_t cpu_isa_of_riscv(const struct cpu_words_riscv *w)
 #if defined(__aarch64__)
 static struct cpu_words_arm words_here(void)
 {
+    struct cpu_words_arm w = {getauxval(AT_HWCAP), -1, getauxval(AT_HWCAP2)};
 #if defined(PR_SVE_GET_VL)
-    return (struct cpu_words_arm){getauxval(AT_HWCAP), prctl(PR_SVE_GET_VL, 0, 0, 0, 0)};
-#else
-    return (struct cpu_words_arm){getauxval(AT_HWCAP), -1};
+    w.sve_length = prctl(PR_SVE_GET_VL, 0, 0, 0, 0);
 #endif
+    return w;
 }
 #elif defined(__riscv)
 /* vsetvli t0, zero, e32, m1, ta, ma in numbers, since this file is compiled without V. */
@@ -147,6 +149,9 @@ uint32_t cpu_isa_present(void)
 #endif
 #if !defined(HEED_RVV)
     isa &= ~(uint32_t)ISA_RVV;
+#endif
+#if !defined(HEED_ARM_BF16)
+    isa &= ~(uint32_t)ISA_NEONBF16;
 #endif
     return isa;
 }

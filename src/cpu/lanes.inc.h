@@ -55,6 +55,22 @@ INLINE vf vload_row(const heed_type type, const unsigned char *row, int64_t d)
     }
 }
 
+/* A type whose blocks have a scale: to find it takes longer than the elements, so sixteen of them, which lie in one block, share it. Where a vector holds them
+ * all that comes by itself, and with 16 registers there is none to keep it in. */
+INLINE bool shares_scales(const heed_type type) { return (type == HEED_Q8_0 || type == HEED_Q4_0) && VW < 16 && VEC_REGISTERS == 32; }
+INLINE vf vload_scale(const heed_type type, const unsigned char *row, int64_t d16)
+{
+    return shares_scales(type) ? vset1_f16(row_address(type, row, d16)) : vset1(1);
+}
+/* Vector v of elements d16, ..., d16 + 15 of a row, d16 a multiple of 16; scale: vload_scale() of them. */
+INLINE vf vload_of_16(const heed_type type, const unsigned char *row, int64_t d16, int v, vf scale)
+{
+    const uint8_t *codes = (const uint8_t *)row_address(type, row, d16) + 2;
+    if (!shares_scales(type)) return vload_row(type, row, d16 + v * VW);
+    if (type == HEED_Q8_0) return vmul(scale, vload_i8((const int8_t *)codes + d16 % 32 + v * VW));
+    return vmul(scale, vload_nibbles(codes + v * VW, d16 % 32 >= 16));
+}
+
 /* The tree: within each four lanes (0 + 2) + (1 + 3), then fours (0 + 1) + (2 + 3). vtree16 does 16 of them at once. */
 INLINE float tree_of_16(const float *x)
 {

@@ -24,7 +24,7 @@ enum {
     /* Keys per block, counted from key 0: where the maximum is taken, so part of the bits. Weights in cells of two take half the room, so that more
      * keys fit beside O in the nearest cache, and O is stored less often. */
     PANEL_KEYS = CELL == 1 ? 96 : 144,
-    PANEL_VECTORS = VEC_REGISTERS == 32 ? 4 : 2,      /* most vectors per panel: 6 x this many accumulators fit the registers */
+    PANEL_VECTORS = VEC_REGISTERS == 32 && !CELL_QUADS ? 4 : 2, /* most vectors per panel: 6 x this many accumulators fit the registers */
     PANEL_ROWS = PANEL_VECTORS * VW,
     TILE_MAX = 12
 };
@@ -48,6 +48,12 @@ struct panel_work {
     heed_type k_type, v_type;
 };
 
+/* Vectors [first, end) of a panel. */
+struct lanes { int first, end; };
+
+#if CELL_QUADS
+#include "panel_quads.inc.h"
+#else
 /* Rows r of a strided matrix as groups of 3 with one base each: few address registers. */
 #define ROW3(base, r, step) (base)[(r) / 3][((r) % 3) * (step)]
 
@@ -67,8 +73,8 @@ INLINE void score_tile_of(const int rows, const int vectors, const float *restri
             KEEP(x[c]);
         }
         UNROLL for (int r = 0; r < rows; r++) {
-            const vf y = vset1(ROW3(base, r, step));
-            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac(acc[r][c], x[c], y);
+            const vcell y = vcell_of(ROW3(base, r, step));
+            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac_cell(acc[r][c], x[c], y);
         }
         UNROLL for (int t = 0; t < (rows + 2) / 3; t++) base[t]++;
         q += width;
@@ -98,8 +104,8 @@ INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, 
             KEEP(x[c]);
         }
         UNROLL for (int r = 0; r < rows; r++) {
-            const vf y = vset1(v[r]);
-            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac(acc[r][c], x[c], y);
+            const vcell y = vcell_of(v[r]);
+            UNROLL for (int c = 0; c < vectors; c++) acc[r][c] = vmac_cell(acc[r][c], x[c], y);
         }
         v += step;
         p += width;
@@ -118,9 +124,6 @@ INLINE void value_tile_of(const int rows, const int vectors, float *restrict o, 
         for (; x + 2 <= (n); x += 2) TILE(2);                                           \
         for (; x < (n); x++) TILE(1);                                                   \
     } while (0)
-
-/* Vectors [first, end) of a panel. */
-struct lanes { int first, end; };
 
 /* Scores of keys [x, x + keys) and output columns [x, x + dims) for some vectors of a panel; functions for each number of vectors:
  * 6 x 4, 6 x 3, 12 x 2 or 6 x 2, 12 x 1 accumulators. k is the row of key x, v column x of the row of the first key. The whole tiles are
@@ -222,6 +225,8 @@ static void value_select(const struct panel *a, const struct panel_work *w, cons
         }
 }
 
+#endif
+
 /* e^(s - m); hidden keys, whose score is -infinity, get 0, or -0 if marked. */
 INLINE vf weight_of(vf s, vf m, const bool mark)
 {
@@ -243,6 +248,18 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
             const vf e = weight_of(vload(p), m, mark);
             l = vadd(l, e);
             vstore(p, e);
+        }
+#elif CELL_QUADS
+        const float *s = p;
+        for (int j = 0; j < keys; j += 4, s += 4 * a->width, p += 2 * a->width) {
+            vf e[4], first, second;
+            for (int n = 0; n < 4; n++) {
+                e[n] = j + n < keys ? weight_of(vload(s + n * a->width), m, mark) : vset1(mark ? -0.0f : 0.0f);
+                l = vadd(l, e[n]);
+            }
+            vpack_quads(e, &first, &second);
+            vstore(p, first);
+            vstore(p + a->width, second);
         }
 #else
         const float *s = p;

@@ -22,9 +22,12 @@
 
 #include <stdio.h>
 
+/* Floats of a row of Q; where it lies in quads even one element fills two. */
+static size_t query_floats(const struct problem *p) { return (size_t)(CELL_QUADS && p->head_dim < 2 ? 2 : p->head_dim); }
+
 static size_t prefill_scratch(const struct problem *p, int32_t kv_len_max)
 {
-    const size_t dims = (size_t)p->head_dim + (size_t)p->v_head_dim;
+    const size_t dims = query_floats(p) + (size_t)p->v_head_dim;
     const size_t copies = (size_t)PANEL_KEYS * (size_t)(copy_step(p->head_dim) + copy_step(p->v_head_dim));
     (void)kv_len_max;
     return ((dims + 2) * PASS_ROWS + (PANEL_KEYS + 2) * PANEL_ROWS + copies) * sizeof(float) + 8 * 64;
@@ -50,12 +53,12 @@ static void place_pass(struct prefill_pass *pass, void *scratch)
     pass->work.top = take_floats(&next, PANEL_ROWS);
     pass->work.fade = take_floats(&next, PANEL_ROWS);
     float *m = take_floats(&next, PASS_ROWS), *l = take_floats(&next, PASS_ROWS);
-    float *q = take_floats(&next, (size_t)PASS_ROWS * (size_t)p->head_dim), *o = next;
+    float *q = take_floats(&next, PASS_ROWS * query_floats(p)), *o = next;
     for (int n = 0; n < PASS_PANELS; n++) {
         const size_t row = (size_t)n * PANEL_ROWS;
         pass->panel[n].m = m + row;
         pass->panel[n].l = l + row;
-        pass->panel[n].q = q + row * (size_t)p->head_dim;
+        pass->panel[n].q = q + row * query_floats(p);
         pass->panel[n].o = o + row * (size_t)p->v_head_dim;
     }
 }
@@ -503,10 +506,10 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
         .q_tile = tile, .q_tile_few = (tile) / 2, .full_rows = VW == 16 ? VW : 0, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
     }
 #define PREFILL_ARITHMETIC                                                                                                          \
-    .dot_lanes = 1, .rescale_block = PANEL_KEYS, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = 1
+    .dot_lanes = 1, .add_roundings = CELL_ROUNDINGS, .together = CELL_TOGETHER, .rescale_block = PANEL_KEYS, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = 1
 #define PREFILL_FLOATS                                                                                                              \
     .order = VEC_FUSED ? ORDER_PANEL : ORDER_PANEL_UNFUSED, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {PREFILL_ARITHMETIC, .exp_ulp = EXP_ULP}
-/* vdpbf16ps takes bf16 and f32 that are denormal for 0; weights meet V as bf16. */
+/* vdpbf16ps and BFDOT take bf16 and f32 that are denormal for 0; weights meet V as bf16. */
 #define PREFILL_PAIRS                                                                                                               \
     .order = ORDER_PANEL_BF16, .q_types = TYPE_BIT(HEED_BF16), .k_types = TYPE_BIT(HEED_BF16), .v_types = TYPE_BIT(HEED_BF16),         \
     .arithmetic = {PREFILL_ARITHMETIC, .exp_ulp = EXP_NEAR_ULP, .weight_type = HEED_BF16, .flushes = true}

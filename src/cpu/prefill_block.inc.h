@@ -83,10 +83,13 @@ static ptrdiff_t copy_step(int32_t dim) { return (((dim + 15) / 16) | 1) * 16; }
 
 #if CELL == 1
 #include "prefill_widen.inc.h"
+#elif CELL_QUADS
+#include "prefill_quads.inc.h"
 #else
 #include "prefill_pairs.inc.h"
 #endif
 
+#if !CELL_QUADS
 /* Q^T of VW rows at once. rows[r] NULL: no such row, zeros. */
 static void transpose_queries(heed_type type, const unsigned char *const rows[VW], int32_t dim, float scale, float *q, int width)
 {
@@ -99,6 +102,7 @@ static void transpose_queries(heed_type type, const unsigned char *const rows[VW
         for (int d = 0; d < n; d++) vstore(q + (size_t)(i + d) * (size_t)width, t[d]);
     }
 }
+#endif
 
 /* Addresses of the rows of keys [j, end): one division per page. */
 static void find_block(const struct call *call, const struct key_source *from, int32_t b, int32_t g, int32_t j, int32_t end, const unsigned char **rows)
@@ -129,8 +133,10 @@ static bool block_is_finite(struct key_block block, int keys, int32_t dim)
 {
     const vf zero = vset1(0);
     vf sum[4] = {zero, zero, zero, zero};
-    for (int j = 0; j < cells_of(keys); j++) {
-        const float *row = block.data + j * block.step;
+    const int count = CELL_QUADS ? (keys + 3) / 4 : cells_of(keys), twice = CELL_QUADS ? 2 : 1; /* a quad of keys is two cells to a column */
+    dim *= twice;
+    for (int j = 0; j < count; j++) {
+        const float *row = block.data + j * twice * block.step;
         int32_t i = 0;
         for (; i + 4 * VW <= dim; i += 4 * VW)
             UNROLL for (int n = 0; n < 4; n++) {

@@ -18,6 +18,9 @@ extern const struct kernel_row cpu_rows_avx512bf16[];
 #elif defined(__aarch64__)
 extern const struct kernel_row cpu_rows_neon[];
 #endif
+#if defined(HEED_ARM_BF16) /* the compiler knows bf16 dots of 64-bit ARM */
+extern const struct kernel_row cpu_rows_neonbf16[];
+#endif
 #if defined(HEED_SVE) /* the compiler knows vectors of a fixed length of SVE */
 extern const struct kernel_row cpu_rows_sve128[];
 extern const struct kernel_row cpu_rows_sve256[];

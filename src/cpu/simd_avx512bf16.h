@@ -45,10 +45,10 @@ INLINE vf vload_cells_n(const uint16_t *p, int n)
 }
 
 /* Lane d: cell of one[d] and two[d], d < n <= 16. */
-INLINE vf vzip16(const uint16_t *one, const uint16_t *two, int n)
+INLINE void vzip16(const uint16_t *one, const uint16_t *two, int n, vf *to)
 {
     const __m512i x = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(vfirst(n), one)), y = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(vfirst(n), two));
-    return _mm512_castsi512_ps(_mm512_or_si512(x, _mm512_slli_epi32(y, 16)));
+    to[0] = _mm512_castsi512_ps(_mm512_or_si512(x, _mm512_slli_epi32(y, 16)));
 }
 
 /* Zips 32 elements of two rows in registers. */
@@ -60,9 +60,9 @@ INLINE void vzip_32(__m512i x, __m512i y, vf *first, vf *second)
     *first = _mm512_castsi512_ps(_mm512_permutex2var_epi16(x, low, y));
     *second = _mm512_castsi512_ps(_mm512_permutex2var_epi16(x, high, y));
 }
-INLINE void vzip32(const uint16_t *one, const uint16_t *two, vf *first, vf *second)
+INLINE void vzip32(const uint16_t *one, const uint16_t *two, vf *to)
 {
-    vzip_32(_mm512_loadu_si512(one), _mm512_loadu_si512(two), first, second);
+    vzip_32(_mm512_loadu_si512(one), _mm512_loadu_si512(two), &to[0], &to[1]);
 }
 
 /* to[d] = cell of one[d] and two[d], d < n <= 32. */

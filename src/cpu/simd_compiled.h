@@ -9,7 +9,9 @@ INLINE vf vwiden_f16(vu h); /* by what a machine does best with denormals */
 
 /* m ? a : b */
 INLINE vu vchoose(vm m, vu a, vu b) { return ((vu)m & a) | (~(vu)m & b); }
+#ifndef VEC_OWN_SELECT
 INLINE vf vselect(vm m, vf a, vf b) { return (vf)vchoose(m, (vu)a, (vu)b); }
+#endif
 INLINE vf vfloat(vm a) { return __builtin_convertvector(a, vf); }
 
 INLINE vf vload_f16(const uint16_t *p) { return vwiden_f16(vload_u16(p)); }

@@ -27,6 +27,20 @@ INLINE vf vload_n(const float *p, int n)
     return a;
 }
 INLINE void vstore(float *p, vf a) { vst1q_f32(p, a); }
+
+/* A float for all lanes, as a multiplication takes it: one element of a register, which a plain load brings. To spread it first (ld1r, dup) costs a slot of
+ * the units that multiply, and both compilers do that where the instruction is left to them. */
+#define VEC_BY_ELEMENT
+typedef float vcell;
+INLINE vcell vcell_of(float y) { return y; }
+#ifndef CELL
+INLINE vf vmac_cell(vf acc, vf x, vcell y)
+{
+    __asm__("fmla %0.4s, %1.4s, %2.s[0]" : "+w"(acc) : "w"(x), "w"(y));
+    return acc;
+}
+#endif
+
 INLINE void vstore_n(float *p, vf a, int n)
 {
     if (n >= VW) {
@@ -48,21 +62,27 @@ INLINE uint16x4_t vload_u16_n(const uint16_t *p, int n)
     if (n > 2) a = vld1_lane_u16(p + 2, a, 2);
     return a;
 }
-INLINE uint8x8_t vload_bytes_n(const uint8_t *p, int n)
+INLINE uint8x16_t vload_bytes_n(const uint8_t *p, int n)
 {
-    uint32_t word;
+    uint8x16_t a = vdupq_n_u8(0);
     if (n >= VW) {
-        memcpy(&word, p, sizeof word);
-        return vreinterpret_u8_u32(vdup_n_u32(word));
+        typedef uint32_t word __attribute__((may_alias, aligned(1)));
+        /* Compilers go by way of a general register. volatile: never before the question above, as what cannot fail. */
+        __asm__ volatile("ldr %s0, %1" : "=w"(a) : "m"(*(const word *)p));
+        return a;
     }
-    uint8x8_t a = vdup_n_u8(0);
-    if (n > 0) a = vld1_lane_u8(p, a, 0);
-    if (n > 1) a = vld1_lane_u8(p + 1, a, 1);
-    if (n > 2) a = vld1_lane_u8(p + 2, a, 2);
+    if (n > 0) a = vld1q_lane_u8(p, a, 0);
+    if (n > 1) a = vld1q_lane_u8(p + 1, a, 1);
+    if (n > 2) a = vld1q_lane_u8(p + 2, a, 2);
     return a;
 }
-INLINE uint16x4_t vlong_u8(uint8x8_t a) { return vget_low_u16(vmovl_u8(a)); }
-INLINE vf vfloat_i8(int8x8_t a) { return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(a)))); }
+INLINE uint16x4_t vlong_u8(uint8x16_t a) { return vget_low_u16(vmovl_u8(vget_low_u8(a))); }
+/* Four bytes as floats: each the upper one of a lane, which counts 2^-24 then. */
+INLINE vf vfloat_i8(uint8x16_t a)
+{
+    static const uint8_t upper[16] = {255, 255, 255, 0, 255, 255, 255, 1, 255, 255, 255, 2, 255, 255, 255, 3};
+    return vcvtq_n_f32_s32(vreinterpretq_s32_u8(vqtbl1q_u8(a, vld1q_u8(upper))), 24);
+}
 
 INLINE vf vwiden_f16(uint16x4_t h) { return vcvt_f32_f16(vreinterpret_f16_u16(h)); }
 INLINE vf vwiden_bf16(uint16x4_t h) { return vfloat_of(vshll_n_u16(h, 16)); }
@@ -70,7 +90,7 @@ INLINE vf vload_f16(const uint16_t *p) { return vwiden_f16(vld1_u16(p)); }
 INLINE vf vload_f16_n(const uint16_t *p, int n) { return vwiden_f16(vload_u16_n(p, n)); }
 INLINE vf vload_bf16(const uint16_t *p) { return vwiden_bf16(vld1_u16(p)); }
 INLINE vf vload_bf16_n(const uint16_t *p, int n) { return vwiden_bf16(vload_u16_n(p, n)); }
-INLINE vf vload_i8_n(const int8_t *p, int n) { return vfloat_i8(vreinterpret_s8_u8(vload_bytes_n((const uint8_t *)p, n))); }
+INLINE vf vload_i8_n(const int8_t *p, int n) { return vfloat_i8(vload_bytes_n((const uint8_t *)p, n)); }
 INLINE vf vload_i8(const int8_t *p) { return vload_i8_n(p, VW); }
 INLINE vf vload_u8_n(const uint8_t *p, int n) { return vcvtq_f32_u32(vmovl_u16(vlong_u8(vload_bytes_n(p, n)))); }
 
@@ -145,10 +165,10 @@ INLINE void vtranspose(vf *r)
 }
 
 /* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN would be 480. */
-INLINE vf vload_e5m2_n(const uint8_t *p, int n) { return vwiden_f16(vshl_n_u16(vlong_u8(vload_bytes_n(p, n)), 8)); }
+INLINE vf vload_e5m2_n(const uint8_t *p, int n) { return vwiden_f16(vget_low_u16(vreinterpretq_u16_u8(vzip1q_u8(vdupq_n_u8(0), vload_bytes_n(p, n))))); }
 INLINE vf vload_e4m3_n(const uint8_t *p, int n)
 {
-    const int16x4_t u = vget_low_s16(vshll_n_s8(vreinterpret_s8_u8(vload_bytes_n(p, n)), 7));
+    const int16x4_t u = vget_low_s16(vshll_n_s8(vreinterpret_s8_u8(vget_low_u8(vload_bytes_n(p, n))), 7));
     const vf x = vmul(vwiden_f16(vand_u16(vreinterpret_u16_s16(u), vdup_n_u16(0xbf80))), vset1(256.0f));
     return vselect(veq(vabs(x), vset1(480.0f)), vfloat_of(vdupq_n_u32(0x7fc00000)), x);
 }
@@ -160,8 +180,8 @@ INLINE vf vset1_f16(const void *p)
 }
 INLINE vf vload_nibbles(const uint8_t *p, int upper)
 {
-    const uint8x8_t u = vload_bytes_n(p, VW), half = upper ? vshr_n_u8(u, 4) : vand_u8(u, vdup_n_u8(15));
-    return vfloat_i8(vsub_s8(vreinterpret_s8_u8(half), vdup_n_s8(8)));
+    const uint8x16_t u = vload_bytes_n(p, VW), half = upper ? vshrq_n_u8(u, 4) : vandq_u8(u, vdupq_n_u8(15));
+    return vfloat_i8(vsubq_u8(half, vdupq_n_u8(8)));
 }
 INLINE void vprefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
 

@@ -92,6 +92,13 @@ INLINE void vstore_u16_n(uint16_t *p, vu a, int n)
     __riscv_vse16_v_u16mf2(p, __riscv_vncvt_x_x_w_u16mf2(vto_u(a), VW), (size_t)n);
 }
 
+/* By masks: of what and, or and not say clang 19 makes pieces in general registers. */
+#define VEC_OWN_SELECT
+INLINE vf vmerged(vbool32_t m, vf a, vf b) { return vof_f(__riscv_vmerge_vvm_f32m1(vto_f(b), vto_f(a), m, VW)); }
+INLINE vf vselect(vm m, vf a, vf b) { return vmerged(__riscv_vmsne_vx_u32m1_b32(vto_u((vu)m), 0, VW), a, b); }
+INLINE vf vmax(vf a, vf b) { return vmerged(__riscv_vmfgt_vv_f32m1_b32(vto_f(a), vto_f(b), VW), a, b); }
+INLINE vf vmin(vf a, vf b) { return vmerged(__riscv_vmflt_vv_f32m1_b32(vto_f(a), vto_f(b), VW), a, b); }
+
 #include "simd_compiled.h"
 
 /* f16 in the lower halves of lanes. As the upper bits of a float the code is a number 2^112 too small, denormal or not, and the product is exact. */
@@ -113,13 +120,10 @@ INLINE vf vfma(vf a, vf b, vf c)
     return r;
 #endif
 }
-INLINE vf vmax(vf a, vf b) { return vselect((vm)(a > b), a, b); }
-INLINE vf vmin(vf a, vf b) { return vselect((vm)(a < b), a, b); }
-
 INLINE vf vscale_exp(vf p, vf z, vf x, float low)
 {
     const vu n = (vu)(x >= vset1(low)) & (vu)z << 23;
-    return vselect((vm)(x < vset1(low)), vset1(0), (vf)((vu)p + n));
+    return vmerged(__riscv_vmflt_vf_f32m1_b32(vto_f(x), low, VW), vset1(0), (vf)((vu)p + n));
 }
 
 /* One perfect shuffle of all rows after the other; a shuffle is a widening sum and a widening multiply-add. */
