@@ -17,7 +17,8 @@
 #include "decode.inc.h"
 #include "prefill.inc.h"
 
-enum { SCORES_BLOCKS = 5, SCORES_KEYS = SCORES_BLOCKS * PANEL_KEYS, SCORES_FEW = 16 };
+enum { SCORES_BLOCKS = CELL == 1 ? 5 : 3, SCORES_KEYS = SCORES_BLOCKS * PANEL_KEYS, SCORES_FEW = 16 };
+typedef char scores_fit_a_chunk[SCORES_KEYS <= DECODE_CHUNK ? 1 : -1]; /* a step's keys stand where decode has its own */
 
 struct scores_pass {
     struct prefill_pass pass;
