@@ -18,7 +18,7 @@
 #include "prefill.inc.h"
 
 enum { SCORES_BLOCKS = CELL == 1 ? 5 : 3, SCORES_KEYS = SCORES_BLOCKS * PANEL_KEYS, SCORES_FEW = 16 };
-typedef char scores_fit_a_chunk[SCORES_KEYS <= DECODE_CHUNK ? 1 : -1]; /* a step's keys stand where decode has its own */
+typedef char scores_fit_a_chunk[(int)SCORES_KEYS <= (int)DECODE_CHUNK ? 1 : -1]; /* a step's keys stand where decode has its own */
 
 struct scores_pass {
     struct prefill_pass pass;
