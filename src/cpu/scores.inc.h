@@ -18,7 +18,6 @@
 #include "prefill.inc.h"
 
 enum { SCORES_BLOCKS = CELL == 1 ? 5 : 3, SCORES_KEYS = SCORES_BLOCKS * PANEL_KEYS, SCORES_FEW = 16 };
-typedef char scores_fit_a_chunk[(int)SCORES_KEYS <= (int)DECODE_CHUNK ? 1 : -1]; /* a step's keys stand where decode has its own */
 
 struct scores_pass {
     struct prefill_pass pass;
@@ -34,6 +33,7 @@ struct scores_pass {
 
 static size_t scores_scratch(const struct problem *p, int32_t kv_len_max)
 {
+    enum { A_STEP_HAS_ROOM = 1 / ((int)SCORES_KEYS <= (int)DECODE_CHUNK) }; /* its keys stand where decode has its own; else this does not compile */
     struct problem keys_only = *p;
     keys_only.v_head_dim = 0;
     const size_t panels = prefill_scratch(&keys_only, kv_len_max) + (PANEL_ROWS * PANEL_KEYS + SCORES_KEYS * 18) * sizeof(float) + 4 * 64;
