@@ -347,6 +347,10 @@ int run_bench(const struct options *options)
     struct bench bench = {0};
     if (options->start) return run_start(options);
     if (options->kernel && !kernel_known(options->kernel)) return EXIT_USAGE;
+    if (options->queued && (options->peers || options->naive)) {
+        fprintf(stderr, "heed bench: --queued times heed's runs in a row; --peers and --naive time single runs\n");
+        return EXIT_USAGE;
+    }
     if (options->plot && !plot_name_good(options->plot)) return EXIT_USAGE;
     look_at_load(&bench);
     int code = tool_open(&bench.tool, options, "all");

@@ -131,6 +131,9 @@ heed_status contest_open(struct contest *c, const struct services *services, str
 
 /* ---- turns --------------------------------------------------------------------------- */
 
+/* heed's runs behind one time. */
+static int at_once(const struct contest *c) { return c->queue ? c->queued : 1; }
+
 static heed_status heed_runs(struct contest *c, int count, double *seconds)
 {
     heed_status status = HEED_OK;
@@ -168,7 +171,7 @@ static heed_status turn(struct contest *c, struct entrant *e, bool alone)
         e->peer->end(e->peer);
         e->timed = false;
     }
-    for (int n = 0; !why && n < count; n++) e->total += seconds[n];
+    for (int n = 0; !why && n < count; n++) e->total += seconds[n] * (e->peer ? 1 : at_once(c));
     e->runs += count;
     return status;
 }
@@ -203,7 +206,7 @@ heed_status contest_run(struct contest *c)
     heed_status status = heed_runs(c, 1, &seconds); /* warm-up: pages, caches, the pool's threads */
     if (status == HEED_OK) status = heed_runs(c, 1, &seconds);
     pin_caller(false);
-    heed->burst = (int)(turn_seconds / (seconds + 1e-9));
+    heed->burst = (int)(turn_seconds / (seconds * at_once(c) + 1e-9));
     for (int turns = 0; status == HEED_OK && !enough(heed, turns, alone); turns++)
         for (int n = 0; status == HEED_OK && n < c->count; n++) {
             struct entrant *e = &c->entrant[n];

@@ -173,6 +173,9 @@ assert absent or timed(rows["clblast"]) and "product" in rows["clblast"]["peer_s
 rows = json.load(open(sys.argv[1]))
 assert len(rows) >= 2 and all(row["queued"] == 4 and row["ms_median"] > 0 and row["worst_ratio"] <= 1 for row in rows), rows' "$work/out" 2>>"$work/err"
   verdict $? "--queued: runs on one queue, one wait"
+  timeout 120 "$heed" bench --device opencl --queued 4 --naive "hq2 hk1 d32 q1 kv40 causal" >"$work/out" 2>"$work/err"
+  [ $? = 2 ]
+  verdict $? "--queued beside others is refused: their runs are not in a row"
   export HEED_CACHE_DIR=$work/cache
 }
 

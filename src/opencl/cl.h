@@ -66,7 +66,7 @@ struct cl_tuning {
     int32_t lane_rows, lane_columns; /* TR x TC: register tile of one work-item there */
     int32_t lane_vector;      /* VW there */
     int32_t tile_reads;       /* local memory there: 0 = one float at a time, 1 = WIDE, 2 = and a slice AHEAD */
-    int32_t lanes;            /* work-items per group of decode.cl, merge.cl, naive.cl, append.cl; 1 on CPUs */
+    int32_t lanes;            /* work-items per group of decode_lanes.cl, and of kernels that name no size of their own; 1 on CPUs */
     bool loop_guard;          /* -DGUARD: see opencl.md, the implicit loop barrier of PoCL */
     bool own_cache;           /* the driver keeps compiled programs itself: we keep none */
     int32_t limit;            /* seconds a probe may take, its compilation with it */

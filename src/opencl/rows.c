@@ -521,23 +521,20 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
  * head_dim / 8 + 14. h_d of decode: head_dim / 16 fmas and 4 levels of the tree; h_n: one chain over a chunk, a merge per chunk, a value's scale and the sink. With dots
  * (decode_dots) as many additions: a product of two passes through two. */
 #define DECODE_MATHS .dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS
+/* Rows of matrix units: q, k and v in one type of 16 bits, which the weights are rounded to. */
+#define UNIT_TYPES(type) \
+    .features = FEATURES_ALL, .q_types = 1u << (type), .k_types = 1u << (type), .v_types = 1u << (type), .o_types = TYPES_FLOAT
+#define UNIT_DECODE(text, type, need, maths, spec)                                                                               \
+    {.name = text, .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type), .dim_limit = 256, .q_tile = 16, \
+     .kv_chunk = 512, .decode_rows = 16, .packs_group = true, .arithmetic = {maths, .key_block = 512, .weight_type = type}, .cl = &spec}
+#define UNIT_PREFILL(text, type, need, maths, dims, rows, spec)                                                                  \
+    {.name = text, .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type), .dim_limit = dims, .q_tile = rows, \
+     .arithmetic = {maths, .weight_type = type}, .cl = &spec}
 const struct kernel_row cl_rows[] = {
-    {.name = "opencl.decode_matrix_bf16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
-     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
-     .arithmetic = {MATRIX_MATHS, .key_block = 512, .weight_type = HEED_BF16}, .cl = &decode_matrix},
-    {.name = "opencl.decode_matrix_f16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
-     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
-     .arithmetic = {MATRIX_MATHS, .key_block = 512, .weight_type = HEED_F16}, .cl = &decode_matrix},
-    {.name = "opencl.decode_columns_bf16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_COLUMNS,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
-     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
-     .arithmetic = {COLUMNS_MATHS, .key_block = 512, .weight_type = HEED_BF16}, .cl = &decode_columns},
-    {.name = "opencl.decode_columns_f16", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_COLUMNS,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
-     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, .packs_group = true,
-     .arithmetic = {COLUMNS_MATHS, .key_block = 512, .weight_type = HEED_F16}, .cl = &decode_columns},
+    UNIT_DECODE("opencl.decode_matrix_bf16", HEED_BF16, CL_NEEDS_MATRIX, MATRIX_MATHS, decode_matrix),
+    UNIT_DECODE("opencl.decode_matrix_f16", HEED_F16, CL_NEEDS_MATRIX, MATRIX_MATHS, decode_matrix),
+    UNIT_DECODE("opencl.decode_columns_bf16", HEED_BF16, CL_NEEDS_COLUMNS, COLUMNS_MATHS, decode_columns),
+    UNIT_DECODE("opencl.decode_columns_f16", HEED_F16, CL_NEEDS_COLUMNS, COLUMNS_MATHS, decode_columns),
     {.name = "opencl.decode_dots", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_CPU | CL_NEEDS_DOTS,
      .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16, .o_types = TYPES_FLOAT,
      .q_tile = 8, .kv_chunk = 512, .packs_group = true,
@@ -551,33 +548,17 @@ const struct kernel_row cl_rows[] = {
      .q_tile = 8, .kv_chunk = DECODE_LANES_KEYS, .packs_group = true,
      .arithmetic = {.dot_lanes = 8, .dot_extra = 14, .key_block = DECODE_LANES_KEYS, .sum_extra = 2, .rescale_block = DECODE_LANES_KEYS, OWN_MATHS},
      .cl = &decode_lanes},
-    {.name = "opencl.prefill_warpgroup3_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
-     .o_types = TYPES_FLOAT, .dim_limit = 64, .q_tile = 192, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_warpgroup3},
-    {.name = "opencl.prefill_warpgroup3_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
-     .o_types = TYPES_FLOAT, .dim_limit = 64, .q_tile = 192, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_F16}, .cl = &prefill_warpgroup3},
-    {.name = "opencl.prefill_warpgroup2_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
-     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 128, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_warpgroup2},
-    {.name = "opencl.prefill_warpgroup2_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_WARPGROUP,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
-     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 128, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_F16}, .cl = &prefill_warpgroup2},
-    {.name = "opencl.prefill_matrix_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
-     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_matrix},
-    {.name = "opencl.prefill_matrix_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
-     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {MATRIX_MATHS, .weight_type = HEED_F16}, .cl = &prefill_matrix},
+    UNIT_PREFILL("opencl.prefill_warpgroup3_bf16", HEED_BF16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 64, 192, prefill_warpgroup3),
+    UNIT_PREFILL("opencl.prefill_warpgroup3_f16", HEED_F16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 64, 192, prefill_warpgroup3),
+    UNIT_PREFILL("opencl.prefill_warpgroup2_bf16", HEED_BF16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 256, 128, prefill_warpgroup2),
+    UNIT_PREFILL("opencl.prefill_warpgroup2_f16", HEED_F16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 256, 128, prefill_warpgroup2),
+    UNIT_PREFILL("opencl.prefill_matrix_bf16", HEED_BF16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 64, prefill_matrix),
+    UNIT_PREFILL("opencl.prefill_matrix_f16", HEED_F16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 64, prefill_matrix),
     {.name = "opencl.prefill_tf32x3", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX, .on_request = true,
      .features = FEATURES_ALL, .q_types = 1u << HEED_F32, .k_types = 1u << HEED_F32, .v_types = 1u << HEED_F32, .o_types = TYPES_FLOAT,
      .dim_limit = 128, .q_tile = 64, .arithmetic = {TF32_MATHS}, .cl = &prefill_tf32},
-    {.name = "opencl.prefill_columns_bf16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_COLUMNS,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_BF16, .k_types = 1u << HEED_BF16, .v_types = 1u << HEED_BF16,
-     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {COLUMNS_MATHS, .weight_type = HEED_BF16}, .cl = &prefill_columns},
-    {.name = "opencl.prefill_columns_f16", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_COLUMNS,
-     .features = FEATURES_ALL, .q_types = 1u << HEED_F16, .k_types = 1u << HEED_F16, .v_types = 1u << HEED_F16,
-     .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 64, .arithmetic = {COLUMNS_MATHS, .weight_type = HEED_F16}, .cl = &prefill_columns},
+    UNIT_PREFILL("opencl.prefill_columns_bf16", HEED_BF16, CL_NEEDS_COLUMNS, COLUMNS_MATHS, 256, 64, prefill_columns),
+    UNIT_PREFILL("opencl.prefill_columns_f16", HEED_F16, CL_NEEDS_COLUMNS, COLUMNS_MATHS, 256, 64, prefill_columns),
     {.name = "opencl.prefill_cpu", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU,
      .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .q_tile = 128,
