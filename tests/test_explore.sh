@@ -28,14 +28,17 @@ open_shell() { # TERM
 }
 press() { mux send-keys -t x "$@"; }
 screen() { mux capture-pane -p -t x >"$work/screen"; }
-shown() { # TEXT
+# A screen is drawn piece by piece, so a look at it may come between two pieces: whatever is asked of it is asked until it holds, for 30 s.
+becomes() { # COMMAND...
   for _ in $(seq 300); do
     screen
-    grep -qF -- "$1" "$work/screen" && return 0
+    "$@" && return 0
     sleep 0.1
   done
   return 1
 }
+shown() { becomes grep -qF -- "$1" "$work/screen"; }
+matched() { becomes grep -qE -- "$1" "$work/screen"; }
 start() { # TERM TEXT ARGS...: begins to explore
   local term=$1 text=$2
   shift 2
@@ -72,7 +75,15 @@ numbers_are_the_librarys() {
   "$heed" run --q "$work/q2.npy" --k "$work/k2.npy" --v "$work/v2.npy" scale=1 scores=0 causal --scores "$work/dot.npy" -o "$work/o.npy" >/dev/null &&
     "$heed" run --q "$work/q2.npy" --k "$work/k2.npy" --v "$work/v2.npy" scale=0.63887656 scores=2 causal --scores "$work/score.npy" -o "$work/o.npy" >/dev/null &&
     "$heed" run --q "$work/q2.npy" --k "$work/k2.npy" --v "$work/v2.npy" scale=0.63887656 scores=3 causal --scores "$work/weight.npy" -o "$work/o.npy" >/dev/null &&
-    python3 - "$work" >"$work/err" 2>&1 <<'PYTHON'
+    becomes numbers_agree
+  verdict $? "every number on the screen is the library's"
+  press q
+  shown "code 0" && [ -s "$work/after" ] && cmp -s "$work/before" "$work/after"
+  verdict $? "q gives the terminal back"
+}
+
+numbers_agree() {
+  python3 - "$work" >"$work/err" 2>&1 <<'PYTHON'
 import math, struct, sys
 work = sys.argv[1]
 def read(name):
@@ -110,14 +121,16 @@ for j in range(5):
 words = lines[values + 6].split()
 for d in range(3): same(words[1 + d], row(o, 1, 3)[d], 2)
 PYTHON
-  verdict $? "every number on the screen is the library's"
-  press q
-  shown "code 0" && [ -s "$work/after" ] && cmp -s "$work/before" "$work/after"
-  verdict $? "q gives the terminal back"
 }
 
+line_begins() { # N WORD
+  [ "$(sed -n "$1p" "$work/screen" | cut -d' ' -f1)" = "$2" ]
+}
+colored() { mux capture-pane -pe -t x | grep -qE "$1"; } # PATTERN
+lacks() { ! grep -qF -- "$1" "$work/screen"; }        # TEXT
+
 lessons_without_colors() {
-  start vt100 "step 1 of 7" && grep -q "^longer .* 0.9634 ####" "$work/screen"
+  start vt100 "step 1 of 7" && matched "^longer .* 0.9634 ####"
   verdict $? "vt100: the first step with its bar"
   ! awk 'length($0) > 80 {exit 1}' "$work/screen"
   verdict $((1 - $?)) "vt100: 80 columns are enough"
@@ -125,9 +138,9 @@ lessons_without_colors() {
   verdict $? "the mask hides"
   press n n && shown "step 7 of 7" && press ']' && shown "head 1 of 4"
   verdict $? "the carried capture"
-  press '[' o && shown "keys by weight" && [ "$(sed -n 8p "$work/screen" | cut -d' ' -f1)" = animal ]
+  press '[' o && shown "keys by weight" && becomes line_begins 8 animal
   verdict $? "\`it\` looks at \`animal\`"
-  press m && shown "looks most at" && grep -qE '^it +[: ]+.*animal +0\.45' "$work/screen"
+  press m && shown "looks most at" && matched '^it +[: ]+.*animal +0\.45'
   verdict $? "the map in characters"
   press '?' && shown "Shift-Tab" && press '?' && shown "output = sum"
   verdict $? "the page of keys"
@@ -136,15 +149,15 @@ lessons_without_colors() {
   press C-c # ends the shell's line, too
   shown 'ready>' && press "code=\$?; stty -g >$work/after; echo code \$code" Enter && shown "code 130" && cmp -s "$work/before" "$work/after"
   verdict $? "Ctrl-C gives the terminal back"
-  start screen-256color "step 1 of 7" && mux capture-pane -pe -t x | grep -q '48;5;'
+  start screen-256color "step 1 of 7" && becomes colored '48;5;'
   verdict $? "256 colours where the terminal has them"
   press q
   export NO_COLOR=1
-  start screen-256color "step 1 of 7" && ! mux capture-pane -pe -t x | grep -qE '48;5;|\[4[0-7]m'
+  start screen-256color "step 1 of 7" && matched "^longer .* 0.9634 ####" && ! colored '48;5;|\[4[0-7]m'
   verdict $? "NO_COLOR"
   press q
   unset NO_COLOR
-  open_shell dummy-terminal && press "$heed explore; echo code \$?" Enter && shown "code 2" && grep -qF "no such terminal" "$work/screen"
+  open_shell dummy-terminal && press "$heed explore; echo code \$?" Enter && shown "code 2" && shown "no such terminal"
   verdict $? "an unknown terminal is named"
 }
 
@@ -155,7 +168,7 @@ signals() {
     child=$(ps -o pid= --ppid "$(mux display-message -p -t x '#{pane_pid}')" | head -1)
     [ -n "$child" ] && kill -$signal "$child"
     # echo code: 128 + number. The numbers of the first screen must be gone, what stood before must be back, and the cursor too.
-    shown "code $((128 + $(kill -l $signal)))" && shown 'stty -g' && ! grep -qF "step 1 of 7" "$work/screen" && cmp -s "$work/before" "$work/after" &&
+    shown "code $((128 + $(kill -l $signal)))" && shown 'stty -g' && becomes lacks "step 1 of 7" && cmp -s "$work/before" "$work/after" &&
       [ "$(mux display-message -p -t x '#{cursor_flag}#{alternate_on}')" = 10 ]
     verdict $? "SIG$signal gives the terminal back"
   done
