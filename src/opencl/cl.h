@@ -343,6 +343,12 @@ heed_status cl_merge(const struct call *call, const struct queue_args *queue);
 
 extern const struct kernel_row cl_rows[]; /* rows.c */
 
+/* ---- shapes of tiles in local memory (tile.c) ------------------------------------------ */
+
+enum { CL_SCORE_KEYS = 64 }; /* keys per item of scores_tile.cl and scores.cl */
+static inline size_t cl_larger(size_t a, size_t b) { return a > b ? a : b; }
+extern const struct cl_kernel_spec cl_prefill_tile, cl_scores_tile;
+
 /* ---- argument lists of the row kernels beside attention --------------------------------------------------------
  * (attention and the merge of partial results: kernels/common.cl.) All tensors are uchar pointers, strides in bytes by value in
  * struct strides { long offset, batch, head, token; } x n, in the order of the tensors. t counts queries over all sequences

@@ -7,7 +7,6 @@
 enum {
     TYPES_FLOAT = 1u << HEED_F32 | 1u << HEED_F16 | 1u << HEED_BF16,
     NAIVE_TILE = 16,
-    NAIVE_KEYS = 64, /* per item of scores_tile.cl, too */
     DECODE_LANES_KEYS = 256,
     TYPES_ALL = TYPES_FLOAT | 1u << HEED_I8 | 1u << HEED_Q8_0 | 1u << HEED_Q4_0 | 1u << HEED_F8_E4M3 | 1u << HEED_F8_E5M2
 };
@@ -61,111 +60,6 @@ static size_t scores_cpu_options(const struct cl_device *device, const struct pr
 static size_t scores_dots_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
 {
     return text_append(text, capacity, scores_cpu_options(device, problem, text, capacity), " -DDOTS=1");
-}
-
-/* prefill_tile.cl: LOCAL_X x LOCAL_Y work-items of TR rows and vectors of VW floats, shrunk until registers and local memory hold them. */
-struct tile {
-    int32_t x, y, rows, vector, q_slice, v_slice;
-    bool wide, ahead, stays;
-};
-
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
-/* Floats of V per key that go through local memory together. */
-static size_t tile_width(const struct tile *tile, const struct problem *problem)
-{
-    const size_t width = (size_t)(tile->x * tile->vector), vectors = ((size_t)problem->v_head_dim + width - 1) / width;
-    return width * (vectors < 4 ? vectors : 4);
-}
-
-static size_t tile_bytes(const struct tile *tile, const struct problem *problem)
-{
-    const size_t rows = (size_t)(tile->y * tile->rows), pad = tile->wide ? 4 : 1, dims = (size_t)((problem->head_dim + tile->q_slice - 1) / tile->q_slice);
-    const size_t keys = (size_t)tile->q_slice * (96 + (tile->wide ? larger(4, (size_t)tile->vector) : 0)), queries = (size_t)tile->q_slice * (rows + pad);
-    const size_t slices = larger(keys + (tile->stays ? 0 : queries), (size_t)tile->x * rows), values = (size_t)tile->v_slice * tile_width(tile, problem);
-    const size_t p = rows * (96 + pad), floats = tile->ahead ? larger(p, 2 * slices) + 2 * values : p + larger(slices, values);
-    return (floats + (tile->stays ? dims * queries : 0) + 3 * rows) * 4 + rows * 40 + 96 * 24 + 512;
-}
-
-/* Once all of Q has room it stays. */
-static bool tile_fits(struct tile *tile, const struct cl_device *device, const struct problem *problem)
-{
-    tile->stays = true;
-    if (tile_bytes(tile, problem) <= device->local_bytes) return true;
-    tile->stays = false;
-    return tile_bytes(tile, problem) <= device->local_bytes;
-}
-
-static struct tile tile_of(const struct cl_device *device, const struct problem *problem)
-{
-    const struct cl_tuning *t = device->tuning;
-    struct tile tile = {t->wg_x, t->wg_y, t->lane_rows, t->lane_vector, 16, 16, .wide = t->tile_reads > 0, .ahead = t->tile_reads > 1};
-    const int32_t width = tile.x * tile.vector, dims = (problem->v_head_dim + width - 1) / width * tile.vector;
-    while (tile.y > 1 && ((size_t)(tile.x * tile.y) > device->max_group || (size_t)tile.y > device->max_sizes[1])) tile.y /= 2;
-    while (tile.rows > 1 && tile.rows * dims > 32 * (tile.vector > 4 ? tile.vector : 2)) tile.rows /= 2;
-    if (tile.ahead) /* four vectors of V wait in registers */
-        for (tile.v_slice = 32; tile.v_slice > 4 && (size_t)tile.v_slice * tile_width(&tile, problem) > (size_t)(16 * tile.x * tile.y);) tile.v_slice /= 2;
-    if (t->tile_q_slice) tile.q_slice = t->tile_q_slice;
-    if (t->tile_v_slice) tile.v_slice = t->tile_v_slice;
-    if (device->type & CL_DEVICE_TYPE_CPU && !tile.wide) { /* a barrier there moves every work-item's registers to memory and back */
-        struct tile large = tile;
-        large.q_slice = problem->head_dim < 256 ? (problem->head_dim + 15) / 16 * 16 : 64;
-        large.v_slice = 96;
-        large.stays = large.q_slice >= problem->head_dim;
-        if (tile_bytes(&large, problem) <= device->local_bytes) return large;
-    }
-    while (!tile_fits(&tile, device, problem) && (tile.rows > 1 || tile.v_slice > 4)) {
-        if (tile.v_slice > 8 || tile.rows == 1) tile.v_slice /= 2;
-        else tile.rows /= 2;
-    }
-    return tile;
-}
-
-static size_t prefill_tile_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
-{
-    const struct tile tile = tile_of(device, problem);
-    return text_append(text, capacity, 0, " -DTR=%d -DVW=%d -DQ_SLICE=%d -DV_SLICE=%d -DQ_STAYS=%d -DWIDE=%d -DAHEAD=%d -DGUARD=%d", tile.rows,
-                                 tile.vector, tile.q_slice, tile.v_slice, tile.stays, tile.wide, tile.ahead, device->tuning->loop_guard);
-}
-
-static void prefill_tile_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
-{
-    const struct tile tile = tile_of(device, problem);
-    local[0] = (size_t)tile.x;
-    local[1] = (size_t)tile.y;
-}
-
-static size_t prefill_tile_bytes(const struct cl_device *device, const struct problem *problem)
-{
-    const struct tile tile = tile_of(device, problem);
-    return tile_bytes(&tile, problem);
-}
-
-/* scores_tile.cl: 16 rows of work-items, and as many query rows for each as local memory has room for. */
-static int32_t scores_tile_rows(const struct cl_device *device)
-{
-    return device->local_bytes >= 36 << 10 ? 4 : 2;
-}
-
-static size_t scores_tile_bytes(const struct cl_device *device, const struct problem *problem)
-{
-    (void)problem;
-    const size_t rows = 16 * (size_t)scores_tile_rows(device);
-    return (16 * NAIVE_KEYS + 16 * (rows + 1) + rows * (NAIVE_KEYS + 1) + 17 * NAIVE_KEYS) * 4 + rows * 60 + NAIVE_KEYS * 12 + 128;
-}
-
-static void scores_tile_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
-{
-    (void)problem;
-    local[0] = NAIVE_KEYS / (2 * (size_t)device->tuning->lane_vector); /* two vectors of keys each */
-    local[1] = 16;
-    while (local[0] > 1 && local[0] * 16 > device->max_group) local[0] /= 2;
-}
-
-static size_t scores_tile_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
-{
-    (void)problem;
-    return text_append(text, capacity, 0, " -DTR=%d -DVW=%d", scores_tile_rows(device), device->tuning->lane_vector);
 }
 
 /* ---- the matrix unit's tile ----------------------------------------------------- */
@@ -422,7 +316,7 @@ static size_t decode_lanes_room(const struct problem *problem, size_t lanes)
     if (depth > DECODE_LANES_KEYS / teams) depth = DECODE_LANES_KEYS / teams;
     const size_t sums = teams * depth * rows * (team < 2 ? 1 : team + 2) * 4, results = lanes * 32;
     const size_t addresses = problem->page_size > 0 ? 16 * DECODE_LANES_KEYS : 0;
-    return larger(sums, results) + DECODE_LANES_KEYS * 4 * rows + addresses + lanes * 4 + rows * (4 * 4 + 56) + 256;
+    return cl_larger(sums, results) + DECODE_LANES_KEYS * 4 * rows + addresses + lanes * 4 + rows * (4 * 4 + 56) + 256;
 }
 
 /* A few lanes also where the device is a CPU: that is what a CPU runs when its driver fails with decode.cl. */
@@ -466,7 +360,7 @@ static void naive_local(const struct cl_device *device, const struct problem *pr
 static void naive_scores_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
 {
     (void)problem;
-    local[0] = NAIVE_KEYS;
+    local[0] = CL_SCORE_KEYS;
     while (local[0] > device->max_group || local[0] > device->max_sizes[0] || local[0] > atomic_load(&device->kernel_group)) local[0] /= 2;
 }
 
@@ -480,8 +374,6 @@ static const struct cl_kernel_spec prefill_cpu = {
     .parts = {"common.cl", "fetch.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
 static const struct cl_kernel_spec decode_lanes = {.parts = {"common.cl", "decode_lanes.cl", "merge_lanes.cl"}, .kernel = "decode_lanes",
     .merge = "merge_lanes", .options = decode_lanes_options, .local = decode_lanes_local, .local_bytes = decode_lanes_bytes};
-static const struct cl_kernel_spec prefill_tile = {.parts = {"common.cl", "prefill_tile.cl"}, .kernel = "prefill_tile",
-    .options = prefill_tile_options, .local = prefill_tile_local, .local_bytes = prefill_tile_bytes};
 #define COLUMNS_PARTS "common.cl", "matrix_columns.cl", "matrix_emulated.cl", "matrix_amd.cl", "matrix_intel.cl", "matrix_tile.cl", "attention_columns.cl"
 static const struct cl_kernel_spec decode_columns = {.parts = {COLUMNS_PARTS, "merge_lanes.cl"}, .kernel = "attention_columns", .merge = "merge_lanes",
     .options = decode_columns_options, .local = decode_columns_local, .local_bytes = decode_columns_bytes};
@@ -505,8 +397,6 @@ static const struct cl_kernel_spec scores_cpu = {
     .parts = {"common.cl", "fetch.cl", "decode_keys.cl", "scores_cpu.cl"}, .kernel = "scores_cpu", .options = scores_cpu_options};
 static const struct cl_kernel_spec scores_dots = {
     .parts = {"common.cl", "fetch.cl", "dots.cl", "decode_keys.cl", "scores_cpu.cl"}, .kernel = "scores_cpu", .options = scores_dots_options};
-static const struct cl_kernel_spec scores_tile = {.parts = {"common.cl", "scores_tile.cl"}, .kernel = "scores_tile", .options = scores_tile_options,
-    .local = scores_tile_local, .local_bytes = scores_tile_bytes};
 static const struct cl_kernel_spec naive_scores = {.parts = {"common.cl", "naive.cl", "scores.cl"}, .kernel = "naive_scores", .shrinks = true, .run_time = true,
     .options = naive_options, .local = naive_scores_local};
 /* One program for the three: what differs is the kernel. */
@@ -566,7 +456,7 @@ const struct kernel_row cl_rows[] = {
     {.name = "opencl.prefill_tile", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL,
      .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
      .dim_limit = 512, .q_tile = 64,
-     .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &prefill_tile},
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &cl_prefill_tile},
     {.name = "opencl.append", .kinds = KIND_BIT(KIND_APPEND), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &append},
     {.name = "opencl.rotate", .kinds = KIND_BIT(KIND_ROTATE), .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL,
@@ -580,10 +470,10 @@ const struct kernel_row cl_rows[] = {
      .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = 256, .packs_group = true,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &scores_cpu},
     {.name = "opencl.scores_tile", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_PANEL, .features = FEATURES_ALL, .q_types = TYPES_FLOAT,
-     .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = NAIVE_KEYS, .packs_group = true,
-     .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &scores_tile},
+     .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = CL_SCORE_KEYS, .packs_group = true,
+     .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &cl_scores_tile},
     {.name = "opencl.naive_scores", .kinds = KIND_BIT(KIND_SCORES), .order = ORDER_NAIVE, .features = FEATURES_ALL, .q_types = TYPES_ALL,
-     .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = NAIVE_KEYS,
+     .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_ALL, .kv_chunk = CL_SCORE_KEYS,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 16, OWN_MATHS}, .cl = &naive_scores},
     {.name = "opencl.naive", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_NAIVE, .features = FEATURES_ALL,
      .q_types = TYPES_ALL, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT, .q_tile = NAIVE_TILE,
