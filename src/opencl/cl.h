@@ -76,6 +76,8 @@ struct cl_tuning {
     int32_t group_keys, group_slots; /* TILE_KEYS and SLOTS of prefill_warpgroup.cl; 0 = by head_dim */
     int32_t matrix_like;      /* enum cl_matrix: whose layout the emulated unit has; 0 = NVIDIA's */
     int32_t tile_q_slice, tile_v_slice; /* of prefill_tile.cl; 0 = by head_dim */
+    int32_t group_lanes, group_rows;    /* lanes of a sub-group and TR of prefill_subgroup.cl; 0 = the device's, by registers */
+    int32_t group_emulated;   /* sub-groups by local memory and barriers, for tests */
     int32_t local_kib;        /* local memory that kernels get, where the device has more than it says; 0 = what it says */
 };
 
@@ -84,7 +86,7 @@ enum {
     CL_NEEDS_CPU = 1u << 0,       /* a device of type CPU: big private arrays, no barriers */
     CL_NEEDS_GPU = 1u << 1,       /* not of type CPU */
     CL_NEEDS_HALF = 1u << 2,      /* cl_khr_fp16 */
-    CL_NEEDS_SUBGROUPS = 1u << 3,
+    CL_NEEDS_SUBGROUPS = 1u << 3, /* with shuffles: subgroup.cl */
     CL_NEEDS_FP64 = 1u << 4,
     CL_NEEDS_LOCAL = 1u << 5,     /* local memory of its own: local_bytes() of the spec is checked in any case */
     CL_NEEDS_NV = 1u << 6,        /* NVIDIA's inline assembly: the vendor gate */
@@ -159,6 +161,8 @@ struct cl_device {
     enum cl_matrix matrix;        /* units[0]; asked by rows that need one, after cl_admit() has proved it */
     enum cl_matrix warpgroup[2];  /* in place of `units` for rows that need warpgroup products */
     uint32_t proved, proved_warpgroup; /* bits of heed_type: the unit gave exact answers with operands of this type; under `admission` */
+    int32_t subgroup_words;       /* enum cl_subgroup: the words of subgroup.cl that may be tried here */
+    int32_t subgroup_lanes;       /* of a sub-group, once the words were proved; 0 = not yet; under `admission` */
     bool unified;                 /* works on the caller's memory without copies */
     bool shares;                  /* takes pointers of clSVMAlloc */
     int version;                  /* 120, 200, 300 */
@@ -342,6 +346,16 @@ heed_status cl_rotate(const struct call *call, const struct queue_args *queue);
 heed_status cl_merge(const struct call *call, const struct queue_args *queue);
 
 extern const struct kernel_row cl_rows[]; /* rows.c */
+
+/* ---- sub-groups (subgroup.c) ------------------------------------------------------------- */
+
+/* Numbers of -DSG_WORDS. The emulated ones are for tests: only a tuning file asks for them. */
+enum cl_subgroup { SUBGROUP_NONE, SUBGROUP_EMULATED, SUBGROUP_INTEL, SUBGROUP_KHRONOS };
+
+/* Probes of the sub-groups that this device may have, best first; NULL after the last. */
+const struct kernel_row *cl_subgroup_row(const struct cl_device *device, int n);
+int32_t cl_subgroup_lanes_of(const struct kernel_row *row); /* of such a probe */
+extern const struct cl_kernel_spec cl_prefill_subgroup;
 
 /* ---- shapes of tiles in local memory (tile.c) ------------------------------------------ */
 

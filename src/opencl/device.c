@@ -180,7 +180,7 @@ static uint32_t provides_of(const struct cl_device *d)
     if (d->type & CL_DEVICE_TYPE_CPU) provides |= CL_NEEDS_CPU;
     if (!(d->type & CL_DEVICE_TYPE_CPU) || is_simulator(d)) provides |= CL_NEEDS_GPU;
     if (has_extension(d->id, "cl_khr_fp16")) provides |= CL_NEEDS_HALF;
-    if (has_extension(d->id, "cl_khr_subgroups")) provides |= CL_NEEDS_SUBGROUPS;
+    if (d->subgroup_words != SUBGROUP_NONE) provides |= CL_NEEDS_SUBGROUPS;
     if (has_extension(d->id, "cl_khr_fp64")) provides |= CL_NEEDS_FP64;
     cl_device_local_mem_type local = 0;
     if (ASK(d->id, CL_DEVICE_LOCAL_MEM_TYPE, &local) == HEED_OK && local == CL_LOCAL) provides |= CL_NEEDS_LOCAL;
@@ -190,6 +190,14 @@ static uint32_t provides_of(const struct cl_device *d)
     if (d->warpgroup[0] != MATRIX_NONE) provides |= CL_NEEDS_WARPGROUP;
     if ((d->device->context->services.isa & ISA_AVX512BF16) && d->registers >= 32 && assembles_for_us(d)) provides |= CL_NEEDS_DOTS;
     return provides;
+}
+
+/* Whether their lanes lie where we think, their probe says. */
+static int32_t subgroup_words(const struct cl_device *d)
+{
+    if (d->tuning->group_emulated) return SUBGROUP_EMULATED;
+    if (has_extension(d->id, "cl_intel_subgroups")) return SUBGROUP_INTEL;
+    return has_extension(d->id, "cl_khr_subgroups") && has_extension(d->id, "cl_khr_subgroup_shuffle") ? SUBGROUP_KHRONOS : SUBGROUP_NONE;
 }
 
 /* The smallest sub-group: the one that has DPAS. With a larger one its built-ins build, too, without the instruction. */
@@ -260,6 +268,7 @@ static void read_device(struct cl_device *d, heed_device_info *info)
     d->tuning = &d->own_tuning;
     d->own_cache = d->tuning->own_cache || mentions(info->platform, "rusticl");
     list_units(d);
+    d->subgroup_words = subgroup_words(d);
     d->provides = provides_of(d);
     info->compute_units = (int32_t)d->compute_units;
     info->memory_bytes = d->global_bytes;

@@ -227,7 +227,7 @@ static heed_status check_needs(const struct cl_device *device, const struct kern
 {
     static const struct { uint32_t bit; const char *text; } needs[] = {
         {CL_NEEDS_CPU, "a device of type CPU"}, {CL_NEEDS_GPU, "a device that is no CPU"}, {CL_NEEDS_HALF, "cl_khr_fp16"},
-        {CL_NEEDS_SUBGROUPS, "cl_khr_subgroups"}, {CL_NEEDS_FP64, "cl_khr_fp64"}, {CL_NEEDS_LOCAL, "local memory of its own"},
+        {CL_NEEDS_SUBGROUPS, "sub-groups with shuffles (cl_khr_subgroup_shuffle or cl_intel_subgroups)"}, {CL_NEEDS_FP64, "cl_khr_fp64"}, {CL_NEEDS_LOCAL, "local memory of its own"},
         {CL_NEEDS_NV, "an NVIDIA driver"}, {CL_NEEDS_MATRIX, "a matrix unit (NVIDIA's mma.sync)"},
         {CL_NEEDS_COLUMNS, "a matrix unit (AMD's or Intel's)"},
         {CL_NEEDS_WARPGROUP, "a matrix unit (NVIDIA's wgmma)"}, {CL_NEEDS_DOTS, "AVX512-BF16 and PoCL on this processor"}};
@@ -383,20 +383,48 @@ static heed_status prove_local(struct device *device)
     return status;
 }
 
+/* The first size of sub-group whose words give exact answers is the device's from then on. */
+static heed_status prove_subgroup(struct device *device)
+{
+    struct cl_device *d = cl_device_of(device);
+    struct problem problem;
+    char reasons[640] = "";
+    size_t length = 0;
+    if (d->subgroup_lanes) return HEED_OK;
+    heed_status status = cl_unit_problem(HEED_F32, &problem);
+    const struct kernel_row *row = NULL;
+    for (int n = 0; status == HEED_OK && (row = cl_subgroup_row(d, n)) != NULL; n++) {
+        struct known known = {0};
+        status = verdict_key(d, row, KIND_PREFILL, &problem, known.key);
+        if (status == HEED_OK) status = verdict_of(device, &problem, row, KIND_PREFILL, &known);
+        if (status == HEED_OK) {
+            d->subgroup_lanes = cl_subgroup_lanes_of(row);
+            return HEED_OK;
+        }
+        if (status != HEED_UNSUPPORTED && status != HEED_BUILD_FAILED) return status; /* a lost device, or no memory */
+        length = text_append(reasons, sizeof reasons, length, "%s%s: %.150s", n ? "; " : "", row->name, heed_error_message());
+        status = HEED_OK;
+    }
+    if (status != HEED_OK) return status;
+    note_refusal(device, cl_unit_row(MATRIX_COUNT), reasons);
+    return fail(HEED_UNSUPPORTED, "no sub-group gave exact answers: %s", reasons);
+}
+
 heed_status cl_admit(struct device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, char *reason,
                      size_t capacity)
 {
     struct cl_device *d = cl_device_of(device);
     struct known known = {0};
-    const bool matrix = (row->needs & CL_NEEDS_UNIT) != 0;
+    const bool matrix = (row->needs & CL_NEEDS_UNIT) != 0, lanes = (row->needs & CL_NEEDS_SUBGROUPS) != 0;
     heed_status status = check_needs(d, row);
-    if (status == HEED_OK && !matrix) status = check_sizes(d, row, problem);
+    if (status == HEED_OK && !matrix && !lanes) status = check_sizes(d, row, problem);
     if (status == HEED_OK) status = cl_device_open(d);
     if (status == HEED_OK) {
         pthread_mutex_lock(&d->admission);
         if (matrix) status = prove_unit(device, row, problem->k_type);
         if (matrix && status == HEED_OK) status = prove_local(device);
-        if (matrix && status == HEED_OK) status = check_sizes(d, row, problem);
+        if (lanes) status = prove_subgroup(device);
+        if ((matrix || lanes) && status == HEED_OK) status = check_sizes(d, row, problem);
         if (status == HEED_OK) status = verdict_key(d, row, kind, problem, known.key);
         if (status == HEED_OK) status = verdict_of(device, problem, row, kind, &known);
         pthread_mutex_unlock(&d->admission);

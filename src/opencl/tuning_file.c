@@ -54,7 +54,10 @@ static bool apply(struct cl_tuning *tuning, const char *name, int32_t value)
                   {"mlocal", &tuning->matrix_local},
                   {"gkeys", &tuning->group_keys},
                   {"gslots", &tuning->group_slots},
-                  {"mlike", &tuning->matrix_like}};
+                  {"mlike", &tuning->matrix_like},
+                  {"sglanes", &tuning->group_lanes},
+                  {"sgrows", &tuning->group_rows},
+                  {"sgemulated", &tuning->group_emulated}};
     if (!strcmp(name, "guard")) {
         tuning->loop_guard = value != 0;
         return true;

@@ -210,12 +210,33 @@ static void expect_local(float out[OUT_COUNT])
     for (int n = 0; n < OUT_COUNT; n++) out[n] = n < LOCAL_LANES ? 1 : 0;
 }
 
+/* subgroup_probe.cl, whose numbers are x = in[n] + 8 n. */
+static void expect_lanes(const struct numbers *x, int lanes, int group, float out[OUT_COUNT])
+{
+    const float *const in = &x->k[0][0];
+    for (int n = 0; n < group; n++) {
+        const int l = n % lanes, first = n - l;
+        float *const to = out + 4 * n;
+        to[2] = to[3] = -INFINITY;
+        for (int e = 0; e < lanes; e++) {
+            const int each = first + (5 * l + e) % lanes;
+            const float value = in[first + e] + (float)(8 * (first + e));
+            to[0] += (float)(e + 1) * value;
+            to[1] += (float)(e + 1) * (in[each] + (float)(8 * each));
+            to[2] = fmaxf(to[2], value);
+            if (e % 3 == 1) to[3] = fmaxf(to[3], value);
+        }
+    }
+}
+
 static bool is_local(const struct kernel_row *row) { return !strcmp(row->cl->kernel, "local_probe"); }
+static bool is_lanes(const struct kernel_row *row) { return !strcmp(row->cl->kernel, "subgroup_probe"); }
 static bool is_group(const struct kernel_row *row) { return !strcmp(row->cl->kernel, "warpgroup_probe"); }
 
 static const char *meaning(const struct kernel_row *row, int n)
 {
     if (is_local(row)) return "a lane's sum";
+    if (is_lanes(row)) return n % 4 < 2 ? "a sum of what lanes gave" : "a maximum over lanes";
     if (is_group(row)) return n < GROUP_T ? "a product" : n < GROUP_O ? "a product of denormals" : "a product of weights";
     return n < OUT_O ? "a product" : n < OUT_T ? "a product of weights" : n < OUT_SUM ? "a product of denormals" : n < OUT_TOP ? "a sum over lanes"
            : n < OUT_EXP ? "a maximum over lanes" : "an exponential";
@@ -261,10 +282,11 @@ heed_status cl_unit_case(struct cl_device *device, const struct problem *problem
     size_t local[2], limit = 0;
     fill(&x, problem->k_type, bits);
     memset(want, 0, sizeof want);
+    cl_local(device, row, problem, local);
     if (is_local(row)) expect_local(want);
+    else if (is_lanes(row)) expect_lanes(&x, cl_subgroup_lanes_of(row), (int)local[0], want);
     else if (is_group(row)) expect_group(&x, want);
     else expect(&x, want);
-    cl_local(device, row, problem, local);
     heed_status status = cl_program_get(device, row, problem, &program);
     if (status == HEED_OK && !(kernel = clCreateKernel(program->program, row->cl->kernel, &code))) status = cl_failed(device, "clCreateKernel", code);
     if (status == HEED_OK) status = CL(device, clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof limit, &limit, NULL));
