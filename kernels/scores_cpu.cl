@@ -288,8 +288,9 @@ static inline void weigh_rows(ATTENTION_ARGUMENTS, struct work_item item, struct
             x = logits16(x * (float16)SCALE, chunk + n, row[r], mask, bias);
             PUT(x == (float16)-INFINITY ? (float16)0.0f : exp_16(x - (float16)shift) * (float16)inverse, at);
         }
-        if (end + TREE_KEYS > KV_CHUNK) /* keys that were scored beside the last ones */
-            for (int n = end; n < KV_CHUNK; n += 16) PUT((float16)0.0f, p + r * KV_CHUNK + n);
+#if 16 % TREE_KEYS && !defined MUTANT_cl_step_beside
+        if (end < KV_CHUNK) PUT((float16)0.0f, p + r * KV_CHUNK + end); /* keys that were scored beside the last ones */
+#endif
     }
 }
 
