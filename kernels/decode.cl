@@ -215,12 +215,7 @@ ONCE void decode_item(ATTENTION_ARGUMENTS, int number)
 
         if (lo < hi) {
             int begin = lo / 16 * 16, end = (hi + 15) / 16 * 16; /* whole vectors of 16 keys */
-            find_keys(ATTENTION_PASSED, item, s, g, lo, hi, begin, end, k_at, k_factor);
-            for (int n = begin; n < end; n++) {
-                int j = chunk + clamp(n, lo, hi - 1);
-                v_at[n] = key_offset(st.v, s, page_table, b, g, j, problem);
-                if (HAS_SCALE(V_TYPE)) v_factor[n] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0];
-            }
+            find_keys(ATTENTION_PASSED, item, s, g, lo, hi, begin, end, k_at, k_factor, v_at, v_factor);
             for (int t = 0; t < tiles; t++)
                 for (int n = begin; n < end; n += 16) *(private uchar16 *)(seen + t * KV_CHUNK + n) = 0;
             score_chunk(query, k, k_at, begin, end, v, v_at, tiles, p);

@@ -128,16 +128,19 @@ static inline int2 take_rows(ATTENTION_ARGUMENTS, struct work_item item, struct 
     return (int2)(lo, hi);
 }
 
-/* Where the keys of places [begin, end) lie, multiples of 16, and their scales. What lies beside [lo, hi) repeats a neighbour and is hidden; so do 16 places further on,
- * since TREE_KEYS need not divide 16. */
+/* Where the keys of places [begin, end) lie, multiples of 16, and their values, if v_at is not 0, and the scales of both. What lies beside [lo, hi) repeats a neighbour
+ * and is hidden; so do 16 places of keys further on, since TREE_KEYS need not divide 16. */
 static inline void find_keys(ATTENTION_ARGUMENTS, struct work_item item, struct sequence s, int g, int lo, int hi, int begin, int end, private long *k_at,
-                             private float *k_factor)
+                             private float *k_factor, private long *v_at, private float *v_factor)
 {
     int b = item.sequence;
     for (int n = begin; n < end; n++) {
         int j = item.kv_begin + clamp(n, lo, hi - 1);
         k_at[n] = key_offset(st.k, s, page_table, b, g, j, problem);
         if (HAS_SCALE(K_TYPE)) k_factor[n] = AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0];
+        if (!v_at) continue;
+        v_at[n] = key_offset(st.v, s, page_table, b, g, j, problem);
+        if (HAS_SCALE(V_TYPE)) v_factor[n] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0];
     }
     for (int n = end; n < end + 16; n++) k_at[n] = k_at[end - 1];
 }

@@ -257,7 +257,7 @@ static inline void weigh_rows(ATTENTION_ARGUMENTS, struct work_item item, struct
     for (int n = 0; n < RT * KV_CHUNK; n += 16) PUT((float16)0.0f, p + n);
     if (seen.x >= seen.y) return;
     int begin = seen.x / 16 * 16, end = (seen.y + 15) / 16 * 16;
-    find_keys(ATTENTION_PASSED, item, s, g, seen.x, seen.y, begin, end, k_at, k_factor);
+    find_keys(ATTENTION_PASSED, item, s, g, seen.x, seen.y, begin, end, k_at, k_factor, 0, 0);
     score_chunk(query, k, k_at, begin, end, 0, 0, 1, p);
     for (int r = 0; r < RT; r++) {
         int n = min(first + r, rows - 1), i = item.q_begin + n / GROUP, h = g * GROUP + n % GROUP;
