@@ -121,14 +121,15 @@ INLINE void vtranspose(vf *r)
     UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
-/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN would be 480. */
+/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN, all ones, would be 480: adding one
+ * carries into the bit that makes it a NaN of f16. */
 INLINE __m128i vbytes8(const uint8_t *p, int n) { return n == 8 ? _mm_loadl_epi64((const __m128i *)p) : vbytes_n(p, n, 1); }
 INLINE vf vload_e5m2_n(const uint8_t *p, int n) { return _mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(vbytes8(p, n)), 8)); }
 INLINE vf vload_e4m3_n(const uint8_t *p, int n)
 {
-    const __m128i u = _mm_slli_epi16(_mm_cvtepi8_epi16(vbytes8(p, n)), 7);
-    const vf x = vmul(_mm256_cvtph_ps(_mm_and_si128(u, _mm_set1_epi16((short)0xbf80))), vset1(256.0f));
-    return vselect(veq(vabs(x), vset1(480.0f)), _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)), x);
+    const __m128i u = _mm_and_si128(_mm_slli_epi16(_mm_cvtepi8_epi16(vbytes8(p, n)), 7), _mm_set1_epi16((short)0xbf80));
+    const __m128i nan = _mm_and_si128(_mm_add_epi16(u, _mm_set1_epi16(0x80)), _mm_set1_epi16(0x4000));
+    return vmul(_mm256_cvtph_ps(_mm_or_si128(u, nan)), vset1(256.0f));
 }
 INLINE vf vset1_f16(const void *p)
 {

@@ -172,16 +172,18 @@ INLINE void vload_halves_across(const unsigned char *const *rows, ptrdiff_t d, c
     }
 }
 
-/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN would be 480. */
+/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN, all ones, would be 480: adding one
+ * carries into the bit that makes it a NaN of f16. */
+INLINE __m128i vload_codes(const uint8_t *p, int n) { return n == VW ? _mm_loadu_si128((const __m128i *)p) : _mm_maskz_loadu_epi8(vfirst(n), p); }
 INLINE vf vload_e5m2_n(const uint8_t *p, int n)
 {
-    return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_maskz_loadu_epi8(vfirst(n), p)), 8));
+    return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(vload_codes(p, n)), 8));
 }
 INLINE vf vload_e4m3_n(const uint8_t *p, int n)
 {
-    const __m256i u = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_maskz_loadu_epi8(vfirst(n), p)), 7);
-    const vf x = vmul(_mm512_cvtph_ps(_mm256_and_si256(u, _mm256_set1_epi16((short)0xbf80))), vset1(256.0f));
-    return _mm512_mask_blend_ps(veq(vabs(x), vset1(480.0f)), x, _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)));
+    const __m256i u = _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(vload_codes(p, n)), 7), _mm256_set1_epi16((short)0xbf80));
+    const __m256i nan = _mm256_and_si256(_mm256_add_epi16(u, _mm256_set1_epi16(0x80)), _mm256_set1_epi16(0x4000));
+    return vmul(_mm512_cvtph_ps(_mm256_or_si256(u, nan)), vset1(256.0f));
 }
 INLINE vf vset1_f16(const void *p)
 {

@@ -59,13 +59,13 @@ INLINE vm vand(vm a, vm b) { return a & b; }
 INLINE vm vor(vm a, vm b) { return a | b; }
 INLINE int vany(vm a) { return bits_of_vm(a) != 0; }
 
-/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN would be 480. */
+/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN, all ones, would be 480: adding one
+ * carries into the bit that makes it a NaN of f16. */
 INLINE vf vload_e5m2_n(const uint8_t *p, int n) { return vwiden_f16(vload_bytes_n(p, n) << 8); }
 INLINE vf vload_e4m3_n(const uint8_t *p, int n)
 {
-    const vu u = vload_bytes_n(p, n);
-    const vf x = vwiden_f16((u & 0x80) << 8 | (u & 0x7f) << 7) * vset1(256.0f);
-    return vselect(veq(vabs(x), vset1(480.0f)), (vf)vset1_u(0x7fc00000), x);
+    const vu x = vload_bytes_n(p, n), u = (x & 0x80) << 8 | (x & 0x7f) << 7;
+    return vwiden_f16(u | ((u + 0x80) & 0x4000)) * vset1(256.0f);
 }
 INLINE vf vset1_f16(const void *p)
 {

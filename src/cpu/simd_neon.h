@@ -164,13 +164,15 @@ INLINE void vtranspose(vf *r)
     r[3] = vhigh_pairs(b, d);
 }
 
-/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN would be 480. */
+/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN, all ones, would be 480: adding one
+ * carries into the bit that makes it a NaN of f16. */
 INLINE vf vload_e5m2_n(const uint8_t *p, int n) { return vwiden_f16(vget_low_u16(vreinterpretq_u16_u8(vzip1q_u8(vdupq_n_u8(0), vload_bytes_n(p, n))))); }
 INLINE vf vload_e4m3_n(const uint8_t *p, int n)
 {
-    const int16x4_t u = vget_low_s16(vshll_n_s8(vreinterpret_s8_u8(vget_low_u8(vload_bytes_n(p, n))), 7));
-    const vf x = vmul(vwiden_f16(vand_u16(vreinterpret_u16_s16(u), vdup_n_u16(0xbf80))), vset1(256.0f));
-    return vselect(veq(vabs(x), vset1(480.0f)), vfloat_of(vdupq_n_u32(0x7fc00000)), x);
+    const int16x4_t x = vget_low_s16(vshll_n_s8(vreinterpret_s8_u8(vget_low_u8(vload_bytes_n(p, n))), 7));
+    const uint16x4_t u = vand_u16(vreinterpret_u16_s16(x), vdup_n_u16(0xbf80));
+    const uint16x4_t nan = vand_u16(vadd_u16(u, vdup_n_u16(0x80)), vdup_n_u16(0x4000));
+    return vmul(vwiden_f16(vorr_u16(u, nan)), vset1(256.0f));
 }
 INLINE vf vset1_f16(const void *p)
 {

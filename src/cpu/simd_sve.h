@@ -112,13 +112,14 @@ INLINE void vtranspose(vf *r)
     }
 }
 
-/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN would be 480. */
+/* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN, all ones, would be 480: adding one
+ * carries into the bit that makes it a NaN of f16. */
 INLINE vf vload_e5m2_n(const uint8_t *p, int n) { return vwiden_f16(svlsl_n_u32_x(vall(), svld1ub_u32(vfirst(n), p), 8)); }
 INLINE vf vload_e4m3_n(const uint8_t *p, int n)
 {
-    const svuint32_t u = svlsl_n_u32_x(vall(), svreinterpret_u32_s32(svld1sb_s32(vfirst(n), (const int8_t *)p)), 7);
-    const vf x = vmul(vwiden_f16(svand_n_u32_x(vall(), u, 0xbf80)), vset1(256.0f));
-    return vselect(veq(vabs(x), vset1(480.0f)), vfloat_of(svdup_n_u32(0x7fc00000)), x);
+    const svuint32_t x = svlsl_n_u32_x(vall(), svreinterpret_u32_s32(svld1sb_s32(vfirst(n), (const int8_t *)p)), 7);
+    const svuint32_t u = svand_n_u32_x(vall(), x, 0xbf80), nan = svand_n_u32_x(vall(), svadd_n_u32_x(vall(), u, 0x80), 0x4000);
+    return vmul(vwiden_f16(svorr_u32_x(vall(), u, nan)), vset1(256.0f));
 }
 INLINE vf vset1_f16(const void *p)
 {
