@@ -109,19 +109,55 @@ static inline void score_keys(private const float *q, global const uchar *k, pri
         for (int x = 0; x < TREE_KEYS; x++) p[r * KV_CHUNK + n + x] = scores[r * TREE_KEYS + x];
 }
 
-/* p[RT][KV_CHUNK] of places [begin, end), multiples of 16; k_at is filled 16 places further. Keys are fetched before their turn, and then the first rows of v, if not 0,
- * which is what comes next. */
+/* Rows [first, first + count) of an item of KV head g, where row n is query q_begin + n / GROUP of head n % GROUP: what they see, and their queries. Rows behind the last
+ * repeat it; nothing of them is stored. Places [x, y) of the chunk hold every key that one of them may see; x >= y: none. */
+static inline int2 take_rows(ATTENTION_ARGUMENTS, struct work_item item, struct sequence s, int g, int first, int count, private struct row *row, private float *query)
+{
+    int rows = (item.q_end - item.q_begin) * GROUP, b = item.sequence, lo = KV_CHUNK, hi = 0;
+    for (int r = 0; r < count; r++) {
+        int n = min(first + r, rows - 1), i = item.q_begin + n / GROUP, h = g * GROUP + n % GROUP;
+        row[r] = row_of(st, s, b, h, i, q_positions, key_range, alibi, problem);
+        int from = clamp(row[r].begin - item.kv_begin, 0, KV_CHUNK), to = clamp(row[r].end - item.kv_begin, 0, item.kv_end - item.kv_begin);
+        if (from < to) {
+            lo = min(lo, from);
+            hi = max(hi, to);
+        }
+        global const uchar *q_row = q + query_offset(st.q, s, b, h, i);
+        for (int d = 0; d < DQ; d += 16) WORDS(query + r * DQ + d) = load_query(q_row, d);
+    }
+    return (int2)(lo, hi);
+}
+
+/* Where the keys of places [begin, end) lie, multiples of 16, and their values, if v_at is not 0, and the scales of both. What lies beside [lo, hi) repeats a neighbour
+ * and is hidden; so do 16 places of keys further on, since TREE_KEYS need not divide 16. */
+static inline void find_keys(ATTENTION_ARGUMENTS, struct work_item item, struct sequence s, int g, int lo, int hi, int begin, int end, private long *k_at,
+                             private float *k_factor, private long *v_at, private float *v_factor)
+{
+    int b = item.sequence;
+    for (int n = begin; n < end; n++) {
+        int j = item.kv_begin + clamp(n, lo, hi - 1);
+        k_at[n] = key_offset(st.k, s, page_table, b, g, j, problem);
+        if (HAS_SCALE(K_TYPE)) k_factor[n] = AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0];
+        if (!v_at) continue;
+        v_at[n] = key_offset(st.v, s, page_table, b, g, j, problem);
+        if (HAS_SCALE(V_TYPE)) v_factor[n] = AT(float, v_scale + key_offset(st.v_scale, s, page_table, b, g, j, problem))[0];
+    }
+    for (int n = end; n < end + 16; n++) k_at[n] = k_at[end - 1];
+}
+
+/* p[tiles][RT][KV_CHUNK] of places [begin, end), multiples of 16; k_at is filled 16 places further. All tiles of rows take a key while it is near. Keys are fetched before
+ * their turn, and then the first rows of v, if not 0, which is what comes next. */
 static inline void score_chunk(private const float *q, global const uchar *k, private const long *k_at, int begin, int end, global const uchar *v, private const long *v_at,
-                               private float *p)
+                               int tiles, private float *p)
 {
     for (int n = begin; n + TREE_KEYS <= KV_CHUNK && n < end; n += TREE_KEYS) {
         for (int x = n + AHEAD; x < n + AHEAD + TREE_KEYS; x++)
             if (x < end) fetch_row(k + k_at[x], K_BYTES);
             else if (v) fetch_row(v + v_at[min(begin + x - end, end - 1)], V_BYTES);
-        score_keys(q, k, k_at, n, p);
+        for (int t = 0; t < tiles; t++) score_keys(q + t * RT * DQ, k, k_at, n, p + t * RT * KV_CHUNK);
     }
 #if 16 % TREE_KEYS
     /* TREE_KEYS does not divide the chunk: its last keys once more, together with their neighbours */
-    if (end + TREE_KEYS > KV_CHUNK) score_keys(q, k, k_at, KV_CHUNK - TREE_KEYS, p);
+    for (int t = 0; end + TREE_KEYS > KV_CHUNK && t < tiles; t++) score_keys(q + t * RT * DQ, k, k_at, KV_CHUNK - TREE_KEYS, p + t * RT * KV_CHUNK);
 #endif
 }

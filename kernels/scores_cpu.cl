@@ -249,31 +249,16 @@ static inline void pass_panel(private const struct scored *rows, int count, priv
 /* p[RT][KV_CHUNK] of rows first ... of KV head g, where row n is query q_begin + n / GROUP of head n % GROUP; 0 where hidden. */
 static inline void weigh_rows(ATTENTION_ARGUMENTS, struct work_item item, struct sequence s, int g, int first, private float *p)
 {
-    int rows = (item.q_end - item.q_begin) * GROUP, b = item.sequence, chunk = item.kv_begin, lo = KV_CHUNK, hi = 0;
+    int rows = (item.q_end - item.q_begin) * GROUP;
     float query[RT * DQ] ALIGNED, k_factor[KV_CHUNK] ALIGNED;
     long k_at[KV_CHUNK + 16];
     struct row row[RT];
-    for (int r = 0; r < RT; r++) { /* rows behind the last repeat it; nobody looks at them */
-        int n = min(first + r, rows - 1), i = item.q_begin + n / GROUP, h = g * GROUP + n % GROUP;
-        row[r] = row_of(st, s, b, h, i, q_positions, key_range, alibi, problem);
-        int from = clamp(row[r].begin - chunk, 0, KV_CHUNK), to = clamp(row[r].end - chunk, 0, item.kv_end - chunk);
-        if (from < to) {
-            lo = min(lo, from);
-            hi = max(hi, to);
-        }
-        global const uchar *q_row = q + query_offset(st.q, s, b, h, i);
-        for (int d = 0; d < DQ; d += 16) WORDS(query + r * DQ + d) = load_query(q_row, d);
-        for (int n = 0; n < KV_CHUNK; n += 16) PUT((float16)0.0f, p + r * KV_CHUNK + n);
-    }
-    if (lo >= hi) return;
-    int begin = lo / 16 * 16, end = (hi + 15) / 16 * 16; /* what lies beside [lo, hi) repeats a neighbour and is hidden */
-    for (int n = begin; n < end; n++) {
-        int j = chunk + clamp(n, lo, hi - 1);
-        k_at[n] = key_offset(st.k, s, page_table, b, g, j, problem);
-        if (HAS_SCALE(K_TYPE)) k_factor[n] = AT(float, k_scale + key_offset(st.k_scale, s, page_table, b, g, j, problem))[0];
-    }
-    for (int n = end; n < end + 16; n++) k_at[n] = k_at[end - 1];
-    score_chunk(query, k, k_at, begin, end, 0, 0, p);
+    int2 seen = take_rows(ATTENTION_PASSED, item, s, g, first, RT, row, query);
+    for (int n = 0; n < RT * KV_CHUNK; n += 16) PUT((float16)0.0f, p + n);
+    if (seen.x >= seen.y) return;
+    int begin = seen.x / 16 * 16, end = (seen.y + 15) / 16 * 16;
+    find_keys(ATTENTION_PASSED, item, s, g, seen.x, seen.y, begin, end, k_at, k_factor, 0, 0);
+    score_chunk(query, k, k_at, begin, end, 0, 0, 1, p);
     for (int r = 0; r < RT; r++) {
         int n = min(first + r, rows - 1), i = item.q_begin + n / GROUP, h = g * GROUP + n % GROUP;
         global const float *kept = AT(float, AT(uchar, work) + st.kept.offset + (s.q_index + i) * st.kept.token + h * st.kept.head);
@@ -285,11 +270,12 @@ static inline void weigh_rows(ATTENTION_ARGUMENTS, struct work_item item, struct
             private float *at = p + r * KV_CHUNK + n;
             float16 x = GET(at);
             if (HAS_SCALE(K_TYPE)) x *= GET(k_factor + n);
-            x = logits16(x * (float16)SCALE, chunk + n, row[r], mask, bias);
+            x = logits16(x * (float16)SCALE, item.kv_begin + n, row[r], mask, bias);
             PUT(x == (float16)-INFINITY ? (float16)0.0f : exp_16(x - (float16)shift) * (float16)inverse, at);
         }
-        if (end + TREE_KEYS > KV_CHUNK) /* keys that were scored beside the last ones */
-            for (int n = end; n < KV_CHUNK; n += 16) PUT((float16)0.0f, p + r * KV_CHUNK + n);
+#if 16 % TREE_KEYS && !defined MUTANT_cl_step_beside
+        if (end < KV_CHUNK) PUT((float16)0.0f, p + r * KV_CHUNK + end); /* keys that were scored beside the last ones */
+#endif
     }
 }
 

@@ -88,10 +88,10 @@ if command -v zsh >/dev/null; then # a terminal of zsh's own, since its completi
   cat >"$work/try.zsh" <<'ZSH'
 zmodload zsh/zpty
 zpty z "zsh -f -i"
-answer() { # WANTED: what comes until it is there, 10 s at most
+answer() { # WANTED: what comes until it is there, 30 s at most
   local part n
   text=
-  for ((n = 0; n < 100; n++)); do
+  for ((n = 0; n < 300; n++)); do
     while zpty -r -t z part 2>/dev/null; do text+=$part; done
     [[ -n $1 && $text == *$1* ]] && return
     sleep 0.1
@@ -107,7 +107,7 @@ for line wanted in 'heed che' 'heed check' 'heed bench --plo' '--plot' 'heed sho
 done
 zpty -d z
 ZSH
-  TERM=xterm timeout 60 zsh -f "$work/try.zsh" "$work" "$(realpath "$out")/zsh" >"$work/zsh" 2>&1 </dev/null
+  TERM=xterm timeout 200 zsh -f "$work/try.zsh" "$work" "$(realpath "$out")/zsh" >"$work/zsh" 2>&1 </dev/null
   for wanted in "heed check" "--plot" "--color=never" "prefill"; do
     grep -qF -- "$wanted" "$work/zsh"
     verdict $? "zsh completes to $wanted: $(tr '\r\n' '  ' <"$work/zsh" | cut -c1-600)"

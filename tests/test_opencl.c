@@ -419,7 +419,7 @@ static int child(heed_context *context, int32_t device, heed_plan *plan, heed_ba
 {
     heed_buffer *buffer;
     heed_plan *next;
-    alarm(10);
+    alarm(100);
     if (heed_run(plan, batch, &r->tensors, NULL) != HEED_FORKED) return 1;
     if (heed_forward(context, device, &r->desc, &r->lengths, &r->tensors) != HEED_FORKED) return 2;
     if (heed_plan_create(context, device, &r->desc, NULL, &next) != HEED_FORKED) return 3;

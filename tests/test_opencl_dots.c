@@ -14,6 +14,9 @@ static const char *const lines[] = {
     "hq6 hk2 d21 dv37 q2 kv530 bf16 o=f32 mask=bits bias=bf16 causal softcap=9",
     "b2 hq2 d96 q1 kv333 bf16 mask=bool bcast=h alibi",
     "b2 hq5 hk1 d33 dv64 q1 kv90 bf16 o=f16 ragged keyrange data=spike",
+    "hq3 hk1 d64 q7 kv1100 bf16 causal", /* many rows at a time, in tiles of 3, 1 and 8 */
+    "hq2 d48 dv80 q22 kv600 bf16 o=f32 mask=bits causal wl=250",
+    "hq9 hk1 d32 q2 kv530 bf16 causal sinks",
 };
 
 static heed_context *context_with(const char *isa, int32_t *device)

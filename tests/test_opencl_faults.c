@@ -195,18 +195,18 @@ static void probe_fault(const char *only, enum fault_how how, int code, const ch
     cr_assert(strstr(info.reason, reason), "%s", info.reason);
     make_right(r, context, device, false);
     heed_context_destroy(context);
-    cr_assert_lt(now() - begin, 50.0);
+    cr_assert_lt(now() - begin, 150.0); /* the call sleeps ten minutes; the limit and two builds take long on a busy machine */
     rig_free(r);
 }
 
 Test(opencl_faults, a_build_that_hangs_refuses_its_row, .timeout = 200)
 {
-    probe_fault("clBuildProgram", FAULT_SLEEPS, 60000, "its probe did not end within");
+    probe_fault("clBuildProgram", FAULT_SLEEPS, 600000, "its probe did not end within");
 }
 
 Test(opencl_faults, a_kernel_that_hangs_refuses_its_row, .timeout = 200)
 {
-    probe_fault("clWaitForEvents", FAULT_SLEEPS, 60000, "its probe did not end within");
+    probe_fault("clWaitForEvents", FAULT_SLEEPS, 600000, "its probe did not end within");
 }
 
 Test(opencl_faults, a_row_that_lies_in_one_run_of_two_is_refused, .timeout = 200)

@@ -43,10 +43,10 @@ static void add_types(struct words *w)
 
 static void add_lengths(struct words *w, bool *ragged)
 {
-    static const int32_t groups[] = {1, 1, 2, 4, 5, 8, 16};
-    const int32_t kv_heads = between(w, 1, 3), group = groups[random_below(&w->random, 7)];
+    static const int32_t groups[] = {1, 1, 2, 3, 4, 5, 7, 8, 16}, edges[] = {96, 144, 256, 432, 480, 512}; /* of blocks and chunks of keys */
+    const int32_t kv_heads = between(w, 1, 3), group = groups[random_below(&w->random, 9)];
     const int32_t q = one_in(w, 2) ? 1 : one_in(w, 2) ? between(w, 2, 9) : between(w, 10, 90);
-    const int32_t kv = one_in(w, 12) ? between(w, 0, 3) : one_in(w, 4) ? between(w, 200, 900) : between(w, 4, 200);
+    const int32_t kv = one_in(w, 12) ? between(w, 0, 3) : one_in(w, 6) ? edges[random_below(&w->random, 6)] + between(w, -1, 1) : one_in(w, 4) ? between(w, 200, 900) : between(w, 4, 200);
     add(w, "b%d hq%d hk%d q%d kv%d", (int)between(w, 1, 3), (int)(kv_heads * group), (int)kv_heads, (int)q, (int)kv);
     *ragged = one_in(w, 4);
     if (*ragged) add(w, " ragged");
@@ -89,7 +89,7 @@ static void add_rest(struct words *w, uint64_t seed)
     if (one_in(w, 10)) add(w, " scores=%d", (int)between(w, 0, 3));
     if (one_in(w, 10)) add(w, " invariant");
     add(w, " data=%s seed=%llu", PICK(w, data), (unsigned long long)seed);
-    const bool sums = one_in(w, 6);
+    const bool sums = one_in(w, 4);
     if (sums) add(w, " keysums%s", one_in(w, 3) ? " sumheads" : "");
     if (sums && one_in(w, 2)) add(w, " srows=%d", (int)between(w, 1, 40));
     if (one_in(w, 12)) add(w, " scores=%d sheads=0", (int)between(w, 0, 3));

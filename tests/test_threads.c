@@ -209,8 +209,11 @@ Test(threads, little_work, .timeout = 60)
     }
     count_check(&counts, !near, "test_threads.c: threads that nobody needs fall asleep");
     count_check(&counts, bits_of(pool, in) == expected, "test_threads.c: little work beside sleeping threads");
-    cpu_threads_used(&pool->services);
-    count_check(&counts, cpu_threads_near(&pool->services), "test_threads.c: a call just now is near");
+    for (int n = 0; n < 1000 && !near; n++) { /* asked within 20 microseconds, unless this thread was interrupted meanwhile */
+        cpu_threads_used(&pool->services);
+        near = cpu_threads_near(&pool->services);
+    }
+    count_check(&counts, near, "test_threads.c: a call just now is near");
     int32_t wrong = 0;
     for (int n = 0; n < 200; n++) wrong += bits_of(pool, in) != expected;
     count_check(&counts, wrong == 0, "test_threads.c: little work, call after call");
