@@ -93,14 +93,14 @@ static void agree(const char *row, int like, const char *text)
     count_end(&counts);
 }
 
-Test(opencl_matrix, bf16_agrees) { agree("opencl.prefill_matrix_bf16", 2, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
+Test(opencl_matrix, bf16_agrees) { agree("opencl.prefill_matrix_bf16", 2, "hq2 hk1 d32 q35 kv49 bf16 causal lse"); }
 Test(opencl_matrix, f16_agrees)
 {
     agree("opencl.prefill_matrix_f16", 2, "b2 hq2 hk1 d40 dv24 q21 kv50 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse");
 }
 
 /* AMD's and Intel's layouts, by the numbers of enum cl_matrix. */
-Test(opencl_matrix, wmma3_agrees) { agree("opencl.prefill_columns_bf16", 3, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
+Test(opencl_matrix, wmma3_agrees) { agree("opencl.prefill_columns_bf16", 3, "hq2 hk1 d32 q35 kv49 bf16 causal lse"); }
 Test(opencl_matrix, wmma4_agrees) { agree("opencl.decode_columns_bf16", 4, "hq8 hk1 d32 q1 kv700 bf16 causal lse"); }
 Test(opencl_matrix, mfma_agrees)
 {
@@ -112,12 +112,12 @@ Test(opencl_matrix, dpas8_agrees)
           "b2 hq4 hk2 d40 dv24 q3 kv77 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 keyrange lse");
 }
 /* NVIDIA's warpgroups: three of them with three turns to a tile, and all features. */
-Test(opencl_matrix, warpgroups_agree) { agree("opencl.prefill_warpgroup3_bf16", 8, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
+Test(opencl_matrix, warpgroups_agree) { agree("opencl.prefill_warpgroup3_bf16", 8, "hq2 hk1 d32 q35 kv49 bf16 causal lse"); }
 Test(opencl_matrix, warpgroup_agrees)
 {
     agree("opencl.prefill_warpgroup2_f16", 8, "b2 hq2 hk1 d40 dv24 q21 kv50 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse");
 }
-Test(opencl_matrix, dpas16_agrees) { agree("opencl.prefill_columns_bf16", 7, "hq2 hk1 d32 q19 kv33 bf16 causal lse"); }
+Test(opencl_matrix, dpas16_agrees) { agree("opencl.prefill_columns_bf16", 7, "hq2 hk1 d32 q35 kv49 bf16 causal lse"); }
 
 /* ---- local memory beyond what a driver names ------------------------------------------ */
 
