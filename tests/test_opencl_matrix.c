@@ -2,31 +2,18 @@
  * test_opencl_matrix.c - rows of matrix units where there is no matrix unit: not offered on an ordinary device, and right on an emulated one, which a tuning
  * file asks for. The emulated unit has the layouts, the swizzle, the ring and the masks of the real one. More lines: script/gpu_check.
  */
-#include "counting.h"
+#include "emulated_rig.h"
 #include "opencl/cl.h"
 #include <math.h>
 #include <stdio.h>
 #include <unistd.h>
 
-/* A context whose CPU devices have an emulated matrix unit with the layout of that number (enum cl_matrix). The file must outlive the list of devices. */
-static heed_context *emulated(char *path, int like)
+/* With an emulated matrix unit in the layout of that number (enum cl_matrix). */
+static heed_context *emulated(int like)
 {
-    heed_context *context = NULL;
-    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 2};
-    const int file = mkstemp(path);
-    FILE *stream = file < 0 ? NULL : fdopen(file, "w");
-    cr_assert(stream != NULL);
-    fprintf(stream, "\"pocl-cpu\" matrix=1 mlike=%d limit=120\n\"generic-cpu\" matrix=1 mlike=%d limit=120\n", like, like);
-    cr_assert_eq(fclose(stream), 0);
-    cr_assert_eq(setenv("HEED_TUNING", path, 1), 0);
-    cr_assert_eq(heed_context_create(&options, &context), HEED_OK, "%s", heed_error_message());
-    if (heed_device_count(context) == 1) {
-        fprintf(stderr, "skipped: no OpenCL device\n");
-        heed_context_destroy(context);
-        context = NULL;
-    }
-    unlink(path);
-    return context;
+    char settings[64];
+    snprintf(settings, sizeof settings, "matrix=1 mlike=%d", like);
+    return emulated_context(settings);
 }
 
 Test(opencl_matrix, no_unit_no_row)
@@ -76,13 +63,13 @@ Test(opencl_matrix, no_foreign_assembly)
 
 static void agree(const char *row, int like, const char *text)
 {
-    char path[] = "/tmp/heed-tuning-XXXXXX", why[256] = "";
+    char why[256] = "";
     struct counts counts = {0};
     struct problem_line line;
     struct outcome outcome;
     if (!test_wants_device("opencl")) return;
     cr_assert(line_parse(text, &line, why, sizeof why), "%s", why);
-    heed_context *context = emulated(path, like);
+    heed_context *context = emulated(like);
     if (!context) return;
     line_check(context, 1, row, &line, &outcome);
     count_outcome(&counts, "opencl:0", row, text, &outcome);
@@ -160,7 +147,6 @@ static heed_tensor floats_of(float *data, int32_t tokens) { return (heed_tensor)
 Test(opencl_matrix, tf32_is_asked_for)
 {
     enum { QUERIES = 17, KEYS = 20, ODD_KEY = 3 };
-    char path[] = "/tmp/heed-tuning-XXXXXX";
     static float q[QUERIES * 32], k[KEYS * 32], v[KEYS * 32], o[2][QUERIES * 32];
     char text[8192];
     struct counts counts = {0};
@@ -173,7 +159,7 @@ Test(opencl_matrix, tf32_is_asked_for)
     const heed_tensor workspace = {.data = space, .bytes = sizeof space};
     heed_plan *plan = NULL;
     if (!test_wants_device("opencl")) return;
-    heed_context *context = emulated(path, 2);
+    heed_context *context = emulated(2);
     if (!context) return;
     cr_assert_eq(heed_plan_create(context, 1, &desc, NULL, &plan), HEED_OK, "%s", heed_error_message());
     heed_plan_explain(plan, text, sizeof text);
@@ -273,12 +259,11 @@ static void hidden_keys(const struct case_of_bits *plain, const struct case_of_b
 
 static void bits(const char *row, int like)
 {
-    char path[] = "/tmp/heed-tuning-XXXXXX";
     static struct case_of_bits plain, spoilt, shifted;
     struct counts counts = {0};
     heed_device_info info = {.struct_size = sizeof info};
     if (!test_wants_device("opencl")) return;
-    heed_context *context = emulated(path, like);
+    heed_context *context = emulated(like);
     if (!context) return;
     cr_assert_eq(heed_device_get_info(context, 1, &info), HEED_OK);
     if (!strcmp(info.family, "pocl-cpu")) { /* works on the caller's memory */

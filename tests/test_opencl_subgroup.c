@@ -2,31 +2,7 @@
  * test_opencl_subgroup.c - the row of sub-groups where there are none: not offered, with the reason, and right on emulated ones, which a tuning file asks for. Real ones:
  * script/check intel.
  */
-#include "counting.h"
-#include <stdio.h>
-#include <unistd.h>
-
-/* A context whose CPU devices have emulated sub-groups of eight; NULL without a device. */
-static heed_context *emulated(void)
-{
-    char path[] = "/tmp/heed-tuning-XXXXXX";
-    heed_context *context = NULL;
-    const heed_context_options options = {.struct_size = sizeof options, .num_threads = 1};
-    const int file = mkstemp(path);
-    FILE *stream = file < 0 ? NULL : fdopen(file, "w");
-    cr_assert(stream != NULL);
-    fprintf(stream, "\"pocl-cpu\" sgemulated=1 sglanes=8 limit=120\n\"generic-cpu\" sgemulated=1 sglanes=8 limit=120\n");
-    cr_assert_eq(fclose(stream), 0);
-    cr_assert_eq(setenv("HEED_TUNING", path, 1), 0);
-    cr_assert_eq(heed_context_create(&options, &context), HEED_OK, "%s", heed_error_message());
-    if (heed_device_count(context) == 1) { /* lists the devices, and reads the file */
-        fprintf(stderr, "skipped: no OpenCL device\n");
-        heed_context_destroy(context);
-        context = NULL;
-    }
-    unlink(path);
-    return context;
-}
+#include "emulated_rig.h"
 
 Test(opencl_subgroup, no_lanes_no_row)
 {
@@ -53,7 +29,7 @@ Test(opencl_subgroup, emulated_lanes_agree)
                                         "b2 hq2 hk1 d40 dv24 q21 kv130 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse"};
     struct counts counts = {0};
     if (!test_wants_device("opencl")) return;
-    heed_context *context = emulated();
+    heed_context *context = emulated_context("sgemulated=1 sglanes=8");
     for (size_t n = 0; context && n < sizeof lines / sizeof *lines; n++) {
         char why[256] = "";
         struct problem_line line;
