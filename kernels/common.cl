@@ -101,6 +101,10 @@ struct problem {
 #define LOOP_GUARD 0
 #endif
 
+/* `IN_ORDER for (...) sum += x[c];`: floats added one after the other. Intel's CPU driver 2026.22 makes eight partial sums of such a loop, unasked. Sums of vectors,
+ * and of several floats per turn, it leaves as they are. */
+#define IN_ORDER _Pragma("clang loop vectorize(disable) unroll(disable)")
+
 /* PoCL inlines a kernel into two wrappers and compiles all three texts. What a kernel does stands in a function of its own that is not inlined there, and
  * is compiled once: prefill_cpu in 0.3 s for 0.7. Not for what has barriers. Functions of work-items (get_local_id) stay in the kernel. */
 #if GUARD

@@ -469,7 +469,11 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                     sum = sum + y.s0 + y.s1 + y.s2 + y.s3;
                 }
 #else
-                NO_UNROLL for (int c = 0; c < KEYS + LOOP_GUARD; c++) sum += p[r * P_STEP + c];
+#ifdef MUTANT_cl_tile_sum_order
+                for (int c = KEYS - 1; c >= 0; c--) sum += p[r * P_STEP + c];
+#else
+                IN_ORDER for (int c = 0; c < KEYS + LOOP_GUARD; c++) sum += p[r * P_STEP + c];
+#endif
 #endif
                 row_l[r] = sum;
             }
