@@ -8,6 +8,8 @@
  *     m = max s   p = e^(s - m)   l = sum p      over the chunk; sum: 16 lanes over the keys, then the tree
  *     acc[r][d] = sum_key p[r][key] v[key][d]    one chain over the keys that the row sees
  *
+ * Where keys and values are narrower than 16 bits and there are several tiles, they become floats once for all of them: what is narrow costs as much as the fmas of two rows.
+ *
  * (acc, m, l) go to the workspace for merge.cl, or, where the item is all there is, o and lse are written at once. GPUs take decode_lanes.cl.
  *
  * DOTS: q, k and v are bf16 and multiplied as such (dots.cl), two to a cell. d is summed two at a time, and so are keys: weights go in bf16 beside V, two visible keys
@@ -157,10 +159,10 @@ static inline void add_block(private ushort *w, private const uchar *seen, globa
 #else
 LOADER(load_value, V_TYPE, V_HEAD_DIM)
 
-/* acc[RT][C vectors] += places [lo, hi): seen[n] has a bit for each row that sees the key. The same columns of the next block are
- * fetched meanwhile, so that memory is never idle; `last` is the end of all keys, 0: they are near. */
-#define VALUES(name, C)                                                                                                          \
-    static inline void name(private const float *p, private const uchar *seen, global const uchar *v, private const long *at, int lo, \
+/* acc[RT][C vectors] += places [lo, hi): seen[n] has a bit for each row that sees the key. COPIED: their values are in copies[hi - lo][DV]; else the same columns of the
+ * next block are fetched meanwhile, so that memory is never idle; `last` is the end of all keys, 0: they are near. */
+#define VALUES(name, C, COPIED)                                                                                                  \
+    static inline void name(private const float *p, private const uchar *seen, global const uchar *v, private const long *at, private const float *copies, int lo, \
                             int hi, int last, int d, private float *acc)                                                         \
     {                                                                                                                            \
         float16 a[RT][C];                                                                                                        \
@@ -169,9 +171,10 @@ LOADER(load_value, V_TYPE, V_HEAD_DIM)
         for (int n = lo; n < hi; n++) {                                                                                          \
             uint rows = seen[n];                                                                                                 \
             if (!rows) continue;                                                                                                 \
-            if (n + BLOCK < last) fetch_row(v + at[n + BLOCK] + ROW_BYTES(V_TYPE, d), ROW_BYTES(V_TYPE, (C * 16 + 31) / 32 * 32)); \
+            if (!COPIED && n + BLOCK < last) fetch_row(v + at[n + BLOCK] + ROW_BYTES(V_TYPE, d), ROW_BYTES(V_TYPE, (C * 16 + 31) / 32 * 32)); \
             float16 x[C];                                                                                                        \
-            _Pragma("unroll") for (int c = 0; c < C; c++) x[c] = load_value(v + at[n], d + c * 16);                              \
+            _Pragma("unroll") for (int c = 0; c < C; c++)                                                                        \
+                x[c] = COPIED ? GET(copies + (n - lo) * DV + d + c * 16) : load_value(v + at[n], d + c * 16);                    \
             if (rows == (1u << RT) - 1) {                                                                                        \
                 _Pragma("unroll") for (int r = 0; r < RT; r++) _Pragma("unroll") for (int c = 0; c < C; c++)                     \
                     a[r][c] = fma((float16)p[r * KV_CHUNK + n], x[c], a[r][c]);                                                  \
@@ -183,9 +186,28 @@ LOADER(load_value, V_TYPE, V_HEAD_DIM)
         _Pragma("unroll") for (int r = 0; r < RT; r++) _Pragma("unroll") for (int c = 0; c < C; c++)                             \
             PUT(a[r][c], acc + r * DV + d + c * 16);                                                                             \
     }
-VALUES(values_of, COLUMNS)
+
+/* All columns of RT rows. */
+#define ADD_VALUES(name, values, tail, COPIED)                                                                                   \
+    VALUES(values, COLUMNS, COPIED)                                                                                              \
+    VALUES_TAIL(tail, COPIED)                                                                                                    \
+    static inline void name(private const float *p, private const uchar *seen, global const uchar *v, private const long *at, private const float *copies, int lo, \
+                            int hi, int last, private float *acc)                                                                \
+    {                                                                                                                            \
+        int d = 0;                                                                                                               \
+        for (; d + COLUMNS * 16 <= DV; d += COLUMNS * 16) values(p, seen, v, at, copies, lo, hi, last, d, acc);                  \
+        CALL_TAIL(tail(p, seen, v, at, copies, lo, hi, last, d, acc);)                                                           \
+    }
 #if V_VECTORS % COLUMNS
-VALUES(values_of_tail, (V_VECTORS % COLUMNS))
+#define VALUES_TAIL(name, COPIED) VALUES(name, (V_VECTORS % COLUMNS), COPIED)
+#define CALL_TAIL(call) call
+#else
+#define VALUES_TAIL(name, COPIED)
+#define CALL_TAIL(call)
+#endif
+ADD_VALUES(add_values, values_of, values_of_tail, 0)
+#if WIDEN(V_TYPE)
+ADD_VALUES(add_copies, copies_of, copies_of_tail, 1)
 #endif
 #endif
 
@@ -281,14 +303,28 @@ static inline void decode_rows(ATTENTION_ARGUMENTS, struct work_item item, const
                 if (n > lo)
                     for (int x = 0; x < tiles * RT * DV; x += 16) PUT((float16)0.0f, acc + x);
 #endif
-                for (int t = 0; t < tiles; t++) { /* the first one fetches */
+#if WIDEN(V_TYPE)
+                float copies[BLOCK * DV] ALIGNED;
+                if (tiles > 1)
+                    for (int x = n; x < next; x++) {
+                        if (x + BLOCK < hi) fetch_row(v + v_at[x + BLOCK], V_BYTES);
+#ifdef MUTANT_cl_decode_copied_values
+                        for (int d = 0; d < DV; d += 16) PUT(load_value(v + v_at[n], d), copies + (x - n) * DV + d);
+#else
+                        for (int d = 0; d < DV; d += 16) PUT(load_value(v + v_at[x], d), copies + (x - n) * DV + d);
+#endif
+                    }
+#endif
+                for (int t = 0; t < tiles; t++) {
                     private const float *p_tile = p + t * RT * KV_CHUNK;
                     private const uchar *seen_tile = seen + t * KV_CHUNK;
-                    int d = 0, last = t == 0 ? hi : 0;
-                    for (; d + COLUMNS * 16 <= DV; d += COLUMNS * 16) values_of(p_tile, seen_tile, v, v_at, n, next, last, d, acc + t * RT * DV);
-#if V_VECTORS % COLUMNS
-                    values_of_tail(p_tile, seen_tile, v, v_at, n, next, last, d, acc + t * RT * DV);
+#if WIDEN(V_TYPE)
+                    if (tiles > 1) {
+                        add_copies(p_tile, seen_tile, v, v_at, copies, n, next, 0, acc + t * RT * DV);
+                        continue;
+                    }
 #endif
+                    add_values(p_tile, seen_tile, v, v_at, 0, n, next, t == 0 ? hi : 0, acc + t * RT * DV); /* the first one fetches */
                 }
             }
 #endif

@@ -45,6 +45,8 @@ LOADER(load_query, Q_TYPE, HEAD_DIM)
 LOADER(load_key, K_TYPE, HEAD_DIM)
 #endif
 #define WORDS(p) (*(private words *)(p))
+/* Do rows of K and V become floats once for all tiles of rows? Not those of 16 bits: what that saves the copy costs. */
+#define WIDEN(type) (!DOTS && (type) != TYPE_F32 && (type) != TYPE_F16 && (type) != TYPE_BF16)
 
 #define ZIP_LOW(a, b) (float16)(a.s0, b.s0, a.s1, b.s1, a.s2, b.s2, a.s3, b.s3, a.s4, b.s4, a.s5, b.s5, a.s6, b.s6, a.s7, b.s7)
 #define ZIP_HIGH(a, b) (float16)(a.s8, b.s8, a.s9, b.s9, a.sa, b.sa, a.sb, b.sb, a.sc, b.sc, a.sd, b.sd, a.se, b.se, a.sf, b.sf)
@@ -73,41 +75,39 @@ static inline float16 tree16(private const float16 *x)
     return (float16)(w[0].s0123, w[0].s89ab, w[1].s0123, w[1].s89ab) + (float16)(w[0].s4567, w[0].scdef, w[1].s4567, w[1].scdef);
 }
 
-/* p[RT][KV_CHUNK] of TREE_KEYS keys from place n on: dot products of RT rows. */
-static inline void score_keys(private const float *q, global const uchar *k, private const long *at, int n, private float *p)
-{
-    float16 sum[16];
-    float scores[16] ALIGNED;
-#pragma unroll
-    for (int x = 0; x < 16; x++) sum[x] = 0;
-#pragma unroll
-    for (int first = 0; first < TREE_KEYS; first += SIDE) {
-        float16 a[RT * SIDE];
-#pragma unroll
-        for (int x = 0; x < RT * SIDE; x++) a[x] = 0;
-#pragma unroll 4
-        for (int d = 0; d < DQ; d += 16) {
-            words key[SIDE];
-#pragma unroll
-            for (int x = 0; x < SIDE; x++) key[x] = load_key(k + at[n + first + x], d);
-#pragma unroll
-            for (int r = 0; r < RT; r++) {
-                words y = WORDS(q + r * DQ + d);
-#pragma unroll
-                for (int x = 0; x < SIDE; x++) a[r * SIDE + x] = MULTIPLY_ADD(key[x], y, a[r * SIDE + x]);
-            }
-        }
-#pragma unroll
-        for (int r = 0; r < RT; r++)
-#pragma unroll
-            for (int x = 0; x < SIDE; x++) sum[r * TREE_KEYS + first + x] = a[r * SIDE + x];
+/* p[RT][KV_CHUNK] of TREE_KEYS keys from place n on: dot products of RT rows. COPIED: the keys are in copies[TREE_KEYS][DQ]; else at k + at[n]. */
+#define SCORE_KEYS(name, COPIED)                                                                                                 \
+    static inline void name(private const float *q, global const uchar *k, private const long *at, private const float *copies, int n, private float *p) \
+    {                                                                                                                            \
+        float16 sum[16];                                                                                                         \
+        float scores[16] ALIGNED;                                                                                                \
+        _Pragma("unroll") for (int x = 0; x < 16; x++) sum[x] = 0;                                                               \
+        _Pragma("unroll") for (int first = 0; first < TREE_KEYS; first += SIDE)                                                  \
+        {                                                                                                                        \
+            float16 a[RT * SIDE];                                                                                                \
+            _Pragma("unroll") for (int x = 0; x < RT * SIDE; x++) a[x] = 0;                                                      \
+            _Pragma("unroll 4") for (int d = 0; d < DQ; d += 16)                                                                 \
+            {                                                                                                                    \
+                words key[SIDE];                                                                                                 \
+                _Pragma("unroll") for (int x = 0; x < SIDE; x++)                                                                 \
+                    key[x] = COPIED ? WORDS(copies + (first + x) * DQ + d) : load_key(k + at[n + first + x], d);                 \
+                _Pragma("unroll") for (int r = 0; r < RT; r++)                                                                   \
+                {                                                                                                                \
+                    words y = WORDS(q + r * DQ + d);                                                                             \
+                    _Pragma("unroll") for (int x = 0; x < SIDE; x++) a[r * SIDE + x] = MULTIPLY_ADD(key[x], y, a[r * SIDE + x]); \
+                }                                                                                                                \
+            }                                                                                                                    \
+            _Pragma("unroll") for (int r = 0; r < RT; r++) _Pragma("unroll") for (int x = 0; x < SIDE; x++)                      \
+                sum[r * TREE_KEYS + first + x] = a[r * SIDE + x];                                                                \
+        }                                                                                                                        \
+        PUT(tree16(sum), scores);                                                                                                \
+        _Pragma("unroll") for (int r = 0; r < RT; r++) _Pragma("unroll") for (int x = 0; x < TREE_KEYS; x++)                     \
+            p[r * KV_CHUNK + n + x] = scores[r * TREE_KEYS + x];                                                                 \
     }
-    PUT(tree16(sum), scores);
-#pragma unroll
-    for (int r = 0; r < RT; r++)
-#pragma unroll
-        for (int x = 0; x < TREE_KEYS; x++) p[r * KV_CHUNK + n + x] = scores[r * TREE_KEYS + x];
-}
+SCORE_KEYS(score_keys, 0)
+#if WIDEN(K_TYPE)
+SCORE_KEYS(score_copies, 1)
+#endif
 
 /* Rows [first, first + count) of an item of KV head g, where row n is query q_begin + n / GROUP of head n % GROUP: what they see, and their queries. Rows behind the last
  * repeat it; nothing of them is stored. Places [x, y) of the chunk hold every key that one of them may see; x >= y: none. */
@@ -154,10 +154,23 @@ static inline void score_chunk(private const float *q, global const uchar *k, pr
         for (int x = n + AHEAD; x < n + AHEAD + TREE_KEYS; x++)
             if (x < end) fetch_row(k + k_at[x], K_BYTES);
             else if (v) fetch_row(v + v_at[min(begin + x - end, end - 1)], V_BYTES);
-        for (int t = 0; t < tiles; t++) score_keys(q + t * RT * DQ, k, k_at, n, p + t * RT * KV_CHUNK);
+#if WIDEN(K_TYPE)
+        if (tiles > 1) {
+            float copies[TREE_KEYS * DQ] ALIGNED;
+            for (int x = 0; x < TREE_KEYS; x++)
+#ifdef MUTANT_cl_decode_copied_keys
+                for (int d = 0; d < DQ; d += 16) WORDS(copies + x * DQ + d) = load_key(k + k_at[n], d);
+#else
+                for (int d = 0; d < DQ; d += 16) WORDS(copies + x * DQ + d) = load_key(k + k_at[n + x], d);
+#endif
+            for (int t = 0; t < tiles; t++) score_copies(q + t * RT * DQ, k, k_at, copies, n, p + t * RT * KV_CHUNK);
+            continue;
+        }
+#endif
+        for (int t = 0; t < tiles; t++) score_keys(q + t * RT * DQ, k, k_at, 0, n, p + t * RT * KV_CHUNK);
     }
 #if 16 % TREE_KEYS
     /* TREE_KEYS does not divide the chunk: its last keys once more, together with their neighbours */
-    for (int t = 0; end + TREE_KEYS > KV_CHUNK && t < tiles; t++) score_keys(q + t * RT * DQ, k, k_at, KV_CHUNK - TREE_KEYS, p + t * RT * KV_CHUNK);
+    for (int t = 0; end + TREE_KEYS > KV_CHUNK && t < tiles; t++) score_keys(q + t * RT * DQ, k, k_at, 0, KV_CHUNK - TREE_KEYS, p + t * RT * KV_CHUNK);
 #endif
 }

@@ -228,7 +228,7 @@ struct kernel_row {
     int32_t kv_chunk;         /* keys per work item when the row can split keys (partial results, merged); 0 = never split */
     int32_t q_align;          /* 0/1; queries per item are counted from 0 in steps of q_tile always */
     int32_t decode_rows;      /* a step is decode while its queries times the group are at most so many; 0 = 8 */
-    int32_t decode_queries;   /* or its queries alone, where prefill takes each head of a group for itself; 0 = no matter */
+    int32_t decode_queries;   /* or its queries alone, where there are groups and prefill takes each head for itself; 0 = no matter */
     int32_t full_rows;        /* prefill: multiples of so many rows leave no lane idle, so they are never decode; 0 = no matter */
     bool on_request;          /* chosen only where heed_plan_create() names it: its numbers are not what the types promise */
     bool packs_group;         /* an item is a KV head with its whole group; else one query head */

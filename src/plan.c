@@ -15,8 +15,8 @@ static const char *const kind_names[KIND_COUNT] = {"prefill", "decode", "scores"
 static int32_t decode_threshold(const struct heed_plan *plan)
 {
     const struct kernel_row *row = plan->row[KIND_DECODE];
-    const int32_t rows = row->decode_rows > 0 ? row->decode_rows : 8, alone = plan->row[KIND_PREFILL]->packs_group ? 1 : row->decode_queries;
-    const int32_t queries = rows / plan->problem.group;
+    const int32_t group = plan->problem.group, rows = row->decode_rows > 0 ? row->decode_rows : 8;
+    const int32_t alone = group == 1 || plan->row[KIND_PREFILL]->packs_group ? 1 : row->decode_queries, queries = rows / group;
     return queries > alone ? queries : alone > 1 ? alone : 1;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * test_opencl_order.c - OpenCL rows that say ORDER_PANEL give, on every device, bit for bit what the CPU wing's prefill gives: one order of arithmetic in all of them, and no
  * driver that adds in another. (lse but for the last place: ln is each wing's own.) Right or wrong: test_agree.
+ * And which steps the planner takes for decode there.
  */
 #include "counting.h"
 #include "internal.h"
@@ -25,7 +26,20 @@ static const char *panel_row(const heed_context *context)
     return context->services.isa & ISA_AVX512 ? "cpu.avx512.prefill" : context->services.isa & ISA_AVX2 ? "cpu.avx2.prefill" : "cpu.scalar.prefill";
 }
 
-static void same_bits(const char *line)
+/* Up to how many queries a step is decode: more where the heads of a group share keys, which prefill_cpu takes for each head again. */
+static void short_steps(heed_context *context, int32_t device, const char *text, int32_t most, struct counts *counts)
+{
+    struct problem_line line;
+    heed_plan *plan = NULL;
+    char message[256] = "";
+    cr_assert(line_parse(text, &line, message, sizeof message), "%s", message);
+    cr_assert_eq(heed_plan_create(context, device, &line.desc, NULL, &plan), HEED_OK, "%s", heed_error_message());
+    if (!strcmp(plan->row[KIND_DECODE]->name, "opencl.decode_cpu") && !strcmp(plan->row[KIND_PREFILL]->name, "opencl.prefill_cpu"))
+        count_check(counts, plan->decode_max_q_len == most, "the longest step that is decode");
+    heed_plan_destroy(plan);
+}
+
+static void same_bits(const char *line, int32_t most)
 {
     struct counts counts = {0};
     heed_context *context = NULL;
@@ -44,11 +58,12 @@ static void same_bits(const char *line)
             snprintf(what, sizeof what, "%s on %s has not the bits of %s: \"%s\"", row->name, info.platform, panel_row(context), line);
             count_check(&counts, here == there, what);
         }
+        short_steps(context, device, line, most, &counts);
     }
     heed_context_destroy(context);
     count_end(&counts);
 }
 
 /* Several blocks of keys, the last one cut; some rows that see less; sizes that are no multiple of anything. */
-Test(opencl_order, keys_by_position, .timeout = 300) { same_bits("hq2 hk1 d40 q37 kv250 causal"); }
-Test(opencl_order, altered_logits, .timeout = 300) { same_bits("b2 hq2 d33 dv50 q5 kv130 f16 o=f32 kvlens softcap=8 alibi sinks"); }
+Test(opencl_order, keys_by_position, .timeout = 300) { same_bits("hq2 hk1 d40 q37 kv250 causal", 12); }
+Test(opencl_order, altered_logits, .timeout = 300) { same_bits("b2 hq2 d33 dv50 q5 kv130 f16 o=f32 kvlens softcap=8 alibi sinks", 8); }
