@@ -239,7 +239,7 @@ static inline void decode_rows(ATTENTION_ARGUMENTS, struct work_item item, const
             find_keys(ATTENTION_PASSED, item, s, g, lo, hi, begin, end, k_at, k_factor, v_at, v_factor);
             for (int t = 0; t < tiles; t++)
                 for (int n = begin; n < end; n += 16) *(private uchar16 *)(seen + t * KV_CHUNK + n) = 0;
-            score_chunk(query, k, k_at, begin, end, v, v_at, tiles, p);
+            score_chunk(query, k, k_at, begin, end, v, v_at, tiles, one_tile, p);
             for (int r = 0; r < tiles * RT; r++) {
                 float16 top = -INFINITY, sum = 0;
                 for (int n = begin; n < end; n += 16) {
@@ -305,13 +305,13 @@ static inline void decode_rows(ATTENTION_ARGUMENTS, struct work_item item, const
 #endif
 #if WIDEN(V_TYPE)
                 float copies[BLOCK * DV] ALIGNED;
-                if (tiles > 1)
-                    for (int x = n; x < next; x++) {
+                if (!one_tile)
+                    _Pragma("unroll 1") for (int x = n; x < next; x++) {
                         if (x + BLOCK < hi) fetch_row(v + v_at[x + BLOCK], V_BYTES);
 #ifdef MUTANT_cl_decode_copied_values
                         for (int d = 0; d < DV; d += 16) PUT(load_value(v + v_at[n], d), copies + (x - n) * DV + d);
 #else
-                        for (int d = 0; d < DV; d += 16) PUT(load_value(v + v_at[x], d), copies + (x - n) * DV + d);
+                        _Pragma("unroll 1") for (int d = 0; d < DV; d += 16) PUT(load_value(v + v_at[x], d), copies + (x - n) * DV + d);
 #endif
                     }
 #endif
@@ -319,7 +319,7 @@ static inline void decode_rows(ATTENTION_ARGUMENTS, struct work_item item, const
                     private const float *p_tile = p + t * RT * KV_CHUNK;
                     private const uchar *seen_tile = seen + t * KV_CHUNK;
 #if WIDEN(V_TYPE)
-                    if (tiles > 1) {
+                    if (!one_tile) {
                         add_copies(p_tile, seen_tile, v, v_at, copies, n, next, 0, acc + t * RT * DV);
                         continue;
                     }
