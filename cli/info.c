@@ -80,7 +80,8 @@ static void print_device(int32_t index, const heed_device_info *info)
     snprintf(number, sizeof number, index ? "opencl:%d" : "cpu", (int)index - 1);
     printf("%-10s %s%s\n", number, info->name, info->usable ? "" : "   UNUSABLE");
     if (*info->platform) printf("           platform %s, driver %s\n", info->platform, info->driver);
-    printf("           family %s, matrix unit %s, %d compute units", info->family, info->matrix_unit, (int)info->compute_units);
+    printf("           family %s, matrix unit %s, %d compute unit%s", info->family, info->matrix_unit, (int)info->compute_units,
+           info->compute_units == 1 ? "" : "s");
     if (info->memory_bytes) printf(", %.1f GiB", (double)info->memory_bytes / (1 << 30));
     putchar('\n');
     if (*info->reason) printf("           %s: %s\n", info->usable ? "note" : "reason", info->reason);
@@ -98,7 +99,8 @@ static void print_text(const struct tool *tool, int32_t opencl_devices)
         printf("%s%s", first ? "" : " ", cpu_isa_name(bit));
         first = false;
     }
-    printf("), %d cores, %ld KiB L2\nthreads    %d\n", (int)cpu_physical_cores(), level2_kib(), (int)services->threads.workers);
+    const int cores = (int)cpu_physical_cores();
+    printf("), %d core%s, %ld KiB L2\nthreads    %d\n", cores, cores == 1 ? "" : "s", level2_kib(), (int)services->threads.workers);
     printf("cache      %s\n", services->cache_dir ? services->cache_dir : "memory only");
     for (int n = 0; n < VARIABLE_COUNT; n++) {
         const char *value = getenv(variables[n]);

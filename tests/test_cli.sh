@@ -200,6 +200,9 @@ for n, h in enumerate((2, 0)):
 
 tables() {
   exits_with_drivers 0 "devices" info
+  taskset -c "$(taskset -pc $$ | sed 's/.*: *//; s/[-,].*//')" "$heed" info >"$work/out" 2>&1 </dev/null
+  grep -q ', 1 core, ' "$work/out" && ! grep -qE ' 1 (cores|compute units)' "$work/out"
+  verdict $? "info on one processor says: 1 core"
   exits_with_drivers 0 '"version"' info --json
   python "info --json has its keys" '
 info = rows[0]
