@@ -82,6 +82,7 @@ ATTENTION_KERNEL void prefill_bulk(ATTENTION_ARGUMENTS)
         if (THREAD == 0 && mapped && blocks > 0) {
             box_map(maps, k + key_offset(st.k, s, page_table, b, g, low, problem), st.k.token, HEAD_DIM, high - low);
             box_map(maps + MAP_WORDS, v + key_offset(st.v, s, page_table, b, g, low, problem), st.v.token, V_HEAD_DIM, high - low);
+            box_maps(maps);
             for (int n = 0; n < LEAD; n++) ask(n, sent, blocks, first_block - low, k_ring, v_ring, landed, maps);
         }
         copy_queries(q_tile, q, st.q, s, b, h, first, rows, q_aligned);

@@ -13,7 +13,8 @@
  *
  * A box whose map is wrong gives wrong numbers or none, and the row's probe refuses it.
  *
- *   box_map(map, at, stride, dims, rows)   makes one; who does so may ask for boxes; map: a multiple of 64
+ *   box_map(map, at, stride, dims, rows)   makes one; map: a multiple of 64
+ *   box_maps(maps)                         two of them, one after the other, are made: their maker may ask for boxes. One fence for both: it takes a microsecond
  *   box_copy(to, map, dim, row, landed)    box from (dim, row) on; row may be below 0 or beyond the last
  *   landed_make(landed)                    a word of 8 bytes in local memory that counts bytes; then a barrier
  *   landed_expect(landed, bytes)           so many bytes are asked for next
@@ -26,7 +27,7 @@
 #define MAP_WORDS 16
 #define MAP_BYTES (2 * 8 * MAP_WORDS) /* of an item: of its keys, of its values */
 
-static inline void box_words(global ulong *map, global const uchar *at, long stride, int dims, int rows)
+static inline void box_map(global ulong *map, global const uchar *at, long stride, int dims, int rows)
 {
     for (int n = 0; n < MAP_WORDS; n++) map[n] = 0;
     map[0] = (ulong)at;
@@ -43,11 +44,11 @@ static inline void box_words(global ulong *map, global const uchar *at, long str
 }
 
 #if MATRIX == 2
-static inline void box_map(global ulong *map, global const uchar *at, long stride, int dims, int rows)
+static inline void box_maps(global const ulong *maps)
 {
-    box_words(map, at, stride, dims, rows);
     MU_ASM volatile(WG_MARK "fence.proxy.tensormap::generic.release.gpu;" ::: "memory");
-    MU_ASM volatile(WG_MARK "fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(map) : "memory");
+    MU_ASM volatile(WG_MARK "fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(maps) : "memory");
+    MU_ASM volatile(WG_MARK "fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(maps + MAP_WORDS) : "memory");
 }
 static inline void box_copy(mu_address to, global const ulong *map, int dim, int row, mu_address landed)
 {
@@ -77,7 +78,7 @@ static inline void landed_wait(mu_address landed, uint odd)
 #endif
 
 #if MATRIX == 1
-#define box_map(map, at, stride, dims, rows) box_words(map, at, stride, dims, rows)
+#define box_maps(maps)
 static inline void box_copy(mu_address to, global const ulong *map, int dim, int row, mu_address landed)
 {
     const long stride = (long)((map[1] >> 32 | (map[3] >> 32 & 15) << 32) << 4);
