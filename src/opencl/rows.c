@@ -64,8 +64,8 @@ static size_t scores_dots_options(const struct cl_device *device, const struct p
 
 /* ---- the matrix unit's tile ----------------------------------------------------- */
 
-/* prefill_matrix.cl. By the wider of the two dimensions, so that registers hold the accumulators and the ring finds room; the emulated unit, which has a barrier in
- * each word, gets the smallest. */
+/* prefill_matrix.cl. By the wider of the two dimensions, so that registers hold the accumulators and the ring finds room. With 32 rows to a warp keys and values are
+ * read from local memory half as often, where it holds two such groups; the emulated unit, which has a barrier in each word, gets the smallest. */
 struct matrix_tile {
     int32_t rows, keys, warps, slots;
     bool query_registers;
@@ -97,6 +97,7 @@ static struct matrix_tile matrix_tile_of(const struct cl_device *device, const s
     while (n < 3 && dim > by_dim[n].dim) n++;
     struct matrix_tile tile = by_dim[n].tile;
     if (dim > 192 && matrix_room(device) < 64 << 10) tile.keys = 16;
+    if (dim <= 128 && matrix_room(device) >= 128 << 10) tile = dim <= 64 ? (struct matrix_tile){128, 64, 4, 3, true} : (struct matrix_tile){128, 64, 4, 2, false};
     if (device->matrix == MATRIX_EMULATED) tile = (struct matrix_tile){16, 16, 1, 3, true};
     if (t->matrix_rows) tile.rows = t->matrix_rows;
     if (t->matrix_keys) tile.keys = t->matrix_keys;
@@ -456,8 +457,8 @@ const struct kernel_row cl_rows[] = {
     UNIT_PREFILL("opencl.prefill_warpgroup3_f16", HEED_F16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 64, 192, prefill_warpgroup3),
     UNIT_PREFILL("opencl.prefill_warpgroup2_bf16", HEED_BF16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 256, 128, prefill_warpgroup2),
     UNIT_PREFILL("opencl.prefill_warpgroup2_f16", HEED_F16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 256, 128, prefill_warpgroup2),
-    UNIT_PREFILL("opencl.prefill_matrix_bf16", HEED_BF16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 64, prefill_matrix),
-    UNIT_PREFILL("opencl.prefill_matrix_f16", HEED_F16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 64, prefill_matrix),
+    UNIT_PREFILL("opencl.prefill_matrix_bf16", HEED_BF16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 128, prefill_matrix),
+    UNIT_PREFILL("opencl.prefill_matrix_f16", HEED_F16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 128, prefill_matrix),
     {.name = "opencl.prefill_tf32x3", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX, .on_request = true,
      .features = FEATURES_ALL, .q_types = 1u << HEED_F32, .k_types = 1u << HEED_F32, .v_types = 1u << HEED_F32, .o_types = TYPES_FLOAT,
      .dim_limit = 128, .q_tile = 64, .arithmetic = {TF32_MATHS}, .cl = &prefill_tf32},
