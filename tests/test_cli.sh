@@ -67,6 +67,12 @@ help_and_usage() {
   exits 2 "takes no value" check --json=yes
   exits 2 "causl" check --device cpu "hq2 d8 q3 causl"
   exits 2 "hq" check --device cpu "hq3 hk2 d8 q3"
+  exits 2 'did you mean "bf16"?' check --device cpu bfloat16
+  exits 2 "no dashes before a word of a problem: --causal" run --causal
+  exits 2 "unknown option --casual" run --casual
+  exits 2 "--threads 0: it is a number from 1" check --threads 0
+  exits 2 "--queued 0: it is a number from 1" bench --queued 0
+  exits 2 "--start takes" bench --start --queued 2
   exits 2 "cpu.avx9.decode" check --kernel cpu.avx9.decode
   exits 2 "there are reference, cpu and opencl" check --device cpu --against moon
   exits 2 "no suite slow" bench --device cpu --suite slow
@@ -80,6 +86,18 @@ checks() {
   exits 0 "1 passed, 0 failed, 0 skipped" check --device cpu "${files[@]}"
   exits 0 "0 failed" check --device cpu
   exits 2 "nothing was compared" check --device cpu --against cpu "hq2 d16 q5"
+  # words that contradict each other only when all are read: refused before anything is computed, and no count of nothing
+  exits 2 "a paged cache has no packed q" check --device cpu "hq1 d8" "layout=qkv page=4"
+  [ ! -s "$work/out" ]
+  verdict $? "nothing is computed where one of the problems is no problem"
+  exits 2 "there are heads 0 to 0" check --device cpu "sheads=9 scores=1"
+  exits 2 "head 0 twice" check --device cpu "hq2 sheads=0,0 scores=1"
+  exits 2 "tree and pos=" check --device cpu --against cpu "tree pos=3"
+  exits 2 "beyond 2^31 - 1" check --device cpu "b2 pos=2147483647"
+  exits 2 "GiB" check --device cpu "b2000000000 hq64"
+  exits 2 "a paged cache has no packed q" bench --device cpu "layout=qkv page=4"
+  exits 2 "there are heads 0 to 0" show sheads=9
+  exits 2 "there are heads 0 to 3" run "${files[@]}" sheads=4 -o "$work/o.npy" --scores "$work/s.npy"
   exits 2 "no case.json" check --device cpu --cases $data
   exits 2 "--v FILE is missing" check --device cpu --q $data/q.npy --k $data/k.npy
   exits 0 '"verdict": "pass"' check --device cpu --json "hq2 d16 q5 causal lse" "hq2 d16 q1 kv40 bf16"
@@ -221,6 +239,7 @@ assert row["runs"] >= 10 and row["ms_min"] <= row["ms_median"] <= row["ms_max"] 
 assert abs(row["gflops"] - 2 * 64 * 2 * 16 * 16 / row["ms_median"] / 1e6) < 1e-3 * row["gflops"]'
   grep -q "</svg>" "$work/plot.svg"
   verdict $? "bench --plot draws"
+  exits 0 "no OpenCL device is timed" bench --device cpu --threads 1 --queued 4 "hq2 d32 q16"
   mkdir -p "$work/cache" && chmod 700 "$work/cache"
   printf 'HEEDCL\r\nrest' >"$work/cache/0123456789abcdef0123456789abcdef.bin"
   echo precious >"$work/cache/0123456789abcdef0123456789abcdee.bin"
