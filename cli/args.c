@@ -141,6 +141,10 @@ static int set_option(const struct verb *verb, const struct option_row *row, con
 /* A word with blanks is a problem of its own; single words in a row make one together. */
 static int add_words(const struct verb *verb, const char *words, bool *joins, struct options *options)
 {
+    if (!words[strspn(words, " \t\r\n")]) { /* a variable that was never set would be the default problem */
+        fprintf(stderr, "heed %s: an empty problem or word: \"%s\" (see heed %s --help)\n", verb->name, words, verb->name);
+        return EXIT_USAGE;
+    }
     const bool whole = strchr(words, ' ') != NULL || strchr(words, '\n') != NULL;
     if (*joins && !whole) {
         char **last = &options->problems[options->problem_count - 1];

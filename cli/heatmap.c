@@ -140,6 +140,13 @@ static int32_t strongest(const float *weights, int32_t count)
     return best;
 }
 
+static bool any_nan(const float *weights, int32_t count)
+{
+    for (int32_t j = 0; j < count; j++)
+        if (isnan(weights[j])) return true;
+    return false;
+}
+
 static void print_map(const struct heatmap *map, enum color color, int wide)
 {
     const int margin = widest(map->row_labels, map->rows);
@@ -155,7 +162,7 @@ static void print_map(const struct heatmap *map, enum color color, int wide)
         const int32_t best = strongest(weights, map->columns);
         label = label_of(map->column_labels, best, text, sizeof text);
         if (weights[best] > 0) printf("  %.*s %.2f", label_bytes(label, LABEL_MAX, &length), label, (double)weights[best]);
-        else fputs("  (sees nothing)", stdout);
+        else fputs(any_nan(weights, map->columns) ? "  (no numbers: NaN)" : "  (sees nothing)", stdout);
         putchar('\n');
     }
 }

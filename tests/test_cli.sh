@@ -72,6 +72,8 @@ help_and_usage() {
   exits 2 "unknown option --casual" run --casual
   exits 2 "--threads 0: it is a number from 1" check --threads 0
   exits 2 "--queued 0: it is a number from 1" bench --queued 0
+  exits 2 'an empty problem or word: ""' check --device cpu ""
+  exits 2 "one of them" cache --list --clear
   exits 2 "--start takes" bench --start --queued 2
   exits 2 "cpu.avx9.decode" check --kernel cpu.avx9.decode
   exits 2 "there are reference, cpu and opencl" check --device cpu --against moon
@@ -163,6 +165,7 @@ for h in range(4):
   verdict $? "causal wl=3 changes the result"
   exits 2 "--v FILE is missing" run --q $data/q.npy --k $data/k.npy
   exits 2 "nowhere.npy" run --q nowhere.npy --k $data/k.npy --v $data/v.npy
+  exits 2 "$work cannot be read: Is a directory" run --q "$work" --k $data/k.npy --v $data/v.npy
   exits 2 "tokens.txt" run --q $data/tokens.txt --k $data/k.npy --v $data/v.npy
   exits 2 "contradicts the shapes" run "${files[@]}" hq8
   exits 2 "contradicts the types" run "${files[@]}" q=f16
@@ -212,6 +215,14 @@ for n, h in enumerate((2, 0)):
         want = sum(s[(n * 5 + t) * keys + j] for t in range(5))
         assert abs(want - sums[h * keys + j]) < 1e-5, (h, j)
 '
+  python3 -c 'import struct, sys
+head = "{\x27descr\x27: \x27<f4\x27, \x27fortran_order\x27: False, \x27shape\x27: (2, 1, 2), }".ljust(117) + "\n"
+open(sys.argv[1], "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + struct.pack("<4f", *[float("nan")] * 4))' "$work/nan.npy"
+  exits 0 "(no numbers: NaN)" show --q "$work/nan.npy" --k "$work/nan.npy"
+  exits 0 "" show --sums --q "$work/nan.npy" --k "$work/nan.npy"
+  exits 2 "the lesson has none" show --mask $data/q.npy
+  exits 2 "bars of text" show --sums -o "$work/bars.png"
+  exits 2 "should end in .png" show -o "$work/map.jpg"
   exits 2 "labels for 37 keys" show "${files[@]}" --tokens $data/README.md
   exits 2 "24bit" show --color purple
 }
@@ -247,6 +258,9 @@ assert abs(row["gflops"] - 2 * 64 * 2 * 16 * 16 / row["ms_median"] / 1e6) < 1e-3
   exits 0 "1 file removed" cache --clear
   [ ! -e "$work/cache/0123456789abcdef0123456789abcdef.bin" ] && [ -e "$work/cache/0123456789abcdef0123456789abcdee.bin" ]
   verdict $? "cache --clear removes what is ours and nothing else"
+  "$heed" --version >/dev/full 2>"$work/err"
+  [ $? = 4 ]
+  verdict $? "a full disk is no success for --version either"
   "$heed" show >/dev/full 2>"$work/err"
   [ $? = 4 ]
   verdict $? "a full disk is no success"
