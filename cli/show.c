@@ -173,7 +173,7 @@ static int draw_sums(const struct options *options, const struct instance *insta
     if (!sums) return out_of_room();
     for (int32_t j = 0; j < keys; j++) {
         if (sums[j] > most) most = sums[j];
-        if (labels && (int32_t)strlen(labels[j]) > widest) widest = (int32_t)strlen(labels[j]);
+        if (labels && label_characters(labels[j]) > widest) widest = label_characters(labels[j]);
     }
     if (rows == 1) printf("weight that each key got from the last query, ");
     else printf("weight that each key got from %s%d queries, ", rows < queries ? "the last " : "", (int)rows);
@@ -185,7 +185,9 @@ static int draw_sums(const struct options *options, const struct instance *insta
     for (int32_t j = 0; j < keys && drawn < shown; j++) {
         if (sums[j] < least) continue;
         int length = most > 0 && sums[j] > 0 ? (int)((float)(room > 10 ? room : 10) * sums[j] / most + 0.5f) : 0;
-        printf("%6d %*s %9.4f ", (int)j, (int)widest, labels ? labels[j] : "", (double)sums[j]);
+        printf("%6d ", (int)j);
+        label_print(labels ? labels[j] : "", widest);
+        printf(" %9.4f ", (double)sums[j]);
         for (; length > 0; length--) putchar('#');
         putchar('\n');
         drawn++;

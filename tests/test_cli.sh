@@ -220,6 +220,10 @@ head = "{\x27descr\x27: \x27<f4\x27, \x27fortran_order\x27: False, \x27shape\x27
 open(sys.argv[1], "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + struct.pack("<4f", *[float("nan")] * 4))' "$work/nan.npy"
   exits 0 "(no numbers: NaN)" show --q "$work/nan.npy" --k "$work/nan.npy"
   exits 0 "" show --sums --q "$work/nan.npy" --k "$work/nan.npy"
+  { printf 'a\033[31m\n\302\233b\n' && seq 35; } >"$work/labels"
+  exits 0 "a?[31m" show --q $data/q.npy --k $data/k.npy --tokens "$work/labels"
+  ! grep -qP '\x1b|\xc2\x9b' "$work/out"
+  verdict $? "no label is an order to the terminal"
   exits 2 "the lesson has none" show --mask $data/q.npy
   exits 2 "bars of text" show --sums -o "$work/bars.png"
   exits 2 "should end in .png" show -o "$work/map.jpg"
