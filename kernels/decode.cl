@@ -8,7 +8,7 @@
  *     m = max s   p = e^(s - m)   l = sum p      over the chunk; sum: 16 lanes over the keys, then the tree
  *     acc[r][d] = sum_key p[r][key] v[key][d]    one chain over the keys that the row sees
  *
- * Where keys and values are narrower than 16 bits and there are several tiles, they become floats once for all of them: what is narrow costs as much as the fmas of two rows.
+ * Where keys and values are narrower than 16 bits and there are more than two tiles, they become floats once for all of them: what is narrow costs as much as the fmas of two rows.
  *
  * (acc, m, l) go to the workspace for merge.cl, or, where the item is all there is, o and lse are written at once. GPUs take decode_lanes.cl.
  *
@@ -239,7 +239,7 @@ static inline void decode_rows(ATTENTION_ARGUMENTS, struct work_item item, const
             find_keys(ATTENTION_PASSED, item, s, g, lo, hi, begin, end, k_at, k_factor, v_at, v_factor);
             for (int t = 0; t < tiles; t++)
                 for (int n = begin; n < end; n += 16) *(private uchar16 *)(seen + t * KV_CHUNK + n) = 0;
-            score_chunk(query, k, k_at, begin, end, v, v_at, tiles, one_tile, p);
+            score_chunk(query, k, k_at, begin, end, v, v_at, tiles, p);
             for (int r = 0; r < tiles * RT; r++) {
                 float16 top = -INFINITY, sum = 0;
                 for (int n = begin; n < end; n += 16) {
@@ -305,7 +305,7 @@ static inline void decode_rows(ATTENTION_ARGUMENTS, struct work_item item, const
 #endif
 #if WIDEN(V_TYPE)
                 float copies[BLOCK * DV] ALIGNED;
-                if (!one_tile)
+                if (tiles > 2)
                     _Pragma("unroll 1") for (int x = n; x < next; x++) {
                         if (x + BLOCK < hi) fetch_row(v + v_at[x + BLOCK], V_BYTES);
 #ifdef MUTANT_cl_decode_copied_values
@@ -319,7 +319,7 @@ static inline void decode_rows(ATTENTION_ARGUMENTS, struct work_item item, const
                     private const float *p_tile = p + t * RT * KV_CHUNK;
                     private const uchar *seen_tile = seen + t * KV_CHUNK;
 #if WIDEN(V_TYPE)
-                    if (!one_tile) {
+                    if (tiles > 2) {
                         add_copies(p_tile, seen_tile, v, v_at, copies, n, next, 0, acc + t * RT * DV);
                         continue;
                     }

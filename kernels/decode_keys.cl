@@ -45,7 +45,7 @@ LOADER(load_query, Q_TYPE, HEAD_DIM)
 LOADER(load_key, K_TYPE, HEAD_DIM)
 #endif
 #define WORDS(p) (*(private words *)(p))
-/* Do rows of K and V become floats once for all tiles of rows? Not those of 16 bits: what that saves the copy costs. And where functions can be kept apart (ONCE): with
+/* Do rows of K and V become floats once for all tiles of rows, more than two? Not those of 16 bits: what that saves the copy costs. And where functions can be kept apart (ONCE): with
  * Intel's compiler a program that has these loops twice takes 0.6 s longer to build, and a token alone 8 % longer. */
 #define WIDEN(type) (GUARD && !DOTS && (type) != TYPE_F32 && (type) != TYPE_F16 && (type) != TYPE_BF16)
 
@@ -149,14 +149,14 @@ static inline void find_keys(ATTENTION_ARGUMENTS, struct work_item item, struct 
 /* p[tiles][RT][KV_CHUNK] of places [begin, end), multiples of 16; k_at is filled 16 places further. All tiles of rows take a key while it is near. Keys are fetched before
  * their turn, and then the first rows of v, if not 0, which is what comes next. */
 static inline void score_chunk(private const float *q, global const uchar *k, private const long *k_at, int begin, int end, global const uchar *v, private const long *v_at,
-                               int tiles, const bool one_tile, private float *p)
+                               int tiles, private float *p)
 {
     for (int n = begin; n + TREE_KEYS <= KV_CHUNK && n < end; n += TREE_KEYS) {
         for (int x = n + AHEAD; x < n + AHEAD + TREE_KEYS; x++)
             if (x < end) fetch_row(k + k_at[x], K_BYTES);
             else if (v) fetch_row(v + v_at[min(begin + x - end, end - 1)], V_BYTES);
 #if WIDEN(K_TYPE)
-        if (!one_tile) {
+        if (tiles > 2) {
             float copies[TREE_KEYS * DQ] ALIGNED;
             _Pragma("unroll 1") for (int x = 0; x < TREE_KEYS; x++)
 #ifdef MUTANT_cl_decode_copied_keys

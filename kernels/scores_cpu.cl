@@ -258,7 +258,7 @@ static inline void weigh_rows(ATTENTION_ARGUMENTS, struct work_item item, struct
     if (seen.x >= seen.y) return;
     int begin = seen.x / 16 * 16, end = (seen.y + 15) / 16 * 16;
     find_keys(ATTENTION_PASSED, item, s, g, seen.x, seen.y, begin, end, k_at, k_factor, 0, 0);
-    score_chunk(query, k, k_at, begin, end, 0, 0, 1, true, p);
+    score_chunk(query, k, k_at, begin, end, 0, 0, 1, p);
     for (int r = 0; r < RT; r++) {
         int n = min(first + r, rows - 1), i = item.q_begin + n / GROUP, h = g * GROUP + n % GROUP;
         global const float *kept = AT(float, AT(uchar, work) + st.kept.offset + (s.q_index + i) * st.kept.token + h * st.kept.head);
