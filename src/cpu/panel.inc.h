@@ -45,6 +45,8 @@ struct panel_work {
     float scale;            /* of the scores, where it is not in Q */
     float *top, *fade;      /* [PANEL_ROWS] maximum with this block, factor for what was summed before */
     const unsigned char *const *k_rows, *const *v_rows; /* of the span's keys, as k_type and v_type: what few rows read */
+    int ahead;              /* from a row of these to the one that is fetched meanwhile, or 0 */
+    float *few_copy;        /* [half_floats()] */
     heed_type k_type, v_type;
 };
 
@@ -179,7 +181,7 @@ static void score_keys(const struct panel *a, const struct panel_work *w, struct
     const float *q = a->q + lane;
     float *p = w->p + (ptrdiff_t)x * a->width + lane, *top = w->top + lane;
     if (a->few) {
-        if (vectors == 1) score_few[w->k_type][few_tile(a->rows)](q, a->width, w->k_rows + x, keys, cells, w->scale, p, top);
+        if (vectors == 1) score_few[w->k_type][few_tile(a->rows)](q, a->width, w->k_rows + x, w->ahead, keys, cells, w->scale, w->few_copy, p, top);
         return;
     }
     if (vectors == 1) score_keys_1(q, a->width, k, step, keys, cells, w->scale, p, top);
@@ -197,7 +199,7 @@ static void value_dims(const struct panel *a, const struct panel_work *w, struct
     const int lane = lanes.first * VW, vectors = lanes.end - lanes.first, cells = cells_of(keys);
     const float *p = w->p + (ptrdiff_t)(x / CELL) * a->width + lane, *fade = w->fade + lane;
     if (a->few) {
-        if (vectors == 1) value_few[w->v_type][few_tile(a->rows)](a->o, a->few, w->v_rows + x, p, a->width, keys, d, d + dim, fade);
+        if (vectors == 1) value_few[w->v_type][few_tile(a->rows)](a->o, a->few, w->v_rows + x, w->ahead, p, a->width, keys, d, d + dim, fade);
         return;
     }
     float *o = a->o + (ptrdiff_t)d * a->width + lane;
@@ -275,6 +277,33 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
         vstore(w->fade + c, MUTANT(cpu_prefill_no_rescale) ? vset1(1) : fade);
     }
 }
+
+#if !defined(VEC_HALVES) || CELL > 1
+#define softmax_half softmax_block
+#else
+/* The same for few rows, which are in half of a vector: two keys at a time. */
+NOINLINE void softmax_half(const struct panel *a, const struct panel_work *w, int keys)
+{
+    const vf top = vload(w->top), m = vmax(top, vset1(-FLT_MAX)), fade = vexp(vsub(vload(a->m), m)), twice = vjoin(vlow_half(m), vlow_half(m));
+    vh l = vlow_half(vmul(vload(a->l), fade));
+    float *p = w->p;
+    int j = 0;
+    for (; j + 2 <= keys; j += 2, p += 2 * a->width) {
+        const vf e = weight_of(vjoin(vh_load(p), vh_load(p + a->width)), twice, false);
+        l = vh_add(vh_add(l, vlow_half(e)), vhigh_half(e));
+        vh_store(p, vlow_half(e));
+        vh_store(p + a->width, vhigh_half(e));
+    }
+    if (j < keys) {
+        const vh e = vlow_half(weight_of(vload(p), m, false));
+        l = vh_add(l, e);
+        vh_store(p, e);
+    }
+    vstore(a->m, top);
+    vh_store(a->l, l);
+    vstore(w->fade, MUTANT(cpu_prefill_no_rescale) ? vset1(1) : fade);
+}
+#endif
 
 NOINLINE void softmax_block(const struct panel *a, const struct panel_work *w, int keys) { softmax_of(a, w, keys, false); }
 NOINLINE void softmax_block_mark(const struct panel *a, const struct panel_work *w, int keys) { softmax_of(a, w, keys, true); }

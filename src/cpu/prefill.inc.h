@@ -30,7 +30,7 @@ static size_t prefill_scratch(const struct problem *p, int32_t kv_len_max)
     const size_t dims = query_floats(p) + (size_t)p->v_head_dim;
     const size_t copies = (size_t)PANEL_KEYS * (size_t)(copy_step(p->head_dim) + copy_step(p->v_head_dim));
     (void)kv_len_max;
-    return ((dims + 2) * PASS_ROWS + (PANEL_KEYS + 2) * PANEL_ROWS + copies) * sizeof(float) + 8 * 64;
+    return ((dims + 2) * PASS_ROWS + (PANEL_KEYS + 2) * PANEL_ROWS + copies + (size_t)half_floats(p->head_dim)) * sizeof(float) + 8 * 64;
 }
 
 static float *take_floats(float **next, size_t count)
@@ -49,6 +49,8 @@ static void place_pass(struct prefill_pass *pass, void *scratch)
     pass->v.copy_step = copy_step(p->v_head_dim);
     pass->k.copy = take_floats(&next, (size_t)PANEL_KEYS * (size_t)pass->k.copy_step);
     pass->v.copy = take_floats(&next, (size_t)PANEL_KEYS * (size_t)pass->v.copy_step);
+    pass->work.ahead = 0;
+    pass->work.few_copy = take_floats(&next, (size_t)half_floats(p->head_dim));
     pass->work.p = take_floats(&next, PANEL_KEYS * PANEL_ROWS);
     pass->work.top = take_floats(&next, PANEL_ROWS);
     pass->work.fade = take_floats(&next, PANEL_ROWS);
@@ -179,7 +181,7 @@ enum {
     KEY_STEP = 24,
     EDGE_STEP = PANEL_VECTORS == 4 ? 12 : PANEL_KEYS,
     DIM_STEP = 48,
-    FEW_STEP = 48,
+    FEW_STEP = PANEL_KEYS,
     FEW_DIMS = 8 * VW,
     CACHED_BYTES = 512 << 10
 };
@@ -276,7 +278,10 @@ static void attend_block(struct prefill_pass *pass, const struct prefill_span *s
     score_span(pass, span, k, ahead);
     apply_terms(pass, span);
     if (finite) {
-        softmax_block(a, w, keys);
+        if (a->few)
+            softmax_half(a, w, keys);
+        else
+            softmax_block(a, w, keys);
         value_span(pass, span, v, ahead);
     } else {
         softmax_block_mark(a, w, keys);
@@ -313,18 +318,29 @@ static void point_into(const unsigned char **rows, struct key_block block, int c
     for (int n = 0; n < count; n++) rows[n] = (const unsigned char *)(block.data + n * block.step);
 }
 
-/* Where panels of few rows find keys [j0, j1): in the copies that others read too, or where they lie. */
-static void find_rows_of(struct prefill_pass *pass, struct key_block k, struct key_block v, int32_t j0, int32_t j1)
+/* Addresses of rows `ahead` behind those of a block, which has `count`; where they are fewer the last one again. */
+static void find_ahead(struct prefill_pass *pass, const struct key_source *from, const struct prefill_ahead *ahead, const unsigned char **rows, int count)
+{
+    find_block(pass->call, from, ahead->b, ahead->g, ahead->j0, ahead->j1, rows + count);
+    for (int n = count + (ahead->j1 - ahead->j0); n < 2 * PANEL_KEYS; n++) rows[n] = rows[n - 1];
+}
+
+/* Where panels of few rows find keys [j0, j1): in the copies that others read too, or where they lie; there they also fetch what is `ahead`. */
+static void find_rows_of(struct prefill_pass *pass, struct key_block k, struct key_block v, int32_t j0, int32_t j1, const struct prefill_ahead *ahead)
 {
     pass->work.k_type = pass->direct ? pass->p->k_type : HEED_F32;
     pass->work.v_type = pass->direct ? pass->p->v_type : HEED_F32;
-    if (pass->direct) {
-        find_block(pass->call, &pass->k, pass->b, pass->g, j0, j1, pass->k_rows);
-        find_block(pass->call, &pass->v, pass->b, pass->g, j0, j1, pass->v_rows);
-    } else {
+    pass->work.ahead = pass->direct && ahead->j0 < ahead->j1 ? j1 - j0 : 0;
+    if (!pass->direct) {
         point_into(pass->k_rows, k, j1 - j0);
         point_into(pass->v_rows, v, j1 - j0);
+        return;
     }
+    find_block(pass->call, &pass->k, pass->b, pass->g, j0, j1, pass->k_rows);
+    find_block(pass->call, &pass->v, pass->b, pass->g, j0, j1, pass->v_rows);
+    if (!pass->work.ahead) return;
+    find_ahead(pass, &pass->k, ahead, pass->k_rows, j1 - j0);
+    find_ahead(pass, &pass->v, ahead, pass->v_rows, j1 - j0);
 }
 
 /* One block of keys for all panels that see some of it. */
@@ -345,9 +361,9 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, co
         v = load_values(pass->call, &pass->v, pass->b, pass->g, j0, j1);
     }
     const bool finite = !pass->careful || block_is_finite(v, j1 - j0, pass->p->v_head_dim);
-    if (pass->panel[pass->panels - 1].few) find_rows_of(pass, k, v, j0, j1);
     struct prefill_ahead ahead = look_ahead(pass, j1, end, next);
-    if (ahead.j0 < ahead.j1) {
+    if (pass->panel[pass->panels - 1].few) find_rows_of(pass, k, v, j0, j1, &ahead);
+    if (ahead.j0 < ahead.j1 && !pass->direct) {
         if (fetches(pass, &ahead, &pass->k, k.data)) ahead.k = &pass->k;
         if (fetches(pass, &ahead, &pass->v, v.data)) ahead.v = &pass->v;
     }
@@ -457,7 +473,7 @@ static void walk_pass(struct prefill_pass *pass, const struct work_item *item, i
 static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)
 {
     const struct problem *p = &call->plan->problem;
-    struct prefill_pass pass; /* fourteen kilobytes, filled as far as there are rows: to clear them all is felt by small problems */
+    struct prefill_pass pass; /* sixteen kilobytes, filled as far as there are rows: to clear them all is felt by small problems */
     pass.call = call;
     pass.p = p;
     pass.s = &call->batch->sequences[item->sequence];
