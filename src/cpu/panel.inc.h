@@ -236,6 +236,18 @@ INLINE vf weight_of(vf s, vf m, const bool mark)
     return mark && !MUTANT(cpu_prefill_no_mark) ? vselect(veq(s, vset1(-INFINITY)), vset1(-0.0f), e) : e;
 }
 
+/* Weights of four keys. A sum of differences that is no NaN and not below EXP_LOW has no such one in it, since none is above 0: they are looked at together. */
+INLINE void weights_of_4(const float *s, ptrdiff_t width, vf m, const bool mark, vf e[4])
+{
+    vf x[4];
+    UNROLL for (int n = 0; n < 4; n++) x[n] = vsub(vload(s + n * width), m);
+    const vf sum = vadd(vadd(x[0], x[1]), vadd(x[2], x[3]));
+    if (!mark && vevery(vge(sum, vset1(MUTANT(cpu_prefill_exp_any) ? -1e30f : EXP_LOW))))
+        UNROLL for (int n = 0; n < 4; n++) e[n] = CELL == 1 ? vexp_of(x[n], 1) : vexp_near_of(x[n], 1);
+    else
+        UNROLL for (int n = 0; n < 4; n++) e[n] = weight_of(vload(s + n * width), m, mark);
+}
+
 /* m' = max(m, s), fade = e^(m - m'), p = e^(s - m'), l' = l fade + sum p, key by key. Cells of two keys are packed in place, behind what is
  * read; a key that is not there counts as hidden. A row that has seen nothing keeps m = -infinity; -FLT_MAX stands in for it in differences,
  * so that they are no NaN. */
@@ -245,15 +257,24 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
         const vf old = vload(a->m + c), top = vload(w->top + c), m = vmax(top, vset1(-FLT_MAX)), fade = vexp(vsub(old, m));
         vf l = vmul(vload(a->l + c), fade);
         float *p = w->p + c;
+        int j = 0;
 #if CELL == 1
-        for (int j = 0; j < keys; j++, p += a->width) {
+        for (; VEC_SCALES && j + 4 <= keys; j += 4, p += 4 * a->width) {
+            vf e[4];
+            weights_of_4(p, a->width, m, mark, e);
+            UNROLL for (int n = 0; n < 4; n++) {
+                l = vadd(l, e[n]);
+                vstore(p + n * a->width, e[n]);
+            }
+        }
+        for (; j < keys; j++, p += a->width) {
             const vf e = weight_of(vload(p), m, mark);
             l = vadd(l, e);
             vstore(p, e);
         }
 #elif CELL_QUADS
         const float *s = p;
-        for (int j = 0; j < keys; j += 4, s += 4 * a->width, p += 2 * a->width) {
+        for (; j < keys; j += 4, s += 4 * a->width, p += 2 * a->width) {
             vf e[4], first, second;
             for (int n = 0; n < 4; n++) {
                 e[n] = j + n < keys ? weight_of(vload(s + n * a->width), m, mark) : vset1(mark ? -0.0f : 0.0f);
@@ -265,7 +286,14 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
         }
 #else
         const float *s = p;
-        for (int j = 0; j < keys; j += 2, s += 2 * a->width, p += a->width) {
+        for (; VEC_SCALES && j + 4 <= keys; j += 4, s += 4 * a->width, p += 2 * a->width) {
+            vf e[4];
+            weights_of_4(s, a->width, m, mark, e);
+            UNROLL for (int n = 0; n < 4; n++) l = vadd(l, e[n]);
+            vstore(p, vpack(e[0], e[1]));
+            vstore(p + a->width, vpack(e[2], e[3]));
+        }
+        for (; j < keys; j += 2, s += 2 * a->width, p += a->width) {
             const vf e = weight_of(vload(s), m, mark);
             const vf f = j + 1 < keys && !(MUTANT(cpu_pairs_odd_key) && j + 3 > keys) ? weight_of(vload(s + a->width), m, mark) : vset1(mark ? -0.0f : 0.0f);
             l = vadd(vadd(l, e), f);

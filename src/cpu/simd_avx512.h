@@ -91,6 +91,11 @@ INLINE vf vscale_exp(vf p, vf z, vf x, float low)
     return _mm512_maskz_min_ps(keep, _mm512_castsi512_ps(scaled), p);
 }
 
+/* p 2^n, where that is a normal number; are all lanes true? */
+#define VEC_SCALES 1
+INLINE vf vscale(vf p, vf z) { return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(z), 23))); }
+INLINE int vevery(vm a) { return a == 0xffff; }
+
 /* Half a vector. vh_wide: zeros in the upper half; vjoin, vlow_half, vhigh_half: two of them and a whole one. */
 #define VEC_HALVES 1
 typedef __m256 vh;
