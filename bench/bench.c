@@ -305,11 +305,15 @@ static void look_at_load(struct bench *bench)
 /* Said once, not for every problem: what is asked for but cannot be timed. */
 static void name_unusable(struct bench *bench)
 {
+    bool queues = false;
     for (int n = 0; n < bench->tool.device_count; n++) {
         heed_device_info info = {.struct_size = sizeof info};
-        if (heed_device_get_info(bench->tool.context, bench->tool.devices[n], &info) == HEED_OK && !info.usable)
-            fprintf(stderr, "heed bench: %s is unusable: %s\n", info.name, info.reason);
+        if (heed_device_get_info(bench->tool.context, bench->tool.devices[n], &info) != HEED_OK) continue;
+        if (!info.usable) fprintf(stderr, "heed bench: %s is unusable: %s\n", info.name, info.reason);
+        queues = queues || (info.usable && info.backend == HEED_BACKEND_OPENCL);
     }
+    if (bench->tool.options->queued && !queues)
+        fputs("heed bench: --queued: no OpenCL device is timed, and the CPU has no queue: these are times of single runs\n", stderr);
 }
 
 static int bench_all(struct bench *bench)

@@ -292,8 +292,8 @@ int run_start(const struct options *options)
 {
     struct problem_line line;
     struct start start = {.options = options, .line = &line};
-    if (options->peers || options->naive || options->suite || options->plot || options->save || options->problem_count > 1) {
-        fputs("heed bench: --start takes one problem, and no suite, peers, plot or save\n", stderr);
+    if (options->peers || options->naive || options->suite || options->plot || options->save || options->queued || options->problem_count > 1) {
+        fputs("heed bench: --start takes one problem, and no suite, peers, plot, save or queue\n", stderr);
         return EXIT_USAGE;
     }
     if (options->kernel && !kernel_known(options->kernel)) return EXIT_USAGE;

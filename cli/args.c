@@ -3,6 +3,7 @@
  * complete.c) to write man pages and completions for shells.
  */
 #include "args.h"
+#include "heed.h"
 #include <errno.h>
 #include <limits.h>
 #include <stddef.h>
@@ -14,6 +15,7 @@ enum { INFO = 1, RUN = 2, CHECK = 4, BENCH = 8, ROOF = 16, SHOW = 32, CACHE = 64
 #define FLAG OPTION_FLAG
 #define TEXT OPTION_TEXT
 #define COUNT OPTION_COUNT
+#define FROM_ONE OPTION_FROM_ONE
 
 const struct verb verbs[] = {
     {"info", "", "versions, instruction set, threads, devices and why one is unusable", INFO, run_info},
@@ -44,21 +46,21 @@ const struct option_row option_rows[] = {
     {"mean", NULL, "the mean over all heads", 0, FLAG, PLACE(mean), SHOW},
     {"sums", NULL, "how much weight each key got from all queries (srows=N: the last ones), as bars", 0, FLAG, PLACE(sums), SHOW},
     {"color", "HOW", "auto, 24bit, 256, 16 or never (auto: by NO_COLOR, TERM, COLORTERM)", 0, TEXT, PLACE(color), SHOW | EXPLORE},
-    {"zoom", "N", "pixels per element in the picture", 0, COUNT, PLACE(zoom), SHOW},
+    {"zoom", "N", "pixels per element in the picture", 0, FROM_ONE, PLACE(zoom), SHOW},
     {"cases", "DIR", "every folder with a case.json below DIR", 0, TEXT, PLACE(cases), CHECK},
     {"against", "LIST", "reference, cpu, opencl: what to compare with (default reference)", 0, TEXT, PLACE(against), CHECK},
     {"suite", "LIST", "prefill, decode, small, models, goals, scores, all", 0, TEXT, PLACE(suite), BENCH},
     {"peers", NULL, "other implementations too, interleaved in the same run", 0, FLAG, PLACE(peers), BENCH},
     {"naive", NULL, "on OpenCL devices the table's last row beside the chosen one, and the worst ratio", 0, FLAG, PLACE(naive), BENCH},
     {"start", NULL, "no runs: how long until a plan is ready, cold, with warm caches, and again", 0, FLAG, PLACE(start), BENCH},
-    {"queued", "N", "on OpenCL devices N runs on one queue and one wait; a time is that of one of them", 0, COUNT, PLACE(queued), BENCH},
+    {"queued", "N", "on OpenCL devices N runs on one queue and one wait; a time is that of one of them", 0, FROM_ONE, PLACE(queued), BENCH},
     {"plot", "FILE", "curves over the keys, by gnuplot: .svg, .png or .pdf; .dat and .gp beside it", 0, TEXT, PLACE(plot), BENCH},
     {"save", "FILE", "the rows as JSON into FILE too", 0, TEXT, PLACE(save), BENCH},
     {"list", NULL, "what is there (default)", 0, FLAG, PLACE(list), CACHE},
     {"clear", NULL, "remove it", 0, FLAG, PLACE(clear), CACHE},
     {"device", "NAME", "cpu, opencl[:N], part of a name, or all (default: HEED_DEVICE, else run, show: cpu, tune: opencl, others: all)", 0, TEXT, PLACE(device), RUN | CHECK | BENCH | ROOF | SHOW | TUNE},
     {"kernel", "ROW", "insist on a row of the table for its own kind of step, e.g. cpu.avx2.decode", 0, TEXT, PLACE(kernel), RUN | CHECK | BENCH | TUNE},
-    {"threads", "N", "of the built-in pool (default: physical cores)", 0, COUNT, PLACE(threads), ALL & ~(CACHE | EXPLORE)},
+    {"threads", "N", "of the built-in pool (default: physical cores)", 0, FROM_ONE, PLACE(threads), ALL & ~(CACHE | EXPLORE)},
     {"json", NULL, "one array of objects on standard output", 0, FLAG, PLACE(json), INFO | RUN | CHECK | BENCH | ROOF | CACHE | TUNE},
     {"help", NULL, "this text", 'h', FLAG, PLACE(help), ALL},
     {0},
@@ -127,6 +129,10 @@ static int set_option(const struct verb *verb, const struct option_row *row, con
         errno = 0;
         const long number = strtol(value, &end, 10);
         if (!*value || *end || errno || number < 0 || number > INT_MAX) return refuse(verb, "not a count:", value);
+        if (row->sort == OPTION_FROM_ONE && number == 0) {
+            fprintf(stderr, "heed %s: --%s 0: it is a number from 1 (see heed %s --help)\n", verb->name, row->name, verb->name);
+            return EXIT_USAGE;
+        }
         *(int32_t *)place = (int32_t)number;
     }
     return 0;
@@ -135,6 +141,10 @@ static int set_option(const struct verb *verb, const struct option_row *row, con
 /* A word with blanks is a problem of its own; single words in a row make one together. */
 static int add_words(const struct verb *verb, const char *words, bool *joins, struct options *options)
 {
+    if (!words[strspn(words, " \t\r\n")]) { /* a variable that was never set would be the default problem */
+        fprintf(stderr, "heed %s: an empty problem or word: \"%s\" (see heed %s --help)\n", verb->name, words, verb->name);
+        return EXIT_USAGE;
+    }
     const bool whole = strchr(words, ' ') != NULL || strchr(words, '\n') != NULL;
     if (*joins && !whole) {
         char **last = &options->problems[options->problem_count - 1];
@@ -157,6 +167,12 @@ static int add_words(const struct verb *verb, const char *words, bool *joins, st
 bool verb_takes_problems(const struct verb *verb) { return (verb->bit & (CHECK | BENCH | TUNE)) != 0; }
 bool verb_takes_words(const struct verb *verb) { return (verb->bit & (RUN | SHOW)) != 0; }
 
+static bool is_problem_word(const char *word)
+{
+    heed_desc desc;
+    return *word && heed_desc_parse(word, &desc) == HEED_OK;
+}
+
 int options_read(const struct verb *verb, int argc, char **argv, struct options *options)
 {
     *options = (struct options){.head = -1};
@@ -170,6 +186,7 @@ int options_read(const struct verb *verb, int argc, char **argv, struct options 
         }
         const char *value;
         const struct option_row *row = find_row(argv[n], &value);
+        if (!row && takes_words && !strncmp(argv[n], "--", 2) && is_problem_word(argv[n] + 2)) return refuse(verb, "no dashes before a word of a problem:", argv[n]);
         if (!row) return refuse(verb, "unknown option", argv[n]);
         if (!(row->verbs & verb->bit)) return refuse(verb, "does not take", argv[n]);
         if (row->sort == FLAG && value) return refuse(verb, "takes no value:", argv[n]);

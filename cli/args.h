@@ -33,7 +33,7 @@ extern const struct verb verbs[];
 bool verb_takes_problems(const struct verb *verb); /* its bare words are problem strings */
 bool verb_takes_words(const struct verb *verb);    /* ... words that say what is computed on files */
 
-enum option_sort { OPTION_FLAG, OPTION_TEXT, OPTION_COUNT };
+enum option_sort { OPTION_FLAG, OPTION_TEXT, OPTION_COUNT, OPTION_FROM_ONE };
 
 /* The options, ended by one without a name. argument: FILE and DIR are paths, N is a number, NULL: none. */
 struct option_row {

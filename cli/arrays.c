@@ -279,6 +279,15 @@ void labels_free(char **labels, int32_t count)
     free(labels);
 }
 
+/* A label is shown on terminals: nothing in it may be an order to one (ESC, tab, and the controls that UTF-8 writes as C2 80 to C2 9F). */
+static void disarm(char *label)
+{
+    for (unsigned char *at = (unsigned char *)label; *at; at++) {
+        if (*at < 0x20 || *at == 0x7f) *at = '?';
+        if (*at == 0xC2 && at[1] >= 0x80 && at[1] < 0xA0) at[0] = at[1] = '?';
+    }
+}
+
 char **labels_read(const char *path, int32_t *count)
 {
     *count = 0;
@@ -294,6 +303,7 @@ char **labels_read(const char *path, int32_t *count)
     bool good = true;
     while (good && (length = getline(&text, &capacity, file)) >= 0) {
         text[strcspn(text, "\r\n")] = 0;
+        disarm(text);
         if ((size_t)*count == room) {
             char **more = realloc(labels, (room = room ? 2 * room : 64) * sizeof *labels);
             if (!more) good = false;

@@ -69,6 +69,10 @@ int run_cache(const struct options *options)
     struct table table;
     struct options cpu = *options;
     int count = 0;
+    if (options->list && options->clear) {
+        fputs("heed cache: --list or --clear, one of them\n", stderr);
+        return EXIT_USAGE;
+    }
     cpu.device = "cpu"; /* no driver needs to be loaded for this */
     int code = tool_open(&tool, &cpu, "cpu");
     if (code) return code;

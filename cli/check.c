@@ -274,8 +274,9 @@ int run_check(const struct options *options)
     if (!table_begin(&checker.table, options->against ? columns_against : columns, options->json)) code = out_of_room();
     else code = check_all(&checker);
     if (!table_end(&checker.table) && code == 0) code = out_of_room();
-    fprintf(options->json ? stderr : stdout, "%lld passed, %lld failed, %lld skipped\n", (long long)checker.passed,
-            (long long)checker.failed, (long long)checker.skipped);
+    if (code == EXIT_OK) /* else nothing was computed, and three zeros would look like a result */
+        fprintf(options->json ? stderr : stdout, "%lld passed, %lld failed, %lld skipped\n", (long long)checker.passed,
+                (long long)checker.failed, (long long)checker.skipped);
     tool_close(&checker.tool);
     if (code) return code;
     if (checker.passed + checker.failed + checker.skipped == 0 && !checker.broken) {

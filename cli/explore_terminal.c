@@ -83,6 +83,12 @@ bool terminal_open(enum color color)
         fprintf(stderr, "heed explore: no such terminal: TERM=%s; try TERM=vt100, or draw a picture: heed show\n", term ? term : "");
         return false;
     }
+    const char *move_to = tigetstr("cup");
+    if (!move_to || move_to == (const char *)-1) {
+        terminal_close();
+        fprintf(stderr, "heed explore: TERM=%s cannot move its cursor; try TERM=vt100, or draw a picture: heed show\n", term ? term : "");
+        return false;
+    }
     prepare_all();
     catch_signals();
     cbreak();

@@ -306,8 +306,9 @@ static void draw_page_keys(void)
         "r                    this step from its beginning",
         "q, Ctrl-C            leave",
         "",
-        "q.k is the dot product, cos the cosine of the angle between q and k, score what the",
-        "softmax gets (q.k times the scale), weight what it gives; output = sum of weight x value.",
+        "q.k is the dot product, cos the cosine of the angle between q and k,", /* a line has 77 columns on the smallest screen */
+        "score what the softmax gets (q.k times the scale), weight what it gives;",
+        "output = sum of weight x value.",
     };
     for (size_t n = 0; n < sizeof lines / sizeof *lines; n++) mvaddnstr((int)n + 2, 2, lines[n], COLS - 3);
     move(LINES - 1, 0);

@@ -11,7 +11,7 @@
 #include <png.h>
 #endif
 
-enum { STEPS_256 = 16, STEPS_16 = 5, LABEL_MAX = 14, MAX_ROWS = 96 };
+enum { STEPS_256 = 16, STEPS_16 = 5, MAX_ROWS = 96 };
 
 bool color_from(const char *word, enum color *color)
 {
@@ -86,6 +86,19 @@ static int label_bytes(const char *label, int most, int *length)
     return bytes;
 }
 
+int label_characters(const char *label)
+{
+    int length;
+    label_bytes(label, LABEL_MAX, &length);
+    return length;
+}
+
+void label_print(const char *label, int width)
+{
+    int length, bytes = label_bytes(label, LABEL_MAX, &length);
+    printf("%*s%.*s", width > length ? width - length : 0, "", bytes, label);
+}
+
 static const char *label_of(char *const *labels, int32_t n, char *text, size_t capacity)
 {
     if (labels) return labels[n];
@@ -140,6 +153,13 @@ static int32_t strongest(const float *weights, int32_t count)
     return best;
 }
 
+static bool any_nan(const float *weights, int32_t count)
+{
+    for (int32_t j = 0; j < count; j++)
+        if (isnan(weights[j])) return true;
+    return false;
+}
+
 static void print_map(const struct heatmap *map, enum color color, int wide)
 {
     const int margin = widest(map->row_labels, map->rows);
@@ -148,14 +168,17 @@ static void print_map(const struct heatmap *map, enum color color, int wide)
     for (int32_t i = 0; i < map->rows; i++) {
         const float *weights = map->weights + (int64_t)i * map->columns;
         const char *label = label_of(map->row_labels, i, text, sizeof text);
-        int length, bytes = label_bytes(label, LABEL_MAX, &length);
-        printf("%*s%.*s ", margin - length, "", bytes, label);
+        label_print(label, margin);
+        putchar(' ');
         for (int32_t j = 0; j < map->columns; j++) print_cell(weights[j], color, wide);
         if (color != COLOR_NEVER) fputs("\x1b[0m", stdout);
         const int32_t best = strongest(weights, map->columns);
         label = label_of(map->column_labels, best, text, sizeof text);
-        if (weights[best] > 0) printf("  %.*s %.2f", label_bytes(label, LABEL_MAX, &length), label, (double)weights[best]);
-        else fputs("  (sees nothing)", stdout);
+        if (weights[best] > 0) {
+            fputs("  ", stdout);
+            label_print(label, 0);
+            printf(" %.2f", (double)weights[best]);
+        } else fputs(any_nan(weights, map->columns) ? "  (no numbers: NaN)" : "  (sees nothing)", stdout);
         putchar('\n');
     }
 }

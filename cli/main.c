@@ -32,7 +32,7 @@ int main(int argc, char **argv)
     if (!strcmp(argv[1], "--version")) {
         const unsigned version = heed_version();
         printf("heed %u.%u.%u\n", version / 10000, version / 100 % 100, version % 100);
-        return EXIT_OK;
+        return flushed(EXIT_OK);
     }
     const struct verb *verb = verbs;
     while (verb->name && strcmp(verb->name, argv[1])) verb++;

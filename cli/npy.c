@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char *const type_texts[NPY_TYPES] = {"<f4", "<f8", "<f2", "<u2", "<i4", "<i8", "|b1", "|u1", "|i1", "<i2", "<u4", "<u8"};
 static const size_t type_sizes[NPY_TYPES] = {4, 8, 2, 2, 4, 8, 1, 1, 1, 2, 4, 8};
@@ -185,7 +186,9 @@ static void *whole_file(const char *path, size_t *bytes)
     FILE *file = fopen(path, "rb");
     long size = -1;
     void *data = NULL;
-    if (file && !fseek(file, 0, SEEK_END)) size = ftell(file);
+    struct stat about;
+    if (file && !fstat(fileno(file), &about) && S_ISDIR(about.st_mode)) errno = EISDIR; /* its length would be the largest number */
+    else if (file && !fseek(file, 0, SEEK_END)) size = ftell(file);
     if (size >= 0 && !fseek(file, 0, SEEK_SET)) data = malloc((size_t)size + 1);
     if (data && fread(data, 1, (size_t)size, file) != (size_t)size) {
         free(data);

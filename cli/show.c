@@ -8,6 +8,7 @@
 #include "tool.h"
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -172,7 +173,7 @@ static int draw_sums(const struct options *options, const struct instance *insta
     if (!sums) return out_of_room();
     for (int32_t j = 0; j < keys; j++) {
         if (sums[j] > most) most = sums[j];
-        if (labels && (int32_t)strlen(labels[j]) > widest) widest = (int32_t)strlen(labels[j]);
+        if (labels && label_characters(labels[j]) > widest) widest = label_characters(labels[j]);
     }
     if (rows == 1) printf("weight that each key got from the last query, ");
     else printf("weight that each key got from %s%d queries, ", rows < queries ? "the last " : "", (int)rows);
@@ -183,8 +184,10 @@ static int draw_sums(const struct options *options, const struct instance *insta
     const int room = terminal_width() - widest - 18;
     for (int32_t j = 0; j < keys && drawn < shown; j++) {
         if (sums[j] < least) continue;
-        int length = most > 0 ? (int)((float)(room > 10 ? room : 10) * sums[j] / most + 0.5f) : 0;
-        printf("%6d %*s %9.4f ", (int)j, (int)widest, labels ? labels[j] : "", (double)sums[j]);
+        int length = most > 0 && sums[j] > 0 ? (int)((float)(room > 10 ? room : 10) * sums[j] / most + 0.5f) : 0;
+        printf("%6d ", (int)j);
+        label_print(labels ? labels[j] : "", widest);
+        printf(" %9.4f ", (double)sums[j]);
         for (; length > 0; length--) putchar('#');
         putchar('\n');
         drawn++;
@@ -208,6 +211,18 @@ static bool head_is_there(const struct options *options, const struct instance *
     return false;
 }
 
+/* What would be passed over in silence otherwise. */
+static bool options_agree(const struct options *options, bool files)
+{
+    const char *dot = options->output ? strrchr(options->output, '.') : NULL;
+    const char *why = NULL;
+    if (!files && (options->mask || options->bias)) why = "--mask and --bias belong to --q and --k; the lesson has none";
+    if (options->sums && options->output) why = "--sums are bars of text; without --sums -o draws the map";
+    if (dot && !strchr(dot, '/') && strcasecmp(dot, ".png")) why = "-o writes a PNG: its name should end in .png";
+    if (why) fprintf(stderr, "heed show: %s\n", why);
+    return !why;
+}
+
 int run_show(const struct options *options)
 {
     struct tool tool;
@@ -216,6 +231,7 @@ int run_show(const struct options *options)
     int32_t count = WORDS;
     char **labels = NULL, *words[WORDS];
     memcpy(words, lesson_words, sizeof words);
+    if (!options_agree(options, files)) return EXIT_USAGE;
     if (options->tokens && !(labels = labels_read(options->tokens, &count))) return EXIT_USAGE;
     struct options given = *options;
     if (!given.v) given.v = given.k; /* the weights do not depend on it */

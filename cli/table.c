@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 bool table_begin(struct table *table, const struct column *columns, bool json)
@@ -115,9 +116,13 @@ void progress(const char *format, ...)
     if (shown) fputs("\r\x1b[K", stderr);
     shown = format != NULL;
     if (!format) return;
+    struct winsize size;
+    char text[512];
+    const int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1 : 79;
     va_list arguments;
     va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    fprintf(stderr, "%.*s", width, text); /* what went on to a second line would stay there */
     fflush(stderr);
 }

@@ -118,10 +118,7 @@ bool kernel_known(const char *name)
 bool problem_read(const char *text, struct problem_line *line)
 {
     char message[256];
-    if (line_parse(text, line, message, sizeof message)) {
-        if (heed_desc_check(&line->desc) == HEED_OK) return true;
-        snprintf(message, sizeof message, "%s", heed_error_message());
-    }
+    if (line_parse(text, line, message, sizeof message) && line_possible(line, message, sizeof message)) return true;
     fprintf(stderr, "heed: \"%s\": %s\n", text, message);
     return false;
 }

@@ -33,7 +33,7 @@ void device_label(struct tool *tool, int32_t device, char *label, size_t capacit
 /* Says so, and which there are, if no row of any backend has this name. */
 bool kernel_known(const char *name);
 bool kernel_of_device(const char *name, int32_t device);
-/* A problem string, its descriptor checked too; false after a line on standard error. */
+/* A problem string whose words make sense together; false after a line on standard error. */
 bool problem_read(const char *text, struct problem_line *line);
 double seconds_now(void);
 

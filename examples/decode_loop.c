@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * decode_loop.c - the loop of a language model, one layer: a prompt, then token after token, against a paged cache that heed_append() fills.
  * The projections of a real model are replaced by a small formula, so that the program stands alone.
+ * Build: cc decode_loop.c -lheed -lm
  */
 #include <heed.h>
 #include <math.h>

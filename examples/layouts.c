@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * layouts.c - how the arrays of other engines are given to heed in place: strides, no copies. Each recipe (doc/layouts.md quotes them) has the engine's own
  * arrays, filled by the engine's own index order, and its result is held against plain loops.
+ * Build: cc layouts.c -lheed -lm
  */
 #include <heed.h>
 #include <math.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * lesson.c - from the dot product to attention, each number small enough to be followed by hand. The last step is the library's real work.
+ * Build: cc lesson.c -lheed -lm
  */
 #include <heed.h>
 #include <math.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * opencl_interop.c - heed inside a program that already uses OpenCL: its context, its queue, its buffers, its events. Nothing blocks until
  * the result is read.
+ * Build: cc opencl_interop.c -lheed -lOpenCL
  */
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS /* clCreateCommandQueue, which every device has */
 #include <heed_opencl.h>

@@ -121,6 +121,7 @@ struct view {
 struct strides {
     struct view q, k, v, o, lse, mask, bias, alibi, sinks, k_scale, v_scale, key_range, scores, key_sums;
     struct view kept; /* m and l of query rows, in the workspace; token t is query q_index + t, batch is score_rows of heed_lengths */
+    struct view own;  /* the items' own bytes in the workspace, as many for each as the row wants, from the next multiple of 128 on */
 };
 #define SCORE_ROWS (st.kept.batch)
 

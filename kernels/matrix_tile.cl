@@ -59,6 +59,15 @@ static inline mu_address place(mu_address tile, int row, int chunk, int chunks)
     return tile + (row * chunks + turned) * 16;
 }
 
+#if LAYOUT < 3
+/* Piece own + chunk of row + 16 n, chunk even and own 0 or 1: one register for all n and chunks, where the tile begins at a multiple of 128. */
+static inline mu_address place_of(mu_address tile, int row, int n, int own, int chunk, int chunks)
+{
+    if (chunks % 8) return place(tile, row + 16 * n, own + chunk, chunks);
+    return (place(tile, row, own, chunks) ^ (mu_address)((chunk & 7) * 16)) + (mu_address)((chunk >> 3) * 128 + n * 16 * ROW_STRIDE(chunks));
+}
+#endif
+
 /* Elements 8 chunk ... of a row at any address, zeros from element `dims` on. */
 static inline uint4 gather_chunk(global const uchar *row, int chunk, int dims)
 {

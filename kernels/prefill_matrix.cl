@@ -24,7 +24,7 @@
 
 ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
 {
-    local uint4 memory[(SLOTS * SLOT_BYTES + QUERY_BYTES) / 16] ALIGNED;
+    local uint4 memory[(SLOTS * SLOT_BYTES + QUERY_BYTES) / 16] __attribute__((aligned(128)));
     MU_SCRATCH
     const mu_address ring = mu_address_of(memory), q_tile = QUERY_REGISTERS ? ring : ring + SLOTS * SLOT_BYTES;
     local int *odd = (local int *)memory; /* between passes the ring is free */
@@ -60,7 +60,7 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
         {
             MU_UNROLL for (int c = 0; c < K_STEPS; c++)
                 mu_load4(query[t][c][0], query[t][c][1], query[t][c][2], query[t][c][3],
-                         place(q_tile, warp_row + t * 16 + (lane & 15), c * 2 + (lane >> 4), K_CHUNKS));
+                         place_of(q_tile, warp_row + (lane & 15), t, lane >> 4, c * 2, K_CHUNKS));
         }
 #define QUERY(t, c, n) query[t][c][n]
 #else
@@ -101,12 +101,12 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                     uint query[ROW_TILES][4];
                     MU_UNROLL for (int t = 0; t < ROW_TILES; t++)
                         mu_load4(query[t][0], query[t][1], query[t][2], query[t][3],
-                                 place(q_tile, warp_row + t * 16 + (lane & 15), c * 2 + (lane >> 4), K_CHUNKS));
+                                 place_of(q_tile, warp_row + (lane & 15), t, lane >> 4, c * 2, K_CHUNKS));
 #endif
                     MU_UNROLL for (int n = 0; n < KEY_TILES / 2; n++)
                     {
                         uint b0, b1, b2, b3;
-                        mu_load4(b0, b1, b2, b3, place(k_tile, n * 16 + (lane & 7) + (lane >> 4) * 8, c * 2 + (lane >> 3 & 1), K_CHUNKS));
+                        mu_load4(b0, b1, b2, b3, place_of(k_tile, (lane & 7) + (lane >> 4) * 8, n, lane >> 3 & 1, c * 2, K_CHUNKS));
                         MU_UNROLL for (int t = 0; t < ROW_TILES; t++)
                         {
                             MU_UNROLL for (int x = 0; x < 2; x++)
@@ -137,16 +137,16 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                     }
                 }
 
-                MU_UNROLL for (int t = 0; t < ROW_TILES && (pass == PASS_INFINITY || pass == PASS_MINUS_INFINITY); t++)
-                {
-                    MU_UNROLL for (int n = 0; n < KEY_TILES * 4; n++) score[t][n / 4][n % 4] = score[t][n / 4][n % 4] == -INFINITY ? 0 : 1;
-                }
-
                 /* softmax: a row of scores lies in 4 neighbouring lanes */
-                MU_UNROLL for (int t = 0; t < ROW_TILES && (pass == PASS_FIRST || pass == PASS_FINITE); t++)
-                {
-                    MU_UNROLL for (int side = 0; side < 2; side++)
+                if (pass == PASS_INFINITY || pass == PASS_MINUS_INFINITY) {
+                    MU_UNROLL for (int n = 0; n < ROW_TILES * KEY_TILES * 4; n++)
+                        score[n / (KEY_TILES * 4)][n / 4 % KEY_TILES][n % 4] = score[n / (KEY_TILES * 4)][n / 4 % KEY_TILES][n % 4] == -INFINITY ? 0 : 1;
+                } else {
+                    float fade[ROW_TILES * 2];
+                    bool fades = false;
+                    MU_UNROLL for (int n = 0; n < ROW_TILES * 2; n++)
                     {
+                        const int t = n / 2, side = n % 2;
                         const float old = m[t][side];
                         float top_score = old;
                         MU_UNROLL for (int c = 0; c < KEY_TILES; c++)
@@ -162,11 +162,12 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                         m[t][side] = top_score;
                         /* RAW: base and exponents are scaled; no key yet: a base of 0 */
                         const float base = RAW ? (top_score == -INFINITY ? 0 : top_score * EXPONENT) : LARGER(-FLT_MAX, top_score);
-                        float fade = RAW ? mu_exp(old * EXPONENT - base) : mu_exp((old - base) * MU_EXP_FACTOR);
                         float sum = 0;
+                        fade[n] = RAW ? mu_exp(old * EXPONENT - base) : mu_exp((old - base) * MU_EXP_FACTOR);
 #ifdef MUTANT_cl_matrix_fade
-                        fade = 1;
+                        fade[n] = 1;
 #endif
+                        fades |= fade[n] != 1;
                         MU_UNROLL for (int c = 0; c < KEY_TILES; c++)
                         {
                             MU_UNROLL for (int e = 2 * side; e < 2 * side + 2; e++)
@@ -176,12 +177,10 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                                 sum += score[t][c][e];
                             }
                         }
-                        l[t][side] = fma(l[t][side], fade, sum);
-                        MU_UNROLL for (int c = 0; c < V_TILES; c++)
-                        {
-                            acc[t][c][2 * side] *= fade;
-                            acc[t][c][2 * side + 1] *= fade;
-                        }
+                        l[t][side] = fma(l[t][side], fade[n], sum);
+                    }
+                    if (mu_any(fades)) {
+                        MU_UNROLL for (int n = 0; n < ROW_TILES * V_TILES * 4; n++) acc[n / (V_TILES * 4)][n / 4 % V_TILES][n % 4] *= fade[n / (V_TILES * 4) * 2 + n / 2 % 2];
                     }
                 }
 
@@ -202,7 +201,7 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                     MU_UNROLL for (int n = 0; n < V_TILES / 2; n++)
                     {
                         uint b0, b1, b2, b3;
-                        mu_load4_transposed(b0, b1, b2, b3, place(v_tile, c * 16 + (lane & 15), n * 2 + (lane >> 4), V_CHUNKS));
+                        mu_load4_transposed(b0, b1, b2, b3, place_of(v_tile, lane & 15, c, lane >> 4, n * 2, V_CHUNKS));
                         MU_UNROLL for (int t = 0; t < ROW_TILES; t++)
                         {
                             MU_UNROLL for (int x = 0; x < 2; x++)

@@ -15,14 +15,6 @@
  *   local memory  the query rows, SLOTS tiles of keys and of values, in panels of 64 dimensions
  *   registers     s, p and o
  */
-#define QUERY_BYTES (TILE_ROWS * 16 * K_CHUNKS)
-#define K_SLOT (TILE_KEYS * 16 * K_CHUNKS)
-#define V_SLOT (TILE_KEYS * 16 * V_CHUNKS)
-#define QUERY_PANEL (64 * 128)
-#define KEY_PANEL (TILE_KEYS * 128)
-#define SCORES_HERE (TILE_KEYS / 2)
-#define SUMS_HERE (V_CHUNKS * 4)
-
 /* Parcel n is tile n of keys and tile n - 1 of values. Turn n multiplies tile n + 1 of keys and tile n of values: parcel n + 1.
  *
  * SLOTS >= 4: the warpgroups take turns at the unit, so that it works for one while the other makes weights; a product occupies the warps that ask for it until it
@@ -54,38 +46,6 @@
 #error "so many tiles are not counted"
 #endif
 
-#if TILE_ROWS != 16 * WARPS || TILE_ROWS % 64 || TILE_KEYS % 16
-#error "tile sizes do not fit together"
-#endif
-
-/* A parcel to be copied piece by piece between other work: the next piece of each, and how many there are. */
-struct parcel {
-    mu_address k_to, v_to;
-    global const uchar *k_from, *v_from;
-    long k_stride, v_stride;
-    bool has_k, has_v;
-};
-
-/* Do the same lanes copy the same pieces of every so many rows, at one step? */
-#define EVEN(chunks) (LANES % (chunks) == 0 && LANES / (chunks) % 8 == 0 && TILE_KEYS % (LANES / (chunks)) == 0)
-#define K_PIECES (TILE_KEYS * K_CHUNKS / LANES)
-#define V_PIECES (TILE_KEYS * V_CHUNKS / LANES)
-#define PIECE_BYTES(dim, chunks) ((dim) == (chunks) * 8 ? 16u : (uint)clamp((dim) - THREAD % (chunks) * 8, 0, 8) * 2)
-#define PIECE_AT(dim, chunks) ((dim) == (chunks) * 8 || THREAD % (chunks) * 8 < (dim) ? THREAD % (chunks) * 16 : 0)
-
-static inline void copy_k_piece(private struct parcel *parcel, int n)
-{
-    if (!parcel->has_k) return;
-    mu_copy16(parcel->k_to + n * (LANES / K_CHUNKS * 128), parcel->k_from, PIECE_BYTES(HEAD_DIM, K_CHUNKS));
-    parcel->k_from += parcel->k_stride;
-}
-static inline void copy_v_piece(private struct parcel *parcel, int n)
-{
-    if (!parcel->has_v) return;
-    mu_copy16(parcel->v_to + n * (LANES / V_CHUNKS * 128), parcel->v_from, PIECE_BYTES(V_HEAD_DIM, V_CHUNKS));
-    parcel->v_from += parcel->v_stride;
-}
-
 /* Number k_next: pieces to come where that is possible, else copied here. */
 #define WHOLE(block_) ((block_) >= low && (block_) + TILE_KEYS <= high && (!PAGED || PAGE_SIZE % TILE_KEYS == 0))
 #define FROM(data, home, view, block_, chunks, dim)                                                                              \
@@ -116,83 +76,6 @@ static inline void copy_v_piece(private struct parcel *parcel, int n)
             copy_keys(v_ring + (v_slot) * V_SLOT, v, st.v, s, page_table, b, g, first_block + ((k_next) - 1) * TILE_KEYS, low, high, V_HEAD_DIM, v_aligned, problem); \
         mu_copy_commit();                                                                                                        \
     } while (0)
-
-#define MULTIPLY_KEYS(slot)                                                                                                      \
-    do {                                                                                                                         \
-        const wg_operand own_ = wg_tile(q_tile + warpgroup * (QUERY_PANEL / 8 * K_CHUNKS), 16), keys_ = wg_tile(k_ring + (slot) * K_SLOT, 16); \
-        wg_scores_first(score, own_, keys_);                                                                                     \
-        MU_UNROLL for (int c_ = 1; c_ < K_STEPS; c_++)                                                                           \
-            wg_scores(score, wg_step(own_, c_ / 4 * QUERY_PANEL + c_ % 4 * 32), wg_step(keys_, c_ / 4 * KEY_PANEL + c_ % 4 * 32)); \
-    } while (0)
-
-#define MULTIPLY_VALUES(slot)                                                                                                    \
-    do {                                                                                                                         \
-        const wg_operand values_ = wg_tile(v_ring + (slot) * V_SLOT, KEY_PANEL);                                                 \
-        MU_UNROLL for (int c_ = 0; c_ < TILE_KEYS / 16; c_++)                                                                    \
-            wg_values(acc, p[4 * c_], p[4 * c_ + 1], p[4 * c_ + 2], p[4 * c_ + 3], wg_step(values_, c_ * 16 * 128));             \
-    } while (0)
-
-/* Row of the tile that accumulators e with e / 2 % 2 = side belong to. */
-#define OWN_ROW(side) (warp_row + (side) * 8 + (lane >> 2))
-
-/* Scores of keys block ... become weights; m, l and by how much what was summed before fades. A row of scores lies in 4 neighbouring lanes. */
-__attribute__((always_inline)) static inline void weigh(private float *score, private float *m, private float *l, private float *fade, private struct row *seen,
-                                                        private struct parcel *parcel, int block, bool edge, int pass, int lane, int kv_len, global const uchar *mask,
-                                                        global const uchar *bias, struct problem problem MU_SCRATCH_TAKEN)
-{
-    if (!RAW || edge) {
-        MU_UNROLL for (int x = 0; x < SCORES_HERE; x++)
-        {
-            const struct row row = seen[x >> 1 & 1];
-            const int j = block + x / 4 * 8 + (lane & 3) * 2 + (x & 1);
-            float capped;
-            if (RAW) score[x] = j >= row.begin && j < row.end ? score[x] : -INFINITY;
-            else score[x] = j < kv_len ? logit1(score[x] * SCALE, j, row, mask, bias, &capped, problem) : -INFINITY;
-        }
-    }
-    if (pass == PASS_INFINITY || pass == PASS_MINUS_INFINITY) {
-        MU_UNROLL for (int x = 0; x < SCORES_HERE; x++) score[x] = score[x] == -INFINITY ? 0 : 1;
-        fade[0] = fade[1] = 1;
-        return;
-    }
-    /* Four chains of maxima and four of sums: with one warp to a scheduler nobody else fills the waits of a single one. */
-    float top_score[2][2], sum[2][2] = {{0, 0}, {0, 0}}, base[2];
-    MU_UNROLL for (int x = 0; x < 4; x++) top_score[x >> 1][x & 1] = fmax(m[x >> 1], score[x]); /* a NaN is dropped here: e^(NaN - m) brings it back */
-    MU_UNROLL for (int x = 4; x < SCORES_HERE; x++) top_score[x >> 1 & 1][x & 1] = fmax(top_score[x >> 1 & 1][x & 1], score[x]);
-    MU_UNROLL for (int side = 0; side < 2; side++)
-    {
-        float top = fmax(top_score[side][0], top_score[side][1]);
-        MU_UNROLL for (int x = 1; x <= 2; x++)
-        {
-            const float beside = mu_xor(top, x);
-            top = fmax(top, beside);
-        }
-        /* RAW: base and exponents are scaled; no key yet: a base of 0 */
-        base[side] = RAW ? (top == -INFINITY ? 0 : top * EXPONENT) : LARGER(-FLT_MAX, top);
-        fade[side] = RAW ? mu_exp(m[side] * EXPONENT - base[side]) : mu_exp((m[side] - base[side]) * MU_EXP_FACTOR);
-        m[side] = top;
-#ifdef MUTANT_cl_warpgroup_fade
-        fade[side] = 1;
-#endif
-    }
-    MU_UNROLL for (int x = 0; x < SCORES_HERE; x++)
-    {
-        const float by = base[x >> 1 & 1];
-        score[x] = RAW ? mu_exp(fma(score[x], EXPONENT, -by)) : mu_exp((score[x] - by) * MU_EXP_FACTOR);
-        sum[x >> 1 & 1][x & 1] += score[x];
-        if (x * K_PIECES % SCORES_HERE < K_PIECES) copy_k_piece(parcel, x * K_PIECES / SCORES_HERE);
-        if (x * V_PIECES % SCORES_HERE < V_PIECES) copy_v_piece(parcel, x * V_PIECES / SCORES_HERE);
-    }
-    MU_UNROLL for (int side = 0; side < 2; side++) l[side] = fma(l[side], fade[side], sum[side][0] + sum[side][1]);
-}
-
-#ifdef MUTANT_cl_warpgroup_edge
-#define EDGE(block) (all_from > (block) || all_to + 1 < (block) + TILE_KEYS)
-#else
-#define EDGE(block) (all_from > (block) || all_to < (block) + TILE_KEYS)
-#endif
-#define WEIGH(block) weigh(score, m, l, fade, seen, &parcel, block, EDGE(block), pass, lane, s.kv_len, mask, bias, problem MU_SCRATCH_GIVEN)
-#define PACK_WEIGHTS() MU_UNROLL for (int x = 0; x < TILE_KEYS / 4; x++) p[x] = mu_pack(score[2 * x], score[2 * x + 1])
 
 /* What this pass wants of the values in a slot. */
 #define TAKE_PART(slot)                                                                                                          \
@@ -338,34 +221,6 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
             if (pass == PASS_FIRST && !group_says(odd, wrong != 0)) pass = PASSES;
         }
 
-        MU_UNROLL for (int side = 0; side < 2; side++)
-        {
-            float sum = l[side];
-            MU_UNROLL for (int x = 1; x <= 2; x++) sum += mu_xor(sum, x);
-            const int r = OWN_ROW(side);
-            const float top_score = RAW && m[side] > -INFINITY ? m[side] * EXPONENT * MU_EXP_INVERSE : m[side];
-            if (r < rows) {
-                const float2 by = end_row(top_score, sum, st, s, b, h, first + r, lse, sinks, (lane & 3) == 0, problem);
-                const float factor = by.s0 * (1.0f / by.s1);
-                global uchar *to = o + query_offset(st.o, s, b, h, first + r);
-                MU_UNROLL for (int c = 0; c < V_CHUNKS; c++)
-                {
-                    const int d = c * 8 + (lane & 3) * 2;
-                    float x[2];
-                    MU_UNROLL for (int n = 0; n < 2; n++)
-                    {
-                        const int e = c * 4 + 2 * side + n;
-                        x[n] = sum == 0 ? 0.0f : acc[e] * factor + 0.0f;
-                        if (plus[e / 32] >> e % 32 & 1) x[n] += INFINITY;
-                        if (minus[e / 32] >> e % 32 & 1) x[n] -= INFINITY;
-                    }
-                    if (o_even && d + 1 < V_HEAD_DIM) GLUE(store2_, O_TYPE)(to, d, x[0], x[1]);
-                    else {
-                        if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, x[0]);
-                        if (d + 1 < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d + 1, x[1]);
-                    }
-                }
-            }
-        }
+        store_rows(acc, m, l, plus, minus, st, s, b, h, first, rows, warp_row, lane, o_even, work, o, lse, sinks, problem MU_SCRATCH_GIVEN);
     }
 }

@@ -111,13 +111,14 @@ static double score_error(const struct problem *p, const struct terms *t, const 
 /* The rounding of a sum of k terms of total size b added to x, slope times distance and a change to base 2 included. */
 static double added_error(double b, double k, double x) { return k > 0 ? U * (4 * b + k * fabs(x)) : 0; }
 
-/* e_j of stage 1: the softcap's derivative is between 0 and 1, so earlier errors are not enlarged. */
+/* e_j of stage 1: the softcap's derivative is between 0 and 1, so earlier errors are not enlarged. Underflow in s / c and tanh comes back c times. */
 static double capped_error(const struct problem *p, const struct terms *t, const struct reference_row *row, int32_t j)
 {
     double e = score_error(p, t, row, j);
     if (p->flags & HEED_BIAS_FIRST) e += added_error(row->added[j], row->terms, fabs(row->raw[j]) + row->added[j]);
     if (p->softcap > 0) {
         e += t->tanh_error * fabs(row->capped[j]);
+        if (row->capped[j] != 0) e += t->tiny * (4 * (double)p->softcap + 1);
         e = min_of(e, 2 * (double)p->softcap);
     }
     return e;

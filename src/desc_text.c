@@ -273,9 +273,13 @@ static int distance(const struct word *word, const char *to)
     return d[n][m];
 }
 
-/* The word that was meant, if one of ours is a slip away; else NULL. */
+/* The word that was meant, if it is a type's name elsewhere or one of ours is a slip away; else NULL. */
 static const char *word_meant(const struct word *word)
 {
+    static const struct { const char *elsewhere, *here; } types[] = {{"float", "f32"}, {"float32", "f32"}, {"half", "f16"}, {"float16", "f16"},
+                                                                     {"bfloat16", "bf16"}, {"int8", "i8"}};
+    for (size_t n = 0; n < sizeof types / sizeof *types; n++)
+        if (word_is(word, types[n].elsewhere)) return types[n].here;
     const char *best = NULL;
     int least = word->length < 3 ? 0 : word->length < 6 ? 1 : 2;
     for (int n = 0; n < FLAG_COUNT + 8; n++) {

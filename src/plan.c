@@ -67,7 +67,7 @@ static void choose(struct walk *walk, enum kind kind)
         const char *reason = wanted && row != wanted          ? "another row was insisted on"
                              : row->on_request && row != wanted ? "only where it is asked for by name"
                                                                 : row_refusal(walk, row, kind, text, sizeof text);
-        walk->length = text_append(walk->text, EXPLAIN_BYTES, walk->length, "%-8s %-26s %s%s%s\n", kind_names[kind], row->name,
+        walk->length = text_append(walk->text, EXPLAIN_BYTES, walk->length, "%-8s %-30s %s%s%s\n", kind_names[kind], row->name,
                                    reason ? "no   " : "yes", reason ? reason : "", "");
         if (!reason) {
             walk->plan->row[kind] = row;

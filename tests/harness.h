@@ -36,6 +36,9 @@ struct problem_line {
 
 /* false: message says which word and why. An unknown word is an error, so is a word of heed_desc with a bad value. */
 bool line_parse(const char *text, struct problem_line *line, char *message, size_t capacity);
+/* Can the problem be made at all? false: words that contradict each other (layout=qkv page=4, sheads=9 of one head, tree pos=3), or tensors
+ * beyond this machine's memory; the message says which. Not asked by line_parse(), whose words may be only a part (shapes from files). */
+bool line_possible(const struct problem_line *line, char *message, size_t capacity);
 /* One line that line_parse() reads back as the same problem; returns the length it would have had. */
 size_t line_format(const struct problem_line *line, char *text, size_t capacity);
 
@@ -83,7 +86,7 @@ struct instance {
     uint64_t kv_bytes;              /* bytes of K and V that at least one query sees, scales included */
 };
 
-/* NULL with a message on failure (no memory; a combination of words that makes no sense, e.g. layout=qkv with paged). */
+/* NULL with a message on failure: no memory, or a line that is not possible. */
 struct instance *instance_new(const struct problem_line *line, enum instance_variant variant, char *message, size_t capacity);
 void instance_free(struct instance *instance); /* NULL is fine */
 

@@ -33,7 +33,7 @@ struct instance *instance_begin(const struct problem_line *line, enum instance_v
 
 struct instance *instance_new(const struct problem_line *line, enum instance_variant variant, char *message, size_t capacity)
 {
-    struct instance *in = instance_begin(line, variant, message, capacity);
+    struct instance *in = line_possible(line, message, capacity) ? instance_begin(line, variant, message, capacity) : NULL;
     if (!in) return NULL;
     if (instance_lengths(in, message, capacity) && instance_lay_out(in, message, capacity)) {
         instance_fill(in);

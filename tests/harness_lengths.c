@@ -92,42 +92,90 @@ static bool make_pages(struct instance *in)
 
 /* ---- all of it ---------------------------------------------------------------- */
 
-static bool line_makes_sense(const struct instance *in, char *message, size_t capacity)
+/* Words of heed_desc that each make sense and together with the harness's own do not; NULL: nothing is wrong. */
+static const char *packed_rule(const struct problem_line *line, const struct problem *p)
 {
-    const struct problem_line *line = &in->line;
-    const struct problem *p = &in->problem;
-    const char *why = NULL;
-    if (line->layout == LAYOUT_QKV) {
-        if (p->page_size) why = "a paged cache has no packed q";
-        if (line->kvlens || line->kv_len != line->q_len) why = "packed q, k and v have one length";
-        if (p->head_dim != p->v_head_dim) why = "packed q, k and v have one head dimension";
-        if (p->q_type != p->k_type || p->k_type != p->v_type || p->q_type > HEED_BF16) why = "packed q, k and v have one float type";
-    }
-    if (line->tree && line->pos_given) why = "tree and pos= both say where queries stand";
-    if (line->bcast_b && line->ragged) why = "masks of packed queries have no batch axis";
-    if (why) message_set(message, capacity, "%s: %s", line->text, why);
-    return !why;
+    if (line->layout != LAYOUT_QKV) return NULL;
+    if (p->page_size) return "a paged cache has no packed q";
+    if (line->kvlens || line->kv_len != line->q_len) return "packed q, k and v have one length";
+    if (p->head_dim != p->v_head_dim) return "packed q, k and v have one head dimension";
+    if (p->q_type != p->k_type || p->k_type != p->v_type || p->q_type > HEED_BF16) return "packed q, k and v have one float type";
+    return NULL;
 }
 
-/* Refused before memory is touched: a slip like b2000000000 would otherwise fill the machine. Dense q, k, v and o, in bytes. */
-static bool fits_memory(const struct instance *in, char *message, size_t capacity)
+/* Positions, running sums and page numbers are 32 bits wide. */
+static const char *width_rule(const struct problem_line *line, const struct problem *p)
 {
-    const struct problem_line *line = &in->line;
-    const struct problem *p = &in->problem;
-    const double rows_q = (double)line->batch * line->q_len * p->q_heads, rows_kv = (double)line->batch * line->kv_len * p->kv_heads;
-    const double bytes = rows_q * (double)(type_row_bytes(p->q_type, p->head_dim) + type_row_bytes(p->o_type, p->v_head_dim)) +
-                         rows_kv * (double)(type_row_bytes(p->k_type, p->head_dim) + type_row_bytes(p->v_type, p->v_head_dim));
+    const int64_t last = line->batch > 0 ? line->batch - 1 : 0, first = line->kvfirst_given ? line->kvfirst + 7 * last : 0;
+    const int64_t columns = p->page_size ? line->kv_len / p->page_size + 3 : 0;
+    if (line->pos_given && line->pos + last > INT32_MAX) return "pos= of the last sequence is beyond 2^31 - 1";
+    if (line->kvfirst_given && first > INT32_MAX) return "kvfirst= of the last sequence is beyond 2^31 - 1";
+    if (line->tree && (first + line->kv_len + line->q_len > INT32_MAX || (int64_t)line->kvfirst - line->q_len < INT32_MIN))
+        return "positions of the tree are beyond 32 bits";
+    if (line->ragged && (line->batch * (int64_t)line->q_len > INT32_MAX || line->batch * (int64_t)line->kv_len > INT32_MAX))
+        return "more than 2^31 - 1 packed queries or keys";
+    if (line->batch * columns > INT32_MAX) return "more than 2^31 - 1 pages";
+    return NULL;
+}
+
+/* Each head that is there, once. */
+static bool heads_fit(const struct problem_line *line, const struct problem *p, char *message, size_t capacity)
+{
+    for (int32_t n = 0; n < line->shead_count; n++) {
+        const int32_t head = line->sheads[n];
+        if (head >= p->q_heads) {
+            message_set(message, capacity, "no query head %d: there are heads 0 to %d", (int)head, (int)p->q_heads - 1);
+            return false;
+        }
+        for (int32_t m = 0; m < n; m++)
+            if (line->sheads[m] == head) {
+                message_set(message, capacity, "sheads= names query head %d twice", (int)head);
+                return false;
+            }
+    }
+    return true;
+}
+
+/* Refused before memory is touched: a slip like b2000000000 would otherwise fill the machine. Dense tensors, and
+ * some 64 bytes a sequence for lengths, in bytes. */
+static bool fits_memory(const struct problem_line *line, const struct problem *p, char *message, size_t capacity)
+{
+    const double pages = p->page_size ? (double)line->batch * (line->kv_len / p->page_size + (line->kv_len % p->page_size != 0)) + 2 : 0;
+    const double tokens = p->page_size ? pages * p->page_size : (double)line->batch * line->kv_len;
+    const double rows_q = (double)line->batch * line->q_len * p->q_heads, rows_kv = tokens * p->kv_heads;
+    const double grid = (line->bcast_b ? 1.0 : line->batch) * (line->bcast_h ? 1.0 : p->q_heads) * (line->bcast_q ? 1.0 : line->q_len) * line->kv_len;
+    const double scored = line->srows > 0 && line->srows < line->q_len ? line->srows : line->q_len;
+    double bytes = rows_q * (double)(type_row_bytes(p->q_type, p->head_dim) + type_row_bytes(p->o_type, p->v_head_dim)) +
+                   rows_kv * (double)(type_row_bytes(p->k_type, p->head_dim) + type_row_bytes(p->v_type, p->v_head_dim)) + 64.0 * line->batch;
+    if (p->flags & HEED_MASK_BOOL) bytes += grid;
+    if (p->flags & HEED_MASK_BITS) bytes += grid / 8;
+    if (p->flags & HEED_BIAS) bytes += grid * (double)type_row_bytes(p->bias_type, 1);
+    if (p->flags & HEED_WRITE_SCORES) bytes += 4.0 * line->batch * (line->shead_count ? line->shead_count : p->q_heads) * scored * line->kv_len;
     const double here = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (here <= 0 || bytes <= here) return true;
-    message_set(message, capacity, "%s: q, k, v and o of %.3g GiB, this machine has %.3g GiB", line->text, bytes / 0x1p30, here / 0x1p30);
+    message_set(message, capacity, "tensors and lengths of %.3g GiB, this machine has %.3g GiB", bytes / 0x1p30, here / 0x1p30);
     return false;
+}
+
+bool line_possible(const struct problem_line *line, char *message, size_t capacity)
+{
+    struct problem p;
+    if (problem_from_desc(&line->desc, &p) != HEED_OK) {
+        message_set(message, capacity, "%s", heed_error_message());
+        return false;
+    }
+    const char *why = packed_rule(line, &p);
+    if (!why && line->tree && line->pos_given) why = "tree and pos= both say where queries stand";
+    if (!why && line->bcast_b && line->ragged) why = "masks of packed queries have no batch axis";
+    if (!why) why = width_rule(line, &p);
+    if (why) message_set(message, capacity, "%s", why);
+    return !why && heads_fit(line, &p, message, capacity) && fits_memory(line, &p, message, capacity);
 }
 
 bool instance_lengths(struct instance *in, char *message, size_t capacity)
 {
     const struct problem_line *line = &in->line;
     const int32_t batch = line->batch;
-    if (!line_makes_sense(in, message, capacity) || !fits_memory(in, message, capacity)) return false;
     sequence_lengths(in);
     for (int32_t b = 0; b < batch; b++) in->q_total += in->q_lens[b];
 

@@ -67,6 +67,14 @@ help_and_usage() {
   exits 2 "takes no value" check --json=yes
   exits 2 "causl" check --device cpu "hq2 d8 q3 causl"
   exits 2 "hq" check --device cpu "hq3 hk2 d8 q3"
+  exits 2 'did you mean "bf16"?' check --device cpu bfloat16
+  exits 2 "no dashes before a word of a problem: --causal" run --causal
+  exits 2 "unknown option --casual" run --casual
+  exits 2 "--threads 0: it is a number from 1" check --threads 0
+  exits 2 "--queued 0: it is a number from 1" bench --queued 0
+  exits 2 'an empty problem or word: ""' check --device cpu ""
+  exits 2 "one of them" cache --list --clear
+  exits 2 "--start takes" bench --start --queued 2
   exits 2 "cpu.avx9.decode" check --kernel cpu.avx9.decode
   exits 2 "there are reference, cpu and opencl" check --device cpu --against moon
   exits 2 "no suite slow" bench --device cpu --suite slow
@@ -80,6 +88,18 @@ checks() {
   exits 0 "1 passed, 0 failed, 0 skipped" check --device cpu "${files[@]}"
   exits 0 "0 failed" check --device cpu
   exits 2 "nothing was compared" check --device cpu --against cpu "hq2 d16 q5"
+  # words that contradict each other only when all are read: refused before anything is computed, and no count of nothing
+  exits 2 "a paged cache has no packed q" check --device cpu "hq1 d8" "layout=qkv page=4"
+  [ ! -s "$work/out" ]
+  verdict $? "nothing is computed where one of the problems is no problem"
+  exits 2 "there are heads 0 to 0" check --device cpu "sheads=9 scores=1"
+  exits 2 "head 0 twice" check --device cpu "hq2 sheads=0,0 scores=1"
+  exits 2 "tree and pos=" check --device cpu --against cpu "tree pos=3"
+  exits 2 "beyond 2^31 - 1" check --device cpu "b2 pos=2147483647"
+  exits 2 "GiB" check --device cpu "b2000000000 hq64"
+  exits 2 "a paged cache has no packed q" bench --device cpu "layout=qkv page=4"
+  exits 2 "there are heads 0 to 0" show sheads=9
+  exits 2 "there are heads 0 to 3" run "${files[@]}" sheads=4 -o "$work/o.npy" --scores "$work/s.npy"
   exits 2 "no case.json" check --device cpu --cases $data
   exits 2 "--v FILE is missing" check --device cpu --q $data/q.npy --k $data/k.npy
   exits 0 '"verdict": "pass"' check --device cpu --json "hq2 d16 q5 causal lse" "hq2 d16 q1 kv40 bf16"
@@ -145,6 +165,7 @@ for h in range(4):
   verdict $? "causal wl=3 changes the result"
   exits 2 "--v FILE is missing" run --q $data/q.npy --k $data/k.npy
   exits 2 "nowhere.npy" run --q nowhere.npy --k $data/k.npy --v $data/v.npy
+  exits 2 "$work cannot be read: Is a directory" run --q "$work" --k $data/k.npy --v $data/v.npy
   exits 2 "tokens.txt" run --q $data/tokens.txt --k $data/k.npy --v $data/v.npy
   exits 2 "contradicts the shapes" run "${files[@]}" hq8
   exits 2 "contradicts the types" run "${files[@]}" q=f16
@@ -194,6 +215,18 @@ for n, h in enumerate((2, 0)):
         want = sum(s[(n * 5 + t) * keys + j] for t in range(5))
         assert abs(want - sums[h * keys + j]) < 1e-5, (h, j)
 '
+  python3 -c 'import struct, sys
+head = "{\x27descr\x27: \x27<f4\x27, \x27fortran_order\x27: False, \x27shape\x27: (2, 1, 2), }".ljust(117) + "\n"
+open(sys.argv[1], "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + struct.pack("<4f", *[float("nan")] * 4))' "$work/nan.npy"
+  exits 0 "(no numbers: NaN)" show --q "$work/nan.npy" --k "$work/nan.npy"
+  exits 0 "" show --sums --q "$work/nan.npy" --k "$work/nan.npy"
+  { printf 'a\033[31m\n\302\233b\n' && seq 35; } >"$work/labels"
+  exits 0 "a?[31m" show --q $data/q.npy --k $data/k.npy --tokens "$work/labels"
+  ! grep -qP '\x1b|\xc2\x9b' "$work/out"
+  verdict $? "no label is an order to the terminal"
+  exits 2 "the lesson has none" show --mask $data/q.npy
+  exits 2 "bars of text" show --sums -o "$work/bars.png"
+  exits 2 "should end in .png" show -o "$work/map.jpg"
   exits 2 "labels for 37 keys" show "${files[@]}" --tokens $data/README.md
   exits 2 "24bit" show --color purple
 }
@@ -221,6 +254,7 @@ assert row["runs"] >= 10 and row["ms_min"] <= row["ms_median"] <= row["ms_max"] 
 assert abs(row["gflops"] - 2 * 64 * 2 * 16 * 16 / row["ms_median"] / 1e6) < 1e-3 * row["gflops"]'
   grep -q "</svg>" "$work/plot.svg"
   verdict $? "bench --plot draws"
+  exits 0 "no OpenCL device is timed" bench --device cpu --threads 1 --queued 4 "hq2 d32 q16"
   mkdir -p "$work/cache" && chmod 700 "$work/cache"
   printf 'HEEDCL\r\nrest' >"$work/cache/0123456789abcdef0123456789abcdef.bin"
   echo precious >"$work/cache/0123456789abcdef0123456789abcdee.bin"
@@ -228,6 +262,9 @@ assert abs(row["gflops"] - 2 * 64 * 2 * 16 * 16 / row["ms_median"] / 1e6) < 1e-3
   exits 0 "1 file removed" cache --clear
   [ ! -e "$work/cache/0123456789abcdef0123456789abcdef.bin" ] && [ -e "$work/cache/0123456789abcdef0123456789abcdee.bin" ]
   verdict $? "cache --clear removes what is ours and nothing else"
+  "$heed" --version >/dev/full 2>"$work/err"
+  [ $? = 4 ]
+  verdict $? "a full disk is no success for --version either"
   "$heed" show >/dev/full 2>"$work/err"
   [ $? = 4 ]
   verdict $? "a full disk is no success"

@@ -142,7 +142,7 @@ lessons_without_colors() {
   verdict $? "\`it\` looks at \`animal\`"
   press m && shown "looks most at" && matched '^it +[: ]+.*animal +0\.45'
   verdict $? "the map in characters"
-  press '?' && shown "Shift-Tab" && press '?' && shown "output = sum"
+  press '?' && shown "Shift-Tab" && shown "weight what it gives;" && press '?' && shown "output = sum"
   verdict $? "the page of keys"
   mux resize-window -t x -x 50 -y 10 && shown "50 x 10" && mux resize-window -t x -x 120 -y 40 && shown "[10]"
   verdict $? "follows the size of the terminal"
@@ -157,6 +157,8 @@ lessons_without_colors() {
   verdict $? "NO_COLOR"
   press q
   unset NO_COLOR
+  open_shell dumb && press "$heed explore; echo code \$?" Enter && shown "code 2" && shown "cannot move its cursor"
+  verdict $? "a terminal without a cursor is refused"
   open_shell dummy-terminal && press "$heed explore; echo code \$?" Enter && shown "code 2" && shown "no such terminal"
   verdict $? "an unknown terminal is named"
 }

@@ -60,11 +60,25 @@ Test(harness, words)
     const struct problem_line last = parsed("q5 q7 kv3 # and a comment q9");
     count_check(&c, last.q_len == 7 && last.kv_len == 3, "test_harness.c: the later word wins, a comment is none");
     count_check(&c, parsed("q5").kv_len == 5 && parsed("q5 kv0").kv_len == 0, "test_harness.c: kv = q where it is not said");
-    static const char *const senseless[] = {"layout=qkv page=4", "layout=qkv q3 kv4", "tree pos=3", "ragged bcast=b mask=bool"};
+    static const struct { const char *words, *why; } senseless[] = {
+        {"layout=qkv page=4", "paged"}, {"layout=qkv q3 kv4", "one length"}, {"layout=qkv q3 kvlens", "one length"}, {"layout=qkv dv32", "one head dimension"},
+        {"layout=qkv kv=f16", "one float type"}, {"tree pos=3", "tree and pos="}, {"ragged bcast=b mask=bool", "batch axis"},
+        {"sheads=9 scores=1", "heads 0 to 0"}, {"hq4 sheads=1,3,1 scores=1", "head 1 twice"}, {"b2 pos=2147483647", "2^31"}, {"b9 kvfirst=2147483600", "2^31"},
+        {"q9 tree kvfirst=2147483640", "32 bits"}, {"q9 tree kvfirst=-2147483648", "32 bits"}, {"b70000 q70000 d1 ragged", "packed"},
+        {"b70000 d1 kv70000 page=1", "pages"}, {"b2000000000 hq64", "GiB"}, {"page=2000000000 hq64", "GiB"}, {"hq64 d1 q1000000 scores=1", "GiB"},
+        {"hq64 d1 q1000000 mask=bool", "GiB"}, {"hq64 d1 q1000000 bias=f32", "GiB"}};
     for (size_t n = 0; n < sizeof senseless / sizeof *senseless; n++) {
-        const struct problem_line line = parsed(senseless[n]);
+        const struct problem_line line = parsed(senseless[n].words);
         char why[256] = "";
-        count_check(&c, instance_new(&line, INSTANCE_PLAIN, why, sizeof why) == NULL && why[0], senseless[n]);
+        count_check(&c, !line_possible(&line, why, sizeof why) && strstr(why, senseless[n].why), senseless[n].words);
+        count_check(&c, instance_new(&line, INSTANCE_PLAIN, why, sizeof why) == NULL, senseless[n].words);
+    }
+    static const char *const sensible[] = {"b2 pos=2147483646", "b9 kvfirst=2147483591", "q9 tree kvfirst=2147483629", "hq4 sheads=3,0,1 scores=1", "layout=qkv q3",
+                                           "hq64 d1 q1000000 mask=bool bcast=hq", "hq64 d1 q1000000 kv9 scores=1 srows=1"};
+    for (size_t n = 0; n < sizeof sensible / sizeof *sensible; n++) {
+        const struct problem_line line = parsed(sensible[n]);
+        char why[256] = "";
+        count_check(&c, line_possible(&line, why, sizeof why), sensible[n]);
     }
     count_end(&c);
 }

@@ -138,6 +138,7 @@ for word in $words; do
     ropeil | ropeoff=16) lines+=("d128 q3 rope=64 $word") ;;
     rope=64) lines+=("d128 q3 $word") ;;
     hk8) lines+=("hq8 d32 q3 $word") ;;
+    sheads=3,0) lines+=("hq4 d32 q3 scores=1 $word") ;;
     *) lines+=("d32 q3 $word") ;;
   esac
 done

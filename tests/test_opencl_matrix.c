@@ -104,6 +104,12 @@ Test(opencl_matrix, warpgroup_agrees)
 {
     agree("opencl.prefill_warpgroup2_f16", 8, "b2 hq2 hk1 d40 dv24 q21 kv50 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse");
 }
+/* Tiles in boxes: three warpgroups, keys that nobody sees before and behind, and all features that the row has. */
+Test(opencl_matrix, boxes_agree) { agree("opencl.prefill_bulk3_bf16", 8, "hq2 hk1 d32 q35 kv149 pos=60 bf16 causal wl=20 lse"); }
+Test(opencl_matrix, boxes_of_all_features_agree)
+{
+    agree("opencl.prefill_bulk2_f16", 8, "b2 hq2 hk1 d40 dv24 q21 kv50 f16 o=f32 ragged causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse");
+}
 Test(opencl_matrix, dpas16_agrees) { agree("opencl.prefill_columns_bf16", 7, "hq2 hk1 d32 q35 kv49 bf16 causal lse"); }
 
 /* ---- local memory beyond what a driver names ------------------------------------------ */
@@ -288,4 +294,5 @@ static void bits(const char *row, int like)
 
 Test(opencl_matrix, bits_of_rows_depend_on_what_they_see) { bits("opencl.prefill_matrix_bf16", 2); }
 Test(opencl_matrix, bits_of_warpgroups_depend_on_what_they_see) { bits("opencl.prefill_warpgroup2_bf16", 8); }
+Test(opencl_matrix, bits_of_boxes_depend_on_what_they_see) { bits("opencl.prefill_bulk2_bf16", 8); }
 Test(opencl_matrix, bits_of_columns_depend_on_what_they_see) { bits("opencl.prefill_columns_bf16", 3); }

@@ -66,7 +66,7 @@ static void expect_whole(const struct rig *rig)
             const struct sequence *s = &batch->sequences[item->sequence];
             const int32_t q_end = item->q_begin + Q_TILE < s->q_len ? item->q_begin + Q_TILE : s->q_len;
             cr_assert(item->q_begin >= 0 && item->q_begin % Q_TILE == 0 && item->q_begin < s->q_len && item->q_end == q_end);
-            cr_assert_eq(kind, sequence_kind(&rig->in.plan, s->q_len));
+            cr_assert_eq(kind, (int)sequence_kind(&rig->in.plan, s->q_len));
             const int64_t last = s->position + q_end - s->first, end = p->flags & HEED_CAUSAL && last < s->kv_len ? last : s->kv_len; /* keys in sight: [0, end) */
             int32_t *const at = &reached[tile_number(rig, heads, item)];
             if (*at == 0) met++, *at = 1;

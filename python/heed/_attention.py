@@ -117,7 +117,7 @@ class _Problem:
                 raise ValueError(f"q, k and v do not fit: {what}")
         for name, a in (("q", aq), ("k", ak), ("v", av)):
             if a.kind in (A.BOOL, A.I32):
-                raise TypeError(f"{name}: an array of {A.NAMES[a.kind]}")
+                raise TypeError(f"{name}: an array of {A.NAMES[a.kind]}: wanted float32, float16, bfloat16; for k and v also int8, float8")
         if scale is not None and not scale:
             raise ValueError("scale is 0: None stands for 1 / sqrt(head_dim)")
         left, right = (window, window) if isinstance(window, int) else window if window else (None, None)
@@ -155,7 +155,7 @@ class _Problem:
             ab = A.array("bias", bias)
             holds.append(ab)
             if ab.kind not in (L.F32, L.F16, L.BF16):
-                raise TypeError(f"bias: an array of {A.NAMES[ab.kind]}")
+                raise TypeError(f"bias: an array of {A.NAMES[ab.kind]}: wanted float32, float16, bfloat16")
             flags |= L.BIAS
             self.desc.bias_type = ab.kind
             t.bias = _spread(ab, "bias", full)

@@ -119,9 +119,13 @@ struct cl_kernel_spec {
     /* Work-items per group; NULL = 1 x 1. The kernels say reqd_work_group_size with the same numbers (also LOCAL_X, LOCAL_Y by -D). */
     void (*local)(const struct cl_device *device, const struct problem *problem, size_t local[2]);
     size_t (*local_bytes)(const struct cl_device *device, const struct problem *problem); /* local memory wanted; NULL = 0 */
+    size_t item_bytes;            /* of the workspace, for each item of its list; struct strides' own */
 };
 
 /* Work-items per group of the kernels that tuning->lanes rules (merge, append, rotate): local = {lanes, 1}. */
+
+/* Of the workspace, beside the partial results: the items' own bytes (launch.c). */
+size_t cl_workspace_bytes(const struct heed_batch *batch);
 
 /* ---- device ---------------------------------------------------------------- */
 

@@ -243,12 +243,13 @@ static const int attention_slots[] = {ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_LSE, 
                                       ROLE_V_SCALE, ROLE_KEY_RANGE, ROLE_SCORES, ROLE_KEY_SUMS};
 enum { ATTENTION_SLOTS = sizeof attention_slots / sizeof *attention_slots, ARGUMENT_ITEM_FIRST = ATTENTION_SLOTS + 6 };
 
-/* The query rows' sums in the workspace, as struct strides has them. */
-static struct strides kept_strides(const struct cl_memory *memory)
+/* What kernels find in the workspace: the query rows' sums, an item's own bytes. */
+static void workspace_strides(const struct cl_memory *memory, struct strides kept_and_own[2])
 {
     const struct heed_batch *batch = memory->call->batch;
-    return (struct strides){memory->bound[CL_SLOT_WORKSPACE].offset + (int64_t)batch->kept_offset, batch->score_rows, 2 * sizeof(float),
-                            2 * (int64_t)sizeof(float) * memory->call->plan->problem.q_heads};
+    const int64_t begin = memory->bound[CL_SLOT_WORKSPACE].offset + (int64_t)batch->kept_offset, head = 2 * sizeof(float);
+    kept_and_own[0] = (struct strides){begin, batch->score_rows, head, head * memory->call->plan->problem.q_heads};
+    kept_and_own[1] = (struct strides){.offset = begin + (int64_t)batch->kept_bytes};
 }
 
 /* memory NULL: the warm-up, every tensor absent, but something is there to be read. */
@@ -259,7 +260,7 @@ static heed_status attention_arguments(struct cl_device *device, const struct ke
     const cl_mem list[LISTS] = {lists ? lists->sequences : NULL, lists ? lists->q_positions : NULL, lists ? lists->page_table : NULL,
                                 lists ? lists->score_slots : NULL};
     struct arguments a = {device, kernel, 0, HEED_OK};
-    struct strides st[ATTENTION_SLOTS + 1] = {{0}};
+    struct strides st[ATTENTION_SLOTS + 2] = {{0}};
     for (int i = 0; i <= ATTENTION_SLOTS; i++) {
         const int slot = i < ATTENTION_SLOTS ? attention_slots[i] : CL_SLOT_WORKSPACE;
         const cl_mem mem = memory ? memory->bound[slot].mem : NULL;
@@ -267,7 +268,7 @@ static heed_status attention_arguments(struct cl_device *device, const struct ke
         else add_absent(&a, row, &memory->call->plan->problem, slot);
         if (memory && i < ATTENTION_SLOTS) st[i] = strides_of(memory, slot);
     }
-    if (memory) st[ATTENTION_SLOTS] = kept_strides(memory);
+    if (memory) workspace_strides(memory, st + ATTENTION_SLOTS);
     for (int n = 0; n < LISTS; n++) {
         if (list[n] || !memory) add_list(&a, list[n]);
         else add_absent(&a, row, &memory->call->plan->problem, -1);

@@ -15,6 +15,17 @@ struct span {
     bool written, shared; /* shared: of clSVMAlloc */
 };
 
+size_t cl_workspace_bytes(const struct heed_batch *batch)
+{
+    size_t bytes = 0;
+    for (int kind = 0; kind < KIND_COUNT; kind++) {
+        const struct kernel_row *row = batch->plan->row[kind];
+        const size_t own = row && row->cl && kind < WORK_KINDS ? row->cl->item_bytes * (size_t)batch->work[kind].count : 0;
+        if (own + 128 > bytes) bytes = own ? own + 128 : bytes; /* kinds run one after the other */
+    }
+    return bytes;
+}
+
 static const struct view *view_of(const struct call *call, int slot)
 {
     return slot == CL_SLOT_WORKSPACE ? &call->workspace : call_view(call, (enum role)slot);

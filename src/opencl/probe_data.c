@@ -147,6 +147,7 @@ heed_status probe_lengths(struct probe_set *set, enum kind kind)
     for (int k = 0; k < WORK_KINDS; k++)
         if (k != (int)kind) set->batch.work[k].count = set->batch.work[k].merge_count = 0; /* another row's */
     if (status == HEED_OK) status = cl_batch_prepare(&set->batch);
+    if (status == HEED_OK) set->batch.workspace_bytes += cl_workspace_bytes(&set->batch);
     return status;
 }
 

@@ -64,8 +64,8 @@ static size_t scores_dots_options(const struct cl_device *device, const struct p
 
 /* ---- the matrix unit's tile ----------------------------------------------------- */
 
-/* prefill_matrix.cl. By the wider of the two dimensions, so that registers hold the accumulators and the ring finds room; the emulated unit, which has a barrier in
- * each word, gets the smallest. */
+/* prefill_matrix.cl. By the wider of the two dimensions, so that registers hold the accumulators and the ring finds room. With 32 rows to a warp keys and values are
+ * read from local memory half as often, where it holds two such groups; the emulated unit, which has a barrier in each word, gets the smallest. */
 struct matrix_tile {
     int32_t rows, keys, warps, slots;
     bool query_registers;
@@ -97,6 +97,7 @@ static struct matrix_tile matrix_tile_of(const struct cl_device *device, const s
     while (n < 3 && dim > by_dim[n].dim) n++;
     struct matrix_tile tile = by_dim[n].tile;
     if (dim > 192 && matrix_room(device) < 64 << 10) tile.keys = 16;
+    if (dim <= 128 && matrix_room(device) >= 128 << 10) tile = dim <= 64 ? (struct matrix_tile){128, 64, 4, 3, true} : (struct matrix_tile){128, 64, 4, 2, false};
     if (device->matrix == MATRIX_EMULATED) tile = (struct matrix_tile){16, 16, 1, 3, true};
     if (t->matrix_rows) tile.rows = t->matrix_rows;
     if (t->matrix_keys) tile.keys = t->matrix_keys;
@@ -127,54 +128,54 @@ static size_t prefill_matrix_bytes(const struct cl_device *device, const struct 
     return (size_t)(ring + query + boxes + 64);
 }
 
-/* prefill_warpgroup.cl. Two warpgroups, which leaves each work-item 255 registers, or three with 168, enough for 64 dimensions. They take turns where four tiles
- * of keys and values find room; beyond 128 dimensions two do, and all go in step. */
+/* prefill_warpgroup.cl, prefill_bulk.cl. Two warpgroups, which leaves each work-item 255 registers, or three with 168, enough for 64 dimensions. They take turns where
+ * four tiles of keys and values find room, or three that the engine for copies brings; beyond 128 dimensions two do, and all go in step. */
 struct warpgroup_tile {
     int32_t keys, warps, slots;
 };
 
 static int32_t panelled(int32_t dim) { return (dim + 63) / 64 * 64; }
 
-static struct warpgroup_tile warpgroup_tile(const struct cl_device *device, const struct problem *p, int32_t groups)
+static struct warpgroup_tile warpgroup_tile(const struct cl_device *device, const struct problem *p, int32_t groups, bool bulk)
 {
     const struct cl_tuning *t = device->tuning;
     const int32_t dim = panelled(p->head_dim > p->v_head_dim ? p->head_dim : p->v_head_dim);
-    struct warpgroup_tile tile = {dim <= 128 ? 96 : 64, 4 * groups, dim <= 128 ? 4 : 2};
-    if (device->matrix == MATRIX_EMULATED) tile = (struct warpgroup_tile){16, 4 * (groups - 1), 4};
+    struct warpgroup_tile tile = {dim > 128 ? 64 : bulk ? 128 : 96, 4 * groups, dim > 128 ? 2 : bulk ? 3 : 4};
+    if (device->matrix == MATRIX_EMULATED) tile = (struct warpgroup_tile){16, 4 * (groups - 1), bulk ? 3 : 4};
     else if (t->group_keys) tile.keys = t->group_keys;
     if (t->group_slots) tile.slots = t->group_slots;
     return tile;
 }
 
-static size_t warpgroup_options(const struct cl_device *device, const struct problem *p, int32_t groups, char *text, size_t capacity)
+static size_t warpgroup_options(const struct cl_device *device, const struct warpgroup_tile tile, char *text, size_t capacity)
 {
-    const struct warpgroup_tile tile = warpgroup_tile(device, p, groups);
     return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DPANELS=1 -DTILE_ROWS=%d -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d%s", (int)device->matrix,
                        tile.warps * 16, tile.keys, tile.warps, tile.slots, cl_unit_options(device, device->matrix));
 }
 
-static size_t warpgroup_bytes(const struct cl_device *device, const struct problem *p, int32_t groups)
+static size_t warpgroup_bytes(const struct cl_device *device, const struct problem *p, const struct warpgroup_tile tile)
 {
-    const struct warpgroup_tile tile = warpgroup_tile(device, p, groups);
     const int32_t k = panelled(p->head_dim), v = panelled(p->v_head_dim), boxes = device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0;
     return (size_t)(tile.warps * 16 * 2 * k + tile.slots * tile.keys * 2 * (k + v) + 1024 + boxes);
 }
 
-#define WARPGROUPS(groups)                                                                                                       \
-    static size_t prefill_warpgroup##groups##_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity) \
+#define WARPGROUPS(name, groups, bulk)                                                                                           \
+    static size_t name##_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)     \
     {                                                                                                                            \
-        return warpgroup_options(device, problem, groups, text, capacity);                                                       \
+        return warpgroup_options(device, warpgroup_tile(device, problem, groups, bulk), text, capacity);                         \
     }                                                                                                                            \
-    static void prefill_warpgroup##groups##_local(const struct cl_device *device, const struct problem *problem, size_t local[2]) \
+    static void name##_local(const struct cl_device *device, const struct problem *problem, size_t local[2])                     \
     {                                                                                                                            \
-        local[0] = 32 * (size_t)warpgroup_tile(device, problem, groups).warps;                                                   \
+        local[0] = 32 * (size_t)warpgroup_tile(device, problem, groups, bulk).warps;                                             \
     }                                                                                                                            \
-    static size_t prefill_warpgroup##groups##_bytes(const struct cl_device *device, const struct problem *problem)               \
+    static size_t name##_bytes(const struct cl_device *device, const struct problem *problem)                                    \
     {                                                                                                                            \
-        return warpgroup_bytes(device, problem, groups);                                                                         \
+        return warpgroup_bytes(device, problem, warpgroup_tile(device, problem, groups, bulk));                                  \
     }
-WARPGROUPS(2)
-WARPGROUPS(3)
+WARPGROUPS(prefill_warpgroup2, 2, false)
+WARPGROUPS(prefill_warpgroup3, 3, false)
+WARPGROUPS(prefill_bulk2, 2, true)
+WARPGROUPS(prefill_bulk3, 3, true)
 
 /* prefill_tf32.cl: a ring of two tiles of floats. */
 static void prefill_tf32_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
@@ -384,11 +385,17 @@ static const struct cl_kernel_spec decode_matrix = {.parts = {"common.cl", MATRI
     .merge = "merge_lanes", .options = decode_matrix_options, .local = decode_matrix_local, .local_bytes = decode_matrix_bytes};
 static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATRIX_PARTS, "prefill_matrix.cl"},
     .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
-#define WARPGROUP_PARTS "common.cl", MATRIX_PARTS, "matrix_warpgroup.cl", "prefill_warpgroup.cl"
-static const struct cl_kernel_spec prefill_warpgroup2 = {.parts = {WARPGROUP_PARTS}, .kernel = "prefill_warpgroup", .marked = true,
-    .options = prefill_warpgroup2_options, .local = prefill_warpgroup2_local, .local_bytes = prefill_warpgroup2_bytes};
-static const struct cl_kernel_spec prefill_warpgroup3 = {.parts = {WARPGROUP_PARTS}, .kernel = "prefill_warpgroup", .marked = true,
-    .options = prefill_warpgroup3_options, .local = prefill_warpgroup3_local, .local_bytes = prefill_warpgroup3_bytes};
+#define WARPGROUP_PARTS "common.cl", MATRIX_PARTS, "matrix_warpgroup.cl"
+#define WARPGROUP_SPEC(name)                                                                                                     \
+    static const struct cl_kernel_spec name = {.parts = {WARPGROUP_PARTS, "warpgroup_parcels.cl", "warpgroup_rows.cl", "prefill_warpgroup.cl"}, \
+        .kernel = "prefill_warpgroup", .marked = true, .options = name##_options, .local = name##_local, .local_bytes = name##_bytes}
+#define BULK_SPEC(name)                                                                                                          \
+    static const struct cl_kernel_spec name = {.parts = {WARPGROUP_PARTS, "warpgroup_boxes.cl", "warpgroup_rows.cl", "prefill_bulk.cl"}, \
+        .kernel = "prefill_bulk", .marked = true, .options = name##_options, .local = name##_local, .local_bytes = name##_bytes, .item_bytes = 256}
+WARPGROUP_SPEC(prefill_warpgroup2);
+WARPGROUP_SPEC(prefill_warpgroup3);
+BULK_SPEC(prefill_bulk2);
+BULK_SPEC(prefill_bulk3);
 static const struct cl_kernel_spec prefill_tf32 = {.parts = {"common.cl", MATRIX_PARTS, "prefill_tf32.cl"}, .kernel = "prefill_tf32",
     .options = prefill_tf32_options, .local = prefill_tf32_local, .local_bytes = prefill_tf32_bytes};
 static const struct cl_kernel_spec naive = {
@@ -412,14 +419,18 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
  * (decode_dots) as many additions: a product of two passes through two. */
 #define DECODE_MATHS .dot_lanes = 16, .dot_extra = 4, .key_block = 512, .sum_extra = 2, .rescale_block = 512, OWN_MATHS
 /* Rows of matrix units: q, k and v in one type of 16 bits, which the weights are rounded to. */
-#define UNIT_TYPES(type) \
-    .features = FEATURES_ALL, .q_types = 1u << (type), .k_types = 1u << (type), .v_types = 1u << (type), .o_types = TYPES_FLOAT
+#define UNIT_TYPES(type, has) \
+    .features = has, .q_types = 1u << (type), .k_types = 1u << (type), .v_types = 1u << (type), .o_types = TYPES_FLOAT
 #define UNIT_DECODE(text, type, need, maths, spec)                                                                               \
-    {.name = text, .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type), .dim_limit = 256, .q_tile = 16, \
+    {.name = text, .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type, FEATURES_ALL), .dim_limit = 256, .q_tile = 16, \
      .kv_chunk = 512, .decode_rows = 16, .packs_group = true, .arithmetic = {maths, .key_block = 512, .weight_type = type}, .cl = &spec}
+#define UNIT_ROWS(text, type, has, need, dims, rows) \
+    .name = text, .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type, has), .dim_limit = dims, .q_tile = rows
 #define UNIT_PREFILL(text, type, need, maths, dims, rows, spec)                                                                  \
-    {.name = text, .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type), .dim_limit = dims, .q_tile = rows, \
-     .arithmetic = {maths, .weight_type = type}, .cl = &spec}
+    {UNIT_ROWS(text, type, FEATURES_ALL, need, dims, rows), .arithmetic = {maths, .weight_type = type}, .cl = &spec}
+/* Tiles that come whole out of one matrix: no pages. */
+#define BULK_PREFILL(text, type, dims, rows, spec)                                                                               \
+    {UNIT_ROWS(text, type, FEATURES_ALL & ~FEATURE_PAGED, CL_NEEDS_WARPGROUP, dims, rows), .arithmetic = {MATRIX_MATHS, .weight_type = type}, .cl = &spec}
 const struct kernel_row cl_rows[] = {
     UNIT_DECODE("opencl.decode_matrix_bf16", HEED_BF16, CL_NEEDS_MATRIX, MATRIX_MATHS, decode_matrix),
     UNIT_DECODE("opencl.decode_matrix_f16", HEED_F16, CL_NEEDS_MATRIX, MATRIX_MATHS, decode_matrix),
@@ -438,12 +449,16 @@ const struct kernel_row cl_rows[] = {
      .q_tile = 8, .kv_chunk = DECODE_LANES_KEYS, .packs_group = true,
      .arithmetic = {.dot_lanes = 8, .dot_extra = 14, .key_block = DECODE_LANES_KEYS, .sum_extra = 2, .rescale_block = DECODE_LANES_KEYS, OWN_MATHS},
      .cl = &decode_lanes},
+    BULK_PREFILL("opencl.prefill_bulk3_bf16", HEED_BF16, 64, 192, prefill_bulk3),
+    BULK_PREFILL("opencl.prefill_bulk3_f16", HEED_F16, 64, 192, prefill_bulk3),
+    BULK_PREFILL("opencl.prefill_bulk2_bf16", HEED_BF16, 256, 128, prefill_bulk2),
+    BULK_PREFILL("opencl.prefill_bulk2_f16", HEED_F16, 256, 128, prefill_bulk2),
     UNIT_PREFILL("opencl.prefill_warpgroup3_bf16", HEED_BF16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 64, 192, prefill_warpgroup3),
     UNIT_PREFILL("opencl.prefill_warpgroup3_f16", HEED_F16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 64, 192, prefill_warpgroup3),
     UNIT_PREFILL("opencl.prefill_warpgroup2_bf16", HEED_BF16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 256, 128, prefill_warpgroup2),
     UNIT_PREFILL("opencl.prefill_warpgroup2_f16", HEED_F16, CL_NEEDS_WARPGROUP, MATRIX_MATHS, 256, 128, prefill_warpgroup2),
-    UNIT_PREFILL("opencl.prefill_matrix_bf16", HEED_BF16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 64, prefill_matrix),
-    UNIT_PREFILL("opencl.prefill_matrix_f16", HEED_F16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 64, prefill_matrix),
+    UNIT_PREFILL("opencl.prefill_matrix_bf16", HEED_BF16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 128, prefill_matrix),
+    UNIT_PREFILL("opencl.prefill_matrix_f16", HEED_F16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 128, prefill_matrix),
     {.name = "opencl.prefill_tf32x3", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX, .on_request = true,
      .features = FEATURES_ALL, .q_types = 1u << HEED_F32, .k_types = 1u << HEED_F32, .v_types = 1u << HEED_F32, .o_types = TYPES_FLOAT,
      .dim_limit = 128, .q_tile = 64, .arithmetic = {TF32_MATHS}, .cl = &prefill_tf32},

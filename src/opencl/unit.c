@@ -111,15 +111,15 @@ static void local_lanes(const struct cl_device *device, const struct problem *pr
     }                                                                                                                            \
     static const struct cl_kernel_spec spec_local_##kib = {                                                                      \
         .parts = {"common.cl", "local_probe.cl"}, .kernel = "local_probe", .options = options_local_##kib, .local = local_lanes}
-LOCAL(225);
+LOCAL(226);
 LOCAL(160);
 LOCAL(96);
 
 const struct kernel_row *cl_local_row(int n, cl_ulong *bytes)
 {
-    static const struct kernel_row rows[] = {{.name = "opencl.unit.local-225k", .cl = &spec_local_225}, {.name = "opencl.unit.local-160k", .cl = &spec_local_160},
+    static const struct kernel_row rows[] = {{.name = "opencl.unit.local-226k", .cl = &spec_local_226}, {.name = "opencl.unit.local-160k", .cl = &spec_local_160},
         {.name = "opencl.unit.local-96k", .cl = &spec_local_96}};
-    static const cl_ulong sizes[] = {225 * 1024, 160 * 1024, 96 * 1024};
+    static const cl_ulong sizes[] = {226 * 1024, 160 * 1024, 96 * 1024};
     if (n >= (int)(sizeof rows / sizeof *rows)) return NULL;
     *bytes = sizes[n];
     return &rows[n];
