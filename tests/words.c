@@ -146,9 +146,43 @@ static void check_arithmetic(void)
     for (int n = -130; n <= 0; n++) {
         const vf z = vset1(EXP2_MAGIC + (float)n), x = vset1((float)n);
         check(all_are(vscale_exp(vset1(1.0f), z, x, -126.0f), n < -126 ? 0 : ldexpf(1, n)), "vscale_exp", (uint32_t)-n);
+        if (VEC_SCALES && n >= -126) check(all_are(vscale(vset1(1.0f), z), ldexpf(1, n)), "vscale", (uint32_t)-n);
+    }
+    for (float x = 0; VEC_SCALES && x >= EXP_LOW; x -= 0.0625f) {
+        float whole[VW], near[VW];
+        vstore(whole, vexp(vset1(x)));
+        vstore(near, vexp_near(vset1(x)));
+        check(all_are(vexp_of(vset1(x), 1), whole[0]) && all_are(vexp_near_of(vset1(x), 1), near[0]), "exp of what is normal", (uint32_t)(-x * 16));
     }
     check(all_are(vscale_exp(vset1(NAN), vset1(NAN), vset1(NAN), -126.0f), NAN), "vscale_exp of NaN", 0);
     check(all_are(vexp(vset1(0)), 1) && all_are(vexp2(vset1(-3)), 0.125f) && all_are(vexp(vset1(-INFINITY)), 0) && all_are(vtanh(vset1(20)), 1), "functions", 0);
+}
+
+/* Truths of all lanes, and halves of vectors, where there are such words. */
+static void check_halves(void)
+{
+    float lanes[VW + 1];
+    for (int n = 0; n <= VW; n++) {
+        for (int i = 0; i < VW; i++) lanes[i] = i == n ? NAN : 0;
+        if (VEC_SCALES) check(!vevery(vge(vload(lanes), vset1(0))) == (n < VW), "vevery", (uint32_t)n);
+    }
+#ifdef VEC_HALVES
+    enum { HALF = VW / 2 };
+    float x[VW], want[VW], swapped[VW];
+    for (int i = 0; i < VW; i++) x[i] = (float)(i + 1);
+    for (int i = 0; i < VW; i++) swapped[i] = x[(i + HALF) % VW];
+    const vh low = vh_load(x), high = vh_load(x + HALF);
+    check(lanes_are(vh_wide(high), x + HALF, HALF), "vh_wide", 0);
+    check(lanes_are(vjoin(high, low), swapped, VW), "vjoin", 0);
+    check(lanes_are(vjoin(vhigh_half(vload(x)), vlow_half(vload(x))), swapped, VW), "vlow_half, vhigh_half", 0);
+    for (int i = 0; i < HALF; i++) want[i] = 3 * x[i] + x[HALF + i];
+    check(lanes_are(vh_wide(vh_fma(vh_set1(3), low, high)), want, HALF), "vh_fma", 0);
+    for (int i = 0; i < HALF; i++) want[i] = x[i] + x[HALF + i];
+    check(lanes_are(vh_wide(vh_add(low, vh_max(high, vh_zero()))), want, HALF), "vh_add, vh_max", 0);
+    memcpy(want, x, sizeof want);
+    vh_store(want, vh_max(low, high));
+    check(memcmp(want, x + HALF, HALF * sizeof *want) == 0 && bits_of(want[HALF]) == bits_of(x[HALF]), "vh_store", 0);
+#endif
 }
 
 static void check_shuffles(void)
@@ -181,5 +215,6 @@ void CAT(words_, WORDS_NAME)(struct words_tally *to)
     check_stores();
     check_memory();
     check_arithmetic();
+    check_halves();
     check_shuffles();
 }

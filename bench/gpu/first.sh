@@ -104,7 +104,7 @@ limited 60 rates.txt "$heed" roof --device opencl:0
 # One small problem per row and type: passed, or skipped with every candidate's reason. On a device for tests, the emulated unit in each layout instead.
 units() {
   for type in bf16 f16; do
-    for row in prefill_matrix prefill_warpgroup2 prefill_columns; do "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q40 kv40 $type"; done
+    for row in prefill_matrix prefill_warpgroup2 prefill_bulk2 prefill_columns; do "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q40 kv40 $type"; done
     for row in decode_matrix decode_columns; do "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q1 kv40 $type"; done
   done
   "$heed" check --device opencl:0 --kernel opencl.prefill_tf32x3 "hq1 d32 q40 kv40 f32"
@@ -141,6 +141,7 @@ if [ $small = no ]; then
   if grep -q 'pass.*prefill_warpgroup2' "$OUT/units.txt"; then
     for type in bf16 f16; do
       for groups in 2 3; do lines tests/problems/matrix.txt | grep " $type\b" | check prefill_warpgroup${groups}_$type; done
+      for groups in 2 3; do lines tests/problems/matrix.txt | grep " $type\b" | grep -v 'page=' | check prefill_bulk${groups}_$type; done
     done
   fi
   lines tests/problems/matrix_decode.txt | grep ' bf16\b' | check decode_matrix_bf16

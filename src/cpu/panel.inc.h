@@ -45,6 +45,8 @@ struct panel_work {
     float scale;            /* of the scores, where it is not in Q */
     float *top, *fade;      /* [PANEL_ROWS] maximum with this block, factor for what was summed before */
     const unsigned char *const *k_rows, *const *v_rows; /* of the span's keys, as k_type and v_type: what few rows read */
+    int ahead;              /* from a row of these to the one that is fetched meanwhile, or 0 */
+    float *few_copy;        /* [half_floats()] */
     heed_type k_type, v_type;
 };
 
@@ -179,7 +181,7 @@ static void score_keys(const struct panel *a, const struct panel_work *w, struct
     const float *q = a->q + lane;
     float *p = w->p + (ptrdiff_t)x * a->width + lane, *top = w->top + lane;
     if (a->few) {
-        if (vectors == 1) score_few[w->k_type][few_tile(a->rows)](q, a->width, w->k_rows + x, keys, cells, w->scale, p, top);
+        if (vectors == 1) score_few[w->k_type][few_tile(a->rows)](q, a->width, w->k_rows + x, w->ahead, keys, cells, w->scale, w->few_copy, p, top);
         return;
     }
     if (vectors == 1) score_keys_1(q, a->width, k, step, keys, cells, w->scale, p, top);
@@ -197,7 +199,7 @@ static void value_dims(const struct panel *a, const struct panel_work *w, struct
     const int lane = lanes.first * VW, vectors = lanes.end - lanes.first, cells = cells_of(keys);
     const float *p = w->p + (ptrdiff_t)(x / CELL) * a->width + lane, *fade = w->fade + lane;
     if (a->few) {
-        if (vectors == 1) value_few[w->v_type][few_tile(a->rows)](a->o, a->few, w->v_rows + x, p, a->width, keys, d, d + dim, fade);
+        if (vectors == 1) value_few[w->v_type][few_tile(a->rows)](a->o, a->few, w->v_rows + x, w->ahead, p, a->width, keys, d, d + dim, fade);
         return;
     }
     float *o = a->o + (ptrdiff_t)d * a->width + lane;
@@ -234,6 +236,18 @@ INLINE vf weight_of(vf s, vf m, const bool mark)
     return mark && !MUTANT(cpu_prefill_no_mark) ? vselect(veq(s, vset1(-INFINITY)), vset1(-0.0f), e) : e;
 }
 
+/* Weights of four keys. A sum of differences that is no NaN and not below EXP_LOW has no such one in it, since none is above 0: they are looked at together. */
+INLINE void weights_of_4(const float *s, ptrdiff_t width, vf m, const bool mark, vf e[4])
+{
+    vf x[4];
+    UNROLL for (int n = 0; n < 4; n++) x[n] = vsub(vload(s + n * width), m);
+    const vf sum = vadd(vadd(x[0], x[1]), vadd(x[2], x[3]));
+    if (!mark && vevery(vge(sum, vset1(MUTANT(cpu_prefill_exp_any) ? -1e30f : EXP_LOW))))
+        UNROLL for (int n = 0; n < 4; n++) e[n] = CELL == 1 ? vexp_of(x[n], 1) : vexp_near_of(x[n], 1);
+    else
+        UNROLL for (int n = 0; n < 4; n++) e[n] = weight_of(vload(s + n * width), m, mark);
+}
+
 /* m' = max(m, s), fade = e^(m - m'), p = e^(s - m'), l' = l fade + sum p, key by key. Cells of two keys are packed in place, behind what is
  * read; a key that is not there counts as hidden. A row that has seen nothing keeps m = -infinity; -FLT_MAX stands in for it in differences,
  * so that they are no NaN. */
@@ -243,15 +257,24 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
         const vf old = vload(a->m + c), top = vload(w->top + c), m = vmax(top, vset1(-FLT_MAX)), fade = vexp(vsub(old, m));
         vf l = vmul(vload(a->l + c), fade);
         float *p = w->p + c;
+        int j = 0;
 #if CELL == 1
-        for (int j = 0; j < keys; j++, p += a->width) {
+        for (; VEC_SCALES && j + 4 <= keys; j += 4, p += 4 * a->width) {
+            vf e[4];
+            weights_of_4(p, a->width, m, mark, e);
+            UNROLL for (int n = 0; n < 4; n++) {
+                l = vadd(l, e[n]);
+                vstore(p + n * a->width, e[n]);
+            }
+        }
+        for (; j < keys; j++, p += a->width) {
             const vf e = weight_of(vload(p), m, mark);
             l = vadd(l, e);
             vstore(p, e);
         }
 #elif CELL_QUADS
         const float *s = p;
-        for (int j = 0; j < keys; j += 4, s += 4 * a->width, p += 2 * a->width) {
+        for (; j < keys; j += 4, s += 4 * a->width, p += 2 * a->width) {
             vf e[4], first, second;
             for (int n = 0; n < 4; n++) {
                 e[n] = j + n < keys ? weight_of(vload(s + n * a->width), m, mark) : vset1(mark ? -0.0f : 0.0f);
@@ -263,7 +286,14 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
         }
 #else
         const float *s = p;
-        for (int j = 0; j < keys; j += 2, s += 2 * a->width, p += a->width) {
+        for (; VEC_SCALES && j + 4 <= keys; j += 4, s += 4 * a->width, p += 2 * a->width) {
+            vf e[4];
+            weights_of_4(s, a->width, m, mark, e);
+            UNROLL for (int n = 0; n < 4; n++) l = vadd(l, e[n]);
+            vstore(p, vpack(e[0], e[1]));
+            vstore(p + a->width, vpack(e[2], e[3]));
+        }
+        for (; j < keys; j += 2, s += 2 * a->width, p += a->width) {
             const vf e = weight_of(vload(s), m, mark);
             const vf f = j + 1 < keys && !(MUTANT(cpu_pairs_odd_key) && j + 3 > keys) ? weight_of(vload(s + a->width), m, mark) : vset1(mark ? -0.0f : 0.0f);
             l = vadd(vadd(l, e), f);
@@ -275,6 +305,33 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
         vstore(w->fade + c, MUTANT(cpu_prefill_no_rescale) ? vset1(1) : fade);
     }
 }
+
+#if !defined(VEC_HALVES) || CELL > 1
+#define softmax_half softmax_block
+#else
+/* The same for few rows, which are in half of a vector: two keys at a time. */
+NOINLINE void softmax_half(const struct panel *a, const struct panel_work *w, int keys)
+{
+    const vf top = vload(w->top), m = vmax(top, vset1(-FLT_MAX)), fade = vexp(vsub(vload(a->m), m)), twice = vjoin(vlow_half(m), vlow_half(m));
+    vh l = vlow_half(vmul(vload(a->l), fade));
+    float *p = w->p;
+    int j = 0;
+    for (; j + 2 <= keys; j += 2, p += 2 * a->width) {
+        const vf e = weight_of(vjoin(vh_load(p), vh_load(p + a->width)), twice, false);
+        l = vh_add(vh_add(l, vlow_half(e)), vhigh_half(e));
+        vh_store(p, vlow_half(e));
+        vh_store(p + a->width, vhigh_half(e));
+    }
+    if (j < keys) {
+        const vh e = vlow_half(weight_of(vload(p), m, false));
+        l = vh_add(l, e);
+        vh_store(p, e);
+    }
+    vstore(a->m, top);
+    vh_store(a->l, l);
+    vstore(w->fade, MUTANT(cpu_prefill_no_rescale) ? vset1(1) : fade);
+}
+#endif
 
 NOINLINE void softmax_block(const struct panel *a, const struct panel_work *w, int keys) { softmax_of(a, w, keys, false); }
 NOINLINE void softmax_block_mark(const struct panel *a, const struct panel_work *w, int keys) { softmax_of(a, w, keys, true); }

@@ -16,6 +16,9 @@ enum { SCORE_FEW_MOST = VW >= 16 || (CELL == 1 && VW >= 8) ? VW / 2 : 0, FEW_MOS
 /* Floats from row to row of O. */
 static inline ptrdiff_t few_step(int v_head_dim) { return (v_head_dim + VW - 1) / VW * VW; }
 
+/* `ahead`, if not 0: rows so many further on in the tables are fetched, one after the other, but evenly over the work: many lines at once would be waited for. */
+INLINE int line_elements(const heed_type type) { return type == HEED_F32 ? 16 : 32; }
+
 /* t[e] lane n = element d + e of row n; elements from `count` on are zeros. */
 INLINE void load_across(const heed_type type, const unsigned char *const *rows, int d, int count, vf t[VW])
 {
@@ -33,16 +36,19 @@ INLINE void load_across(const heed_type type, const unsigned char *const *rows, 
 }
 
 /* Scores of `keys` keys for R rows, and the running maximum; what panel.inc.h says of score_tile_of holds. dim in cells; type: F32 where they are pairs. */
-INLINE void score_few_of(const heed_type type, const int R, const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim,
-                         float scale, float *p, float *top)
+INLINE void score_few_of(const heed_type type, const int R, const float *q, ptrdiff_t width, const unsigned char *const *k, int ahead, int keys,
+                         int dim, float scale, float *p, float *top)
 {
     vf best = vload(top);
     for (int x = 0; x < keys; x += VW) {
         const unsigned char *rows[VW];
         vf acc[VW], t[VW];
+        int fetched = 0;
         for (int n = 0; n < VW; n++) rows[n] = k[x + n < keys || MUTANT(cpu_few_behind_keys) ? x + n : keys - 1];
         UNROLL for (int r = 0; r < R; r++) acc[r] = vset1(0);
         for (int d = 0; d + VW <= dim; d += VW) {
+            for (; ahead && fetched * dim < VW * (d + VW); fetched++)
+                for (int z = 0; z < dim; z += line_elements(type)) vprefetch(row_address(type, k[x + ahead + fetched], z));
             load_across(type, rows, d, VW, t);
             UNROLL for (int e = 0; e < VW; e++)
                 UNROLL for (int r = 0; r < R; r++) acc[r] = vmac(acc[r], vset1(q[(d + e) * width + r]), t[e]);
@@ -63,15 +69,27 @@ INLINE void score_few_of(const heed_type type, const int R, const float *q, ptrd
     vstore(top, best);
 }
 
+#if defined(VEC_HALVES) && CELL == 1
+#include "panel_half.inc.h"
+#define IN_HALVES(R) ((R) == HALF_ROWS)
+#else
+#define IN_HALVES(R) false
+#define score_halves(...) ((void)0)
+static inline ptrdiff_t half_floats(int head_dim) { return 0 * head_dim; }
+#endif
+
 /* Columns d to d + C vectors, or `count` of one, of R rows of O; rescaling as in value_tile_of. */
 INLINE void value_few_of(const heed_type type, const int R, const int C, int count, float *o, ptrdiff_t o_step, const unsigned char *const *v,
-                         int d, const float *p, ptrdiff_t width, int keys, const float *fade)
+                         int ahead, int d, const float *p, ptrdiff_t width, int keys, const float *fade)
 {
     vf acc[FEW_MOST + 1][16];
     o += d;
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int c = 0; c < C; c++) acc[r][c] = vmul(vload(o + r * o_step + c * VW), vset1(MUTANT(cpu_few_rescale) ? fade[0] : fade[r]));
+    const bool line = ahead && d % line_elements(type) == 0;
     for (int j = 0; j < keys; j++, p += width) {
+        if (line)
+            for (int z = 0; z < C * VW; z += line_elements(type)) vprefetch(row_address(type, v[j + ahead], d + z));
         const unsigned char *row = v[j];
         const vf first = vset1(p[0]);
         vf x[16];
@@ -88,25 +106,30 @@ INLINE void value_few_of(const heed_type type, const int R, const int C, int cou
         UNROLL for (int c = 0; c < C; c++) vstore(o + r * o_step + c * VW, acc[r][c]);
 }
 
-typedef void (*score_few_fn)(const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim, float scale, float *p, float *top);
-typedef void (*value_few_fn)(float *o, ptrdiff_t o_step, const unsigned char *const *v, const float *p, ptrdiff_t width, int keys, int d,
-                             int end, const float *fade);
+typedef void (*score_few_fn)(const float *q, ptrdiff_t width, const unsigned char *const *k, int ahead, int keys, int dim, float scale, float *copy,
+                             float *p, float *top);
+typedef void (*value_few_fn)(float *o, ptrdiff_t o_step, const unsigned char *const *v, int ahead, const float *p, ptrdiff_t width, int keys,
+                             int d, int end, const float *fade);
 
 /* R rows, C vectors of columns side by side: R C accumulators, half of the registers. Columns [d, end). */
 #define SCORE_FEW_FUNCTION(name, type, R)                                                                                            \
-    NOINLINE void score_few_##name##_##R(const float *q, ptrdiff_t width, const unsigned char *const *k, int keys, int dim, float scale, \
-                                         float *p, float *top)                                                                       \
+    NOINLINE void score_few_##name##_##R(const float *q, ptrdiff_t width, const unsigned char *const *k, int ahead, int keys, int dim,     \
+                                         float scale, float *copy, float *p, float *top)                                             \
     {                                                                                                                                \
-        score_few_of(type, R, q, width, k, keys, dim, scale, p, top);                                                                \
+        (void)copy;                                                                                                                  \
+        if (IN_HALVES(R))                                                                                                            \
+            score_halves(type, q, width, k, ahead, keys, dim, copy, p, top);                                                         \
+        else                                                                                                                         \
+            score_few_of(type, R, q, width, k, ahead, keys, dim, scale, p, top);                                                     \
     }
 #define FEW_FUNCTIONS(name, type, R, C)                                                                                              \
     SCORE_FEW_FUNCTION(name, type, R)                                                                                                \
-    NOINLINE void value_few_##name##_##R(float *o, ptrdiff_t o_step, const unsigned char *const *v, const float *p, ptrdiff_t width,   \
-                                         int keys, int d, int end, const float *fade)                                                \
+    NOINLINE void value_few_##name##_##R(float *o, ptrdiff_t o_step, const unsigned char *const *v, int ahead, const float *p,         \
+                                         ptrdiff_t width, int keys, int d, int end, const float *fade)                               \
     {                                                                                                                                \
-        for (; d + C * VW <= end; d += C * VW) value_few_of(type, R, C, VW, o, o_step, v, d, p, width, keys, fade);                  \
-        for (; d + VW <= end; d += VW) value_few_of(type, R, 1, VW, o, o_step, v, d, p, width, keys, fade);                          \
-        if (d < end) value_few_of(type, R, 1, end - d, o, o_step, v, d, p, width, keys, fade);                                       \
+        for (; d + C * VW <= end; d += C * VW) value_few_of(type, R, C, VW, o, o_step, v, ahead, d, p, width, keys, fade);           \
+        for (; d + VW <= end; d += VW) value_few_of(type, R, 1, VW, o, o_step, v, ahead, d, p, width, keys, fade);                   \
+        if (d < end) value_few_of(type, R, 1, end - d, o, o_step, v, ahead, d, p, width, keys, fade);                                \
     }
 #if VW >= 16
 #define SCORE_FEW(name) {score_few_##name##_1, score_few_##name##_2, score_few_##name##_4, score_few_##name##_8}

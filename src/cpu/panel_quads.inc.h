@@ -11,6 +11,7 @@
 
 enum { SCORE_FEW_MOST = 0, FEW_MOST = 0, QUADS_MOST = 6 }; /* panels of few rows are panels like others */
 static inline ptrdiff_t few_step(int v_head_dim) { return v_head_dim; }
+static inline ptrdiff_t half_floats(int head_dim) { return 0 * head_dim; }
 
 /* S^T of `pairs` pairs of keys, of which `keys` are there, and the running maximum. */
 INLINE void score_quads_of(const int pairs, const int vectors, const float *restrict q, ptrdiff_t width, const float *restrict k, ptrdiff_t step,

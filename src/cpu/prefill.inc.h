@@ -30,7 +30,7 @@ static size_t prefill_scratch(const struct problem *p, int32_t kv_len_max)
     const size_t dims = query_floats(p) + (size_t)p->v_head_dim;
     const size_t copies = (size_t)PANEL_KEYS * (size_t)(copy_step(p->head_dim) + copy_step(p->v_head_dim));
     (void)kv_len_max;
-    return ((dims + 2) * PASS_ROWS + (PANEL_KEYS + 2) * PANEL_ROWS + copies) * sizeof(float) + 8 * 64;
+    return ((dims + 2) * PASS_ROWS + (PANEL_KEYS + 2) * PANEL_ROWS + copies + (size_t)half_floats(p->head_dim)) * sizeof(float) + 8 * 64;
 }
 
 static float *take_floats(float **next, size_t count)
@@ -49,6 +49,8 @@ static void place_pass(struct prefill_pass *pass, void *scratch)
     pass->v.copy_step = copy_step(p->v_head_dim);
     pass->k.copy = take_floats(&next, (size_t)PANEL_KEYS * (size_t)pass->k.copy_step);
     pass->v.copy = take_floats(&next, (size_t)PANEL_KEYS * (size_t)pass->v.copy_step);
+    pass->work.ahead = 0;
+    pass->work.few_copy = take_floats(&next, (size_t)half_floats(p->head_dim));
     pass->work.p = take_floats(&next, PANEL_KEYS * PANEL_ROWS);
     pass->work.top = take_floats(&next, PANEL_ROWS);
     pass->work.fade = take_floats(&next, PANEL_ROWS);
@@ -179,7 +181,7 @@ enum {
     KEY_STEP = 24,
     EDGE_STEP = PANEL_VECTORS == 4 ? 12 : PANEL_KEYS,
     DIM_STEP = 48,
-    FEW_STEP = 48,
+    FEW_STEP = PANEL_KEYS,
     FEW_DIMS = 8 * VW,
     CACHED_BYTES = 512 << 10
 };
@@ -190,34 +192,44 @@ struct prefill_ahead {
     const struct key_source *k, *v; /* NULL: not wanted */
     const struct work_item *queries;
     int32_t b, g, j0, j1;
+    int turn, turns; /* of the panels that work on the block */
+    bool outputs;    /* it is their last one, and their outputs are far */
 };
 
 static void prefetch_step(const struct prefill_pass *pass, const struct prefill_ahead *ahead, const struct key_source *from, int step, int steps)
 {
-    const int32_t rows = (ahead->j1 - ahead->j0 + steps - 1) / steps, j = ahead->j0 + step * rows;
-    if (from) prefetch_block(pass->call, from, ahead->b, ahead->g, j, min_int(j + rows, ahead->j1));
+    if (!from) return;
+    const int32_t rows = ahead->j1 - ahead->j0, all = steps * ahead->turns, n = ahead->turn * steps + step;
+    prefetch_block(pass->call, from, ahead->b, ahead->g, ahead->j0 + rows * n / all, ahead->j0 + rows * (n + 1) / all);
 }
 
-static void prefetch_queries(const struct prefill_pass *pass, const struct work_item *item)
+/* Lines of row (h, i) of q or o. */
+static void prefetch_row(const struct view *view, const struct sequence *s, int32_t b, int32_t h, int32_t i, int64_t bytes)
 {
+    const unsigned char *row = query_row(view, s, b, h, i);
+    for (int64_t n = 0; n < bytes; n += 64) vprefetch(row + n);
+}
+
+static void prefetch_queries(const struct prefill_pass *pass, const struct prefill_ahead *ahead, int step, int steps)
+{
+    const struct work_item *item = ahead->queries;
+    if (!item) return;
     const struct problem *p = pass->p;
     const struct sequence *s = &pass->call->batch->sequences[item->sequence];
     const int32_t rows = min_int((item->q_end - item->q_begin) * p->group, PASS_ROWS);
     const int64_t bytes = type_row_bytes(p->q_type, p->head_dim);
-    for (int32_t r = 0; r < rows; r++) {
-        const unsigned char *row = query_row(&pass->call->q, s, item->sequence, item->head * p->group + r % p->group, item->q_begin + r / p->group);
-        for (int64_t n = 0; n < bytes; n += 64) vprefetch(row + n);
-    }
+    const int32_t all = steps * ahead->turns, n = ahead->turn * steps + step, end = rows * (n + 1) / all;
+    for (int32_t r = rows * n / all; r < end; r++)
+        prefetch_row(&pass->call->q, s, item->sequence, item->head * p->group + r % p->group, item->q_begin + r / p->group, bytes);
 }
 
 /* The rows that a panel will write: at the end stores would wait for them, line by line. */
-static void prefetch_outputs(const struct prefill_pass *pass, const struct panel *a)
+static void prefetch_outputs(const struct prefill_pass *pass, const struct prefill_ahead *ahead, const struct panel *a, int step, int steps)
 {
+    if (!ahead->outputs) return;
     const int64_t bytes = type_row_bytes(pass->p->o_type, pass->p->v_head_dim);
-    for (int r = a->first; r < a->first + a->rows; r++) {
-        const unsigned char *row = query_row(&pass->call->o, pass->s, pass->b, pass->head[r], pass->query[r]);
-        for (int64_t n = 0; n < bytes; n += 64) vprefetch(row + n);
-    }
+    const int32_t end = a->first + a->rows * (step + 1) / steps;
+    for (int r = a->first + a->rows * step / steps; r < end; r++) prefetch_row(&pass->call->o, pass->s, pass->b, pass->head[r], pass->query[r], bytes);
 }
 
 /* Vectors that may see one of the keys [j0, j1): near the diagonal only the later rows. What the others would get are exact zeros. */
@@ -240,6 +252,7 @@ static void score_span(const struct prefill_pass *pass, const struct prefill_spa
         const int n = min_int(size, keys - x);
         const struct lanes lanes = lanes_of(span->a, span->j0 + x, span->j0 + x + n);
         prefetch_step(pass, ahead, ahead->k, x / size, (keys + size - 1) / size);
+        prefetch_outputs(pass, ahead, span->a, x / size, (keys + size - 1) / size);
         score_keys(span->a, &pass->work, lanes, k.data + x * k.step, k.step, x, n, pass->p->head_dim);
     }
 }
@@ -259,7 +272,10 @@ static void value_span(const struct prefill_pass *pass, const struct prefill_spa
             end = next;
         }
         for (int d = 0; d < dim; d += size) {
-            if (x == 0) prefetch_step(pass, ahead, ahead->v, d / size, (dim + size - 1) / size);
+            if (x == 0) {
+                prefetch_step(pass, ahead, ahead->v, d / size, (dim + size - 1) / size);
+                prefetch_queries(pass, ahead, d / size, (dim + size - 1) / size);
+            }
             value_dims(a, &pass->work, lanes, v.data + x / CELL * v.step, v.step, x, end - x, d, min_int(size, dim - d));
         }
         for (int c = lanes.first; c < lanes.end; c++) vstore(pass->work.fade + c * VW, vset1(1));
@@ -276,7 +292,10 @@ static void attend_block(struct prefill_pass *pass, const struct prefill_span *s
     score_span(pass, span, k, ahead);
     apply_terms(pass, span);
     if (finite) {
-        softmax_block(a, w, keys);
+        if (a->few)
+            softmax_half(a, w, keys);
+        else
+            softmax_block(a, w, keys);
         value_span(pass, span, v, ahead);
     } else {
         softmax_block_mark(a, w, keys);
@@ -296,7 +315,7 @@ static bool fetches(const struct prefill_pass *pass, const struct prefill_ahead 
 /* The next block of the same keys; behind the last one what the next item begins with. */
 static struct prefill_ahead look_ahead(const struct prefill_pass *pass, int32_t j1, int32_t end, const struct work_item *next)
 {
-    struct prefill_ahead ahead = {.b = pass->b, .g = pass->g, .j0 = j1, .j1 = min_int(j1 + PANEL_KEYS, end)};
+    struct prefill_ahead ahead = {.b = pass->b, .g = pass->g, .j0 = j1, .j1 = min_int(j1 + PANEL_KEYS, end), .turns = 1};
     if (ahead.j0 < ahead.j1 || !next) return ahead;
     ahead.queries = next;
     if (next->sequence == pass->b && next->head == pass->g) return ahead;
@@ -313,18 +332,29 @@ static void point_into(const unsigned char **rows, struct key_block block, int c
     for (int n = 0; n < count; n++) rows[n] = (const unsigned char *)(block.data + n * block.step);
 }
 
-/* Where panels of few rows find keys [j0, j1): in the copies that others read too, or where they lie. */
-static void find_rows_of(struct prefill_pass *pass, struct key_block k, struct key_block v, int32_t j0, int32_t j1)
+/* Addresses of rows `ahead` behind those of a block, which has `count`; where they are fewer the last one again. */
+static void find_ahead(struct prefill_pass *pass, const struct key_source *from, const struct prefill_ahead *ahead, const unsigned char **rows, int count)
+{
+    find_block(pass->call, from, ahead->b, ahead->g, ahead->j0, ahead->j1, rows + count);
+    for (int n = count + (ahead->j1 - ahead->j0); n < 2 * PANEL_KEYS; n++) rows[n] = rows[n - 1];
+}
+
+/* Where panels of few rows find keys [j0, j1): in the copies that others read too, or where they lie; there they also fetch what is `ahead`. */
+static void find_rows_of(struct prefill_pass *pass, struct key_block k, struct key_block v, int32_t j0, int32_t j1, const struct prefill_ahead *ahead)
 {
     pass->work.k_type = pass->direct ? pass->p->k_type : HEED_F32;
     pass->work.v_type = pass->direct ? pass->p->v_type : HEED_F32;
-    if (pass->direct) {
-        find_block(pass->call, &pass->k, pass->b, pass->g, j0, j1, pass->k_rows);
-        find_block(pass->call, &pass->v, pass->b, pass->g, j0, j1, pass->v_rows);
-    } else {
+    pass->work.ahead = pass->direct && ahead->j0 < ahead->j1 ? j1 - j0 : 0;
+    if (!pass->direct) {
         point_into(pass->k_rows, k, j1 - j0);
         point_into(pass->v_rows, v, j1 - j0);
+        return;
     }
+    find_block(pass->call, &pass->k, pass->b, pass->g, j0, j1, pass->k_rows);
+    find_block(pass->call, &pass->v, pass->b, pass->g, j0, j1, pass->v_rows);
+    if (!pass->work.ahead) return;
+    find_ahead(pass, &pass->k, ahead, pass->k_rows, j1 - j0);
+    find_ahead(pass, &pass->v, ahead, pass->v_rows, j1 - j0);
 }
 
 /* One block of keys for all panels that see some of it. */
@@ -332,11 +362,13 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, co
 {
     struct prefill_span span[PASS_PANELS];
     int32_t j0 = INT32_MAX, j1 = 0;
+    int turns = 0;
     for (int n = 0; n < pass->panels; n++) {
         span[n] = span_of(&pass->panel[n], block);
         if (span[n].j0 >= span[n].j1) continue;
         if (span[n].j0 < j0) j0 = span[n].j0;
         if (span[n].j1 > j1) j1 = span[n].j1;
+        turns++;
     }
     if (j0 >= j1) return;
     struct key_block k = {pass->k.copy, pass->k.copy_step}, v = {pass->v.copy, pass->v.copy_step};
@@ -345,22 +377,22 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, co
         v = load_values(pass->call, &pass->v, pass->b, pass->g, j0, j1);
     }
     const bool finite = !pass->careful || block_is_finite(v, j1 - j0, pass->p->v_head_dim);
-    if (pass->panel[pass->panels - 1].few) find_rows_of(pass, k, v, j0, j1);
     struct prefill_ahead ahead = look_ahead(pass, j1, end, next);
-    if (ahead.j0 < ahead.j1) {
+    ahead.turns = turns;
+    ahead.outputs = j1 == end && pass->many;
+    if (pass->panel[pass->panels - 1].few) find_rows_of(pass, k, v, j0, j1, &ahead);
+    if (ahead.j0 < ahead.j1 && !pass->direct) {
         if (fetches(pass, &ahead, &pass->k, k.data)) ahead.k = &pass->k;
         if (fetches(pass, &ahead, &pass->v, v.data)) ahead.v = &pass->v;
     }
     for (int n = 0; n < pass->panels; n++) {
         if (span[n].j0 >= span[n].j1) continue;
-        if (ahead.queries && n == pass->panels - 1) prefetch_queries(pass, ahead.queries);
-        if (j1 == end && pass->many) prefetch_outputs(pass, &pass->panel[n]);
         const ptrdiff_t skip = span[n].j0 - j0;
         pass->work.k_rows = pass->k_rows + skip;
         pass->work.v_rows = pass->v_rows + skip;
         attend_block(pass, &span[n], (struct key_block){k.data + skip * k.step, k.step}, (struct key_block){v.data + skip / CELL * v.step, v.step},
                      finite, &ahead);
-        ahead.k = ahead.v = NULL;
+        ahead.turn++;
     }
 }
 
@@ -457,7 +489,7 @@ static void walk_pass(struct prefill_pass *pass, const struct work_item *item, i
 static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)
 {
     const struct problem *p = &call->plan->problem;
-    struct prefill_pass pass; /* fourteen kilobytes, filled as far as there are rows: to clear them all is felt by small problems */
+    struct prefill_pass pass; /* sixteen kilobytes, filled as far as there are rows: to clear them all is felt by small problems */
     pass.call = call;
     pass.p = p;
     pass.s = &call->batch->sequences[item->sequence];

@@ -21,7 +21,7 @@ struct prefill_pass {
     struct panel panel[PASS_PANELS];
     struct panel_work work;
     struct key_source k, v;
-    const unsigned char *k_rows[PANEL_KEYS], *v_rows[PANEL_KEYS]; /* of the block's keys, for panels of few rows */
+    const unsigned char *k_rows[2 * PANEL_KEYS], *v_rows[2 * PANEL_KEYS]; /* of the block's keys and the next, for panels of few rows */
     bool direct;         /* these lie in the caller's memory */
     bool far;            /* the first of those that read these keys, or the keys are many: they come from outside of a core's own cache */
     bool many;           /* other items follow, and all keys together are more than a core's own cache holds: so are the outputs */

@@ -253,7 +253,7 @@ static void walk_scored(struct scores_pass *w, int32_t first_t, int per_head, in
     pass->work.k_type = direct ? pass->p->k_type : HEED_F32;
     for (int32_t block = item->kv_begin; block < item->kv_end; block += PANEL_KEYS) {
         const int32_t end = min_int(block + PANEL_KEYS, item->kv_end), next = min_int(end + PANEL_KEYS, item->kv_end);
-        struct prefill_ahead ahead = {.b = pass->b, .g = pass->g, .j0 = end, .j1 = next};
+        struct prefill_ahead ahead = {.b = pass->b, .g = pass->g, .j0 = end, .j1 = next, .turns = 1};
         struct prefill_span span[PASS_PANELS];
         bool writes[PASS_PANELS];
         int32_t j0 = INT32_MAX, j1 = 0;

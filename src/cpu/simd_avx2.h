@@ -100,6 +100,11 @@ INLINE vf vscale_exp(vf p, vf z, vf x, float low)
     return _mm256_and_ps(keep, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n)));
 }
 
+/* p 2^n, where that is a normal number; are all lanes true? */
+#define VEC_SCALES 1
+INLINE vf vscale(vf p, vf z) { return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(z), 23))); }
+INLINE int vevery(vm a) { return _mm256_movemask_ps(a) == 0xff; }
+
 /* 24 shuffles. */
 INLINE void vtranspose(vf *r)
 {

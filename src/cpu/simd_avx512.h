@@ -91,6 +91,26 @@ INLINE vf vscale_exp(vf p, vf z, vf x, float low)
     return _mm512_maskz_min_ps(keep, _mm512_castsi512_ps(scaled), p);
 }
 
+/* p 2^n, where that is a normal number; are all lanes true? */
+#define VEC_SCALES 1
+INLINE vf vscale(vf p, vf z) { return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(z), 23))); }
+INLINE int vevery(vm a) { return a == 0xffff; }
+
+/* Half a vector. vh_wide: zeros in the upper half; vjoin, vlow_half, vhigh_half: two of them and a whole one. */
+#define VEC_HALVES 1
+typedef __m256 vh;
+INLINE vh vh_load(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void vh_store(float *p, vh a) { _mm256_storeu_ps(p, a); }
+INLINE vh vh_set1(float x) { return _mm256_set1_ps(x); }
+INLINE vh vh_zero(void) { return _mm256_setzero_ps(); }
+INLINE vh vh_add(vh a, vh b) { return _mm256_add_ps(a, b); }
+INLINE vh vh_fma(vh a, vh b, vh c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE vh vh_max(vh a, vh b) { return _mm256_max_ps(a, b); }
+INLINE vf vh_wide(vh a) { return _mm512_insertf32x8(_mm512_setzero_ps(), a, 0); }
+INLINE vf vjoin(vh low, vh high) { return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1); }
+INLINE vh vlow_half(vf a) { return _mm512_castps512_ps256(a); }
+INLINE vh vhigh_half(vf a) { return _mm512_extractf32x8_ps(a, 1); }
+
 /* 64 shuffles. */
 INLINE void vtranspose(vf *r)
 {

@@ -17,13 +17,13 @@ struct span {
 
 size_t cl_workspace_bytes(const struct heed_batch *batch)
 {
-    size_t bytes = 0;
-    for (int kind = 0; kind < KIND_COUNT; kind++) {
+    size_t bytes = 0; /* kinds run one after the other */
+    for (int kind = 0; kind < WORK_KINDS; kind++) {
         const struct kernel_row *row = batch->plan->row[kind];
-        const size_t own = row && row->cl && kind < WORK_KINDS ? row->cl->item_bytes * (size_t)batch->work[kind].count : 0;
-        if (own + 128 > bytes) bytes = own ? own + 128 : bytes; /* kinds run one after the other */
+        const size_t own = row && row->cl ? row->cl->item_bytes * (size_t)batch->work[kind].count : 0;
+        if (own > bytes) bytes = own;
     }
-    return bytes;
+    return bytes ? bytes + 128 : 0; /* they begin at a multiple of 128 */
 }
 
 static const struct view *view_of(const struct call *call, int slot)
