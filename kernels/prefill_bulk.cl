@@ -46,7 +46,7 @@ static inline void ask(int n, uint sent, int blocks, int row, mu_address k_ring,
 }
 
 /* Rows whose strides and addresses a map can hold. */
-static inline bool has_map(global const uchar *data, struct view view) { return rows_aligned(data, view) && view.token >= 0 && view.token < 1l << 40; }
+static inline bool has_map(global const uchar *data, struct view view) { return rows_aligned(data, view) && view.token > 0 && view.token < 1l << 40; }
 
 ATTENTION_KERNEL void prefill_bulk(ATTENTION_ARGUMENTS)
 {
