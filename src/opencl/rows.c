@@ -428,9 +428,10 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
     .name = text, .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type, has), .dim_limit = dims, .q_tile = rows
 #define UNIT_PREFILL(text, type, need, maths, dims, rows, spec)                                                                  \
     {UNIT_ROWS(text, type, FEATURES_ALL, need, dims, rows), .arithmetic = {maths, .weight_type = type}, .cl = &spec}
-/* Tiles that come whole out of one matrix: no pages. */
+/* Tiles that come whole out of one matrix: no pages, and rows at multiples of 16 bytes. Dimensions that are none of 8 lie elsewhere in most layouts, and prefill_warpgroup gathers
+ * them beside its products; a view of other addresses is right here, but slower (prefill_bulk.cl, tile by tile). */
 #define BULK_PREFILL(text, type, dims, rows, spec)                                                                               \
-    {UNIT_ROWS(text, type, FEATURES_ALL & ~FEATURE_PAGED, CL_NEEDS_WARPGROUP, dims, rows), .arithmetic = {MATRIX_MATHS, .weight_type = type}, .cl = &spec}
+    {UNIT_ROWS(text, type, FEATURES_ALL & ~FEATURE_PAGED, CL_NEEDS_WARPGROUP, dims, rows), .dim_step = 8, .arithmetic = {MATRIX_MATHS, .weight_type = type}, .cl = &spec}
 const struct kernel_row cl_rows[] = {
     UNIT_DECODE("opencl.decode_matrix_bf16", HEED_BF16, CL_NEEDS_MATRIX, MATRIX_MATHS, decode_matrix),
     UNIT_DECODE("opencl.decode_matrix_f16", HEED_F16, CL_NEEDS_MATRIX, MATRIX_MATHS, decode_matrix),
