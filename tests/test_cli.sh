@@ -12,7 +12,7 @@ exits() { # CODE TEXT ARGS...: the exit code, and the text somewhere in the outp
   shift 2
   "$heed" "$@" >"$work/out" 2>"$work/err" </dev/null
   got=$?
-  [ $got = "$code" ] && cat "$work/out" "$work/err" | grep -qF -- "$text"
+  [ $got = "$code" ] && grep -qF -- "$text" "$work/out" "$work/err"
   verdict $? "exit $got, wanted $code with \"$text\": heed $*"
 }
 

@@ -15,7 +15,7 @@ refuses() { # CODE TEXT ARGS...: without a terminal
   shift 2
   "$heed" explore "$@" </dev/null >"$work/screen" 2>"$work/err"
   got=$?
-  [ $got = "$code" ] && cat "$work/screen" "$work/err" | grep -qF -- "$text"
+  [ $got = "$code" ] && grep -qF -- "$text" "$work/screen" "$work/err"
   verdict $? "exit $got, wanted $code with \"$text\": heed explore $*"
 }
 
