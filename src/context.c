@@ -25,6 +25,7 @@ static heed_status add_cpu(struct heed_context *context)
     struct device *cpu = device_new(context, &cpu_backend);
     if (!cpu) return out_of_memory(sizeof *cpu);
     cpu_device_info(&context->services, &cpu->info);
+    cpu_device_costs(cpu);
     heed_status status = device_append(context, cpu);
     if (status != HEED_OK) memory_delete(&context->services, cpu);
     return status;

@@ -114,6 +114,47 @@ Test(cpu, a_cap_is_kept)
     cr_assert(heed_context_create(&bad, &context) == HEED_INVALID_ARGUMENT);
 }
 
+/* Rows of an instruction set that the processor has, but is slow at: passed over unless they are named. */
+Test(cpu, slow_rows_wait_for_their_name)
+{
+    cr_assert_eq(cpu_slow_isa("GenuineIntel"), (uint32_t)ISA_AVX512BF16);
+    cr_assert(!cpu_slow_isa("AuthenticAMD") && !cpu_slow_isa("") && !cpu_far_cache("AuthenticAMD") && cpu_far_cache("GenuineIntel"));
+    heed_context *context = context_new(&(heed_context_options){.num_threads = 1});
+    struct device *device = context->devices[0];
+    const heed_desc desc = {.struct_size = sizeof desc, .q_heads = 2, .head_dim = 16};
+    heed_plan *plan = NULL;
+    device->slow_needs = 0;
+    cr_assert(heed_plan_create(context, 0, &desc, NULL, &plan) == HEED_OK, "%s", heed_error_message());
+    const struct kernel_row *best = plan->row[KIND_PREFILL];
+    heed_plan_destroy(plan);
+    device->slow_needs = best->needs;
+    for (int named = 0; named < 2; named++) {
+        char text[EXPLAIN_BYTES];
+        cr_assert(heed_plan_create(context, 0, &desc, named ? best->name : NULL, &plan) == HEED_OK, "%s", heed_error_message());
+        heed_plan_explain(plan, text, sizeof text);
+        cr_assert((plan->row[KIND_PREFILL] == best) == (named == 1), "%s", text);
+        cr_assert(strstr(text, "slower on this machine"), "%s", text); /* also of the other kinds of step, which were not named */
+        heed_plan_destroy(plan);
+    }
+    heed_context_destroy(context);
+}
+
+/* Where lines from the next cache take long, V is copied if its rows are 4 KiB apart or more. */
+Test(cpu, copied_values_have_the_same_bits)
+{
+    static const char *const wide[] = {"hq32 d32 q70 kv200 causal lse", "b2 hq32 hk16 d64 q150 kv300 kvlens page=16 lse", "hq64 d17 q40 kv100 wl=30 lse"};
+    heed_context *context = context_new(&(heed_context_options){.num_threads = 1});
+    for (int n = 0; n < 3; n++) {
+        uint64_t bits[2];
+        for (int far = 0; far < 2; far++) {
+            context->devices[0]->far_cache = far;
+            bits[far] = bits_of_line(context, NULL, wide[n]);
+        }
+        cr_assert(bits[0] == bits[1], "%s", wide[n]);
+    }
+    heed_context_destroy(context);
+}
+
 Test(cpu, cores_that_this_process_may_use)
 {
     cpu_set_t before, one;

@@ -48,6 +48,11 @@ void cpu_threads_destroy(struct services *services);
 bool cpu_threads_near(const struct services *services);
 void cpu_threads_used(const struct services *services);
 
+/* What an x86 processor that calls itself `vendor` (twelve letters) has, but is slow at. */
+uint32_t cpu_slow_isa(const char *vendor);
+bool cpu_far_cache(const char *vendor);
+/* Fills device 0, but for what the context does. */
+void cpu_device_costs(struct device *device);
 /* Fills device 0's info. */
 void cpu_device_info(const struct services *services, heed_device_info *info);
 

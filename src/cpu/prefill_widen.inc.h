@@ -56,16 +56,21 @@ static void widen_row(heed_type type, const unsigned char *from, float scale, fl
 }
 
 /* Most bytes from row to row of V. Tiles read a few columns of all of a block's rows, which with large steps lie in few sets of a cache; sixteen lanes
- * have work enough per line to wait for it from the next cache. */
-enum { V_STEP_MOST = VW >= 16 ? INT32_MAX : 1024 };
+ * have work enough per line to wait for it from the next cache, unless that is far: 4 KiB apart, two blocks of K and V crowd 32 sets of 2048. */
+static int64_t v_step_most(const struct call *call)
+{
+    if (VW < 16) return 1024;
+    return call->plan->device->far_cache ? 4095 : INT32_MAX;
+}
 
 /* May the tiles read f32 rows where they lie? Not across pages. */
-static bool reads_in_place(const struct key_source *from, int32_t page_size, int32_t j0, int32_t j1)
+static bool reads_in_place(const struct call *call, const struct key_source *from, int32_t j0, int32_t j1)
 {
+    const int32_t page_size = call->plan->problem.page_size;
     if (from->type != HEED_F32) return false;
     if (page_size > 0 && j0 / page_size != (j1 - 1) / page_size && !MUTANT(cpu_prefill_one_page)) return false;
     const int64_t step = from->rows->token;
-    return step >= 0 && (step <= V_STEP_MOST || from->whole_rows);
+    return step >= 0 && (from->whole_rows || step <= v_step_most(call));
 }
 
 /* Keys [j0, j1) of (b, g). */
@@ -73,7 +78,7 @@ static struct key_block load_block(const struct call *call, const struct key_sou
 {
     const struct sequence *s = &call->batch->sequences[b];
     const int32_t *pages = call->batch->page_table, page_size = call->plan->problem.page_size;
-    if (reads_in_place(from, page_size, j0, j1)) {
+    if (reads_in_place(call, from, j0, j1)) {
         const unsigned char *row = key_row(from->rows, s, pages, page_size, b, g, j0);
         if (MUTANT(cpu_prefill_offset_32)) row = from->rows->data + (int32_t)(row - from->rows->data);
         return (struct key_block){(const float *)row, from->rows->token / (int64_t)sizeof(float)};
