@@ -2,8 +2,8 @@
  * plan.c - walk the table, keep the first row that fits, remember why the others did not.
  */
 #include "plan.h"
-#include "mutant.h"
 #include "lifetime.h"
+#include "mutant.h"
 #include "problem.h"
 #include "registry.h"
 #include "schedule.h"
