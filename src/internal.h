@@ -245,7 +245,7 @@ struct device {
     struct heed_context *context;
     bool automatic;           /* HEED_DEVICE_AUTO may choose it: a GPU or accelerator, no CPU in OpenCL's clothes */
     uint32_t slow_needs;      /* rows whose `needs` are among these are slower here than those behind them: chosen only where they are named */
-    bool far_cache;           /* what a core's own cache lacks takes long */
+    bool far_cache;           /* a line that a core's own cache lacks takes long */
     void *state;              /* the wing's */
 };
 

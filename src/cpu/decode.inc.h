@@ -23,7 +23,7 @@
 #include <string.h>
 
 enum {
-    DECODE_AHEAD = 32,                   /* keys between use and prefetch */
+    DECODE_AHEAD = 32,                   /* keys between use and prefetch; twice as many where a line takes long */
     DECODE_ROWS_MOST = VW == 16 ? 24 : 8 /* a panel of prefill is half idle, and copies keys, for as many rows of 16 lanes */
 };
 
@@ -38,7 +38,7 @@ static void score_rows(struct decode_pass *pass)
         if (!(pass->any[n / 64] >> (n % 64) & 0xffff)) continue;
         const unsigned char *const *rows = pass->k_rows + n, *const *next = NULL;
         if (pass->ahead) /* the keys to come, and the first values behind the last key */
-            next = n + DECODE_AHEAD + 16 <= pass->hi ? rows + DECODE_AHEAD : pass->v_rows + (pass->lo & ~15);
+            next = n + pass->ahead + 16 <= pass->hi ? rows + pass->ahead : pass->v_rows + (pass->lo & ~15);
         for (int32_t r = 0; r < pass->rows;) {
             const int tile = tile_for(pass->rows - r);
             use->score[tile](pass->q + (int64_t)r * pass->dim16, p->head_dim, rows, r == 0 ? next : NULL, pass->k_bytes,
@@ -291,7 +291,9 @@ static void decode_item(const struct call *call, const struct work_item *item, v
                                .v16 = whole_lanes(p->v_head_dim),
                                .k_bytes = (int32_t)type_row_bytes(p->k_type, p->head_dim),
                                /* one row on keys side by side: the hardware fetches better */
-                               .ahead = rows > 1 || call->k.token != type_row_bytes(p->k_type, p->head_dim),
+                               .ahead = rows == 1 && call->k.token == type_row_bytes(p->k_type, p->head_dim) ? 0
+                                        : call->plan->device->far_cache                                    ? 2 * DECODE_AHEAD
+                                                                                                           : DECODE_AHEAD,
                                .k_scaled = call->k_scale.given,
                                .v_scaled = call->v_scale.given,
                                .plain = !(p->flags & (HEED_BIAS | HEED_ALIBI)) && p->softcap == 0};

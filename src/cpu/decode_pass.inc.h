@@ -23,7 +23,7 @@ struct decode_pass {
     int32_t lo, hi;                        /* keys that some row may see by position; 0, 0 = none */
     int32_t dim16, v16;                    /* head_dim and v_head_dim in whole lanes */
     int32_t k_bytes;                       /* of a row of k */
-    bool ahead;                            /* fetch rows before their turn */
+    int32_t ahead;                         /* fetch rows so many keys before their turn, or 0 */
     bool k_scaled, v_scaled, plain;        /* plain: no term but the scale */
     float *q;                              /* [rows][dim16] in tiles: load_queries(); zeros behind head_dim */
     float *acc;                            /* [rows][v16] */
