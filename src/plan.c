@@ -66,6 +66,8 @@ static void choose(struct walk *walk, enum kind kind)
         char text[256] = "";
         const char *reason = wanted && row != wanted          ? "another row was insisted on"
                              : row->on_request && row != wanted ? "only where it is asked for by name"
+                             : row->steps_in_order && row != wanted && kind == KIND_DECODE && !(walk->plan->problem.flags & HEED_INVARIANT)
+                                 ? "steps of decode for HEED_INVARIANT alone"
                                                                 : row_refusal(walk, row, kind, text, sizeof text);
         walk->length = text_append(walk->text, EXPLAIN_BYTES, walk->length, "%-8s %-30s %s%s%s\n", kind_names[kind], row->name,
                                    reason ? "no   " : "yes", reason ? reason : "", "");

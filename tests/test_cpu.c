@@ -59,6 +59,10 @@ Test(cpu, caps)
     cr_assert(cpu_isa_cap("avx2", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_AVX2));
     cr_assert(cpu_isa_cap("avx512", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512));
     cr_assert(cpu_isa_cap("avx512bf16", all, &isa) && isa == all);
+    const uint32_t tiles = all | ISA_SLOW_DOTS | ISA_AMX;
+    cr_assert(cpu_isa_cap("amx", tiles, &isa) && isa == tiles && cpu_isa_cap("amx", all, &isa) && isa == all);
+    cr_assert(cpu_isa_cap("avx512bf16", tiles, &isa) && isa == all, "who asks for dots by name gets them, slow or not");
+    cr_assert_str_eq(cpu_isa_name(tiles), "amx");
     cr_assert(cpu_isa_cap("avx512", ISA_SCALAR | ISA_AVX2, &isa) && isa == (ISA_SCALAR | ISA_AVX2), "a cap adds nothing");
     const uint32_t arm = ISA_SCALAR | ISA_VECTOR | ISA_NEON, wide = arm | ISA_SVE256, narrow = arm | ISA_SVE128;
     cr_assert(cpu_isa_cap("neon", wide, &isa) && isa == arm && cpu_isa_cap("neon", narrow, &isa) && isa == arm);
@@ -145,9 +149,9 @@ Test(cpu, device_info)
 /* Code for one instruction set must not be picked by the linker for a machine that lacks it: its object exports its list and nothing else. */
 Test(cpu, an_instruction_set_exports_one_symbol)
 {
-    static const char *const names[] = {"scalar", "vector", "avx2", "avx512", "avx512bf16"};
+    static const char *const names[] = {"scalar", "vector", "avx2", "avx512", "avx512bf16", "amx"};
     struct counts counts = {0};
-    for (int n = 0; n < 5; n++) {
+    for (int n = 0; n < 6; n++) {
         char command[512], text[256], want[64];
         snprintf(command, sizeof command, "nm -g --defined-only '%s/CMakeFiles/heed_objects.dir/src/cpu/isa_%s.c.o' 2>/dev/null",
                  HEED_BINARY_DIR, names[n]);

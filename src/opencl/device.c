@@ -188,7 +188,7 @@ static uint32_t provides_of(const struct cl_device *d)
     if (d->matrix != MATRIX_NONE)
         provides |= cl_layout(d) == MATRIX_NV_MMA ? CL_NEEDS_MATRIX : cl_layout(d) == MATRIX_NV_WGMMA ? CL_NEEDS_WARPGROUP : CL_NEEDS_COLUMNS;
     if (d->warpgroup[0] != MATRIX_NONE) provides |= CL_NEEDS_WARPGROUP;
-    if ((d->device->context->services.isa & ISA_AVX512BF16) && d->registers >= 32 && assembles_for_us(d)) provides |= CL_NEEDS_DOTS;
+    if ((d->device->context->services.isa & (ISA_AVX512BF16 | ISA_SLOW_DOTS)) == ISA_AVX512BF16 && d->registers >= 32 && assembles_for_us(d)) provides |= CL_NEEDS_DOTS;
     return provides;
 }
 
