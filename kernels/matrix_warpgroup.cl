@@ -149,7 +149,7 @@ static inline wg_operand wg_step(wg_operand operand, uint bytes)
 static inline float wg_number(wg_operand operand, uint bytes)
 {
     const uint plain = (uint)(operand.at - operand.tile) + bytes, turned = plain ^ (plain >> 3 & 0x70);
-    return mu_value(*(local ushort *)(operand.tile + turned));
+    return mu_value(Q_TYPE, *(local ushort *)(operand.tile + turned));
 }
 
 #define WG_LOCAL_ROW(e) ((MU_WARP >> 5 & 3) * 16 + (MU_LANE >> 2) + 8 * ((e) >> 1 & 1))
