@@ -153,14 +153,17 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                     again |= !(fabs(score[n / 4][n % 4]) < INFINITY);
                 }
                 if (again) {
-                    _Pragma("unroll 1") for (int n = 0; n < KEY_TILES * 4; n++) {
-                        const int j = block + warp * KEYS + n / 4 * 8 + (lane & 3) * 2 + n % 2, r = first + min((lane >> 2) + n % 4 / 2 * 8, rows - 1);
-                        const struct row row = seen[n % 4 / 2];
-                        if (j < row.begin || j >= row.end) continue;
-                        const float x = score_again(q + query_offset(st.q, s, b, g * GROUP + r % GROUP, item.q_begin + r / GROUP),
-                                                    k + key_offset(st.k, s, page_table, b, g, j, problem),
-                                                    k_scale + (HAS_SCALE(K_TYPE) ? key_offset(st.k_scale, s, page_table, b, g, j, problem) : 0));
-                        MU_UNROLL for (int e = 0; e < KEY_TILES * 4; e++) score[e / 4][e % 4] = e == n ? x : score[e / 4][e % 4];
+                    MU_UNROLL for (int side = 0; side < 2; side++)
+                    {
+                        const int r = first + min((lane >> 2) + 8 * side, rows - 1);
+                        _Pragma("unroll 1") for (int n = 0; n < KEY_TILES * 2; n++) {
+                            const int j = block + warp * KEYS + n / 2 * 8 + (lane & 3) * 2 + n % 2;
+                            if (j < seen[side].begin || j >= seen[side].end) continue;
+                            const float x = score_again(q + query_offset(st.q, s, b, g * GROUP + r % GROUP, item.q_begin + r / GROUP),
+                                                        k + key_offset(st.k, s, page_table, b, g, j, problem),
+                                                        k_scale + (HAS_SCALE(K_TYPE) ? key_offset(st.k_scale, s, page_table, b, g, j, problem) : 0));
+                            MU_UNROLL for (int e = 0; e < KEY_TILES * 2; e++) score[e / 2][2 * side + e % 2] = e == n ? x : score[e / 2][2 * side + e % 2];
+                        }
                     }
                 }
 #else

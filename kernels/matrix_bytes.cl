@@ -44,8 +44,8 @@
 /* Dimension of byte y of a row, in this block; -1: none. */
 static inline int dimension_of(int type, int dim, int block, int y)
 {
-    const int d = IS_BLOCK(type) ? block * 32 + y - block * 34 - 2 : y;
-    return d >= (IS_BLOCK(type) ? block * 32 : 0) && d < (IS_BLOCK(type) ? block * 32 + 32 : dim) ? d : -1;
+    const int within = y - block * 34 - 2, d = IS_BLOCK(type) ? block * 32 + within : y;
+    return d < dim && (!IS_BLOCK(type) || (within >= 0 && within < 32)) ? d : -1;
 }
 /* Byte of dimension d. */
 static inline int byte_of(int type, int d) { return IS_BLOCK(type) ? d / 32 * 34 + 2 + d % 32 : d; }
