@@ -11,8 +11,14 @@
  */
 #define KEYS (TILE_KEYS / WARPS)
 #define KEY_TILES (KEYS / 8)
+#if BYTES
 #define V_WIDTH ((V_HEAD_DIM + 7) / 8 * 8)
-#define MERGE_BYTES (WARPS * 16 * (V_WIDTH + 2) * 4 + 16 * 8)
+#define V_STRIDE (V_WIDTH + 1) /* four dimensions from lane to lane: an odd number keeps eight rows in different banks */
+#else
+#define V_WIDTH (V_CHUNKS * 8)
+#define V_STRIDE V_WIDTH
+#endif
+#define MERGE_BYTES (WARPS * 16 * (V_STRIDE + 2) * 4 + 16 * 8)
 #define MEMORY_BYTES (SLOTS * SLOT_BYTES > MERGE_BYTES ? SLOTS * SLOT_BYTES : MERGE_BYTES)
 
 #if BYTES
@@ -36,6 +42,12 @@ static inline void copy_group(mu_address tile, global const uchar *data, struct 
     }
 }
 
+#ifdef MUTANT_cl_bytes_mixed
+#define MIXED_WHOLE true
+#else
+#define MIXED_WHOLE false
+#endif
+
 /* Dimension of a column of accumulators; -1: none. */
 static inline int accumulated(int tile, int column)
 {
@@ -43,7 +55,7 @@ static inline int accumulated(int tile, int column)
     const int y = tile / 2 * 16 + column * 2 + tile % 2;
     return dimension_of(V_TYPE, V_HEAD_DIM, IS_BLOCK(V_TYPE) ? y / 34 : 0, y);
 #else
-    return tile * 8 + column < V_WIDTH ? tile * 8 + column : -1;
+    return tile * 8 + column;
 #endif
 }
 
@@ -53,7 +65,7 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
     MU_SCRATCH
     const mu_address ring = mu_address_of(memory), q_tile = ring + MEMORY_BYTES;
     local int *odd = (local int *)memory;                                               /* between passes the ring is free; */
-    local float *part_o = (local float *)memory, *part_ml = part_o + WARPS * 16 * V_WIDTH; /* at the end [WARPS][16][V_WIDTH], [WARPS][16] (m, l), */
+    local float *part_o = (local float *)memory, *part_ml = part_o + WARPS * 16 * V_STRIDE; /* at the end [WARPS][16][V_STRIDE], [WARPS][16] (m, l), */
     local float *row_by = part_ml + WARPS * 32;                                         /* [16] (m or factor, anything seen) */
     const int number = ITEM_NUMBER, lane = THREAD & 31, warp = THREAD >> 5;
     const bool given = number < item_count;
@@ -116,15 +128,15 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                 MU_UNROLL for (int n = 0; n < KEY_TILES * 4; n++) part[n / 4][n % 4] = 0;
                 MU_UNROLL for (int two = 0; two < K_PIECES; two += 2)
                 {
-                    uint words[2][KEY_TILES]; /* of two pieces */
+                    uint words[2 * KEY_TILES]; /* of two pieces */
+                    uint2 pairs[2 * KEY_TILES];
                     MU_UNROLL for (int n = 0; n < KEY_TILES; n += 2)
-                        mu_load4(words[0][n], words[0][n + 1], words[1][n], words[1][n + 1],
+                        mu_load4(words[n], words[n + 1], words[KEY_TILES + n], words[KEY_TILES + n + 1],
                                  k_tile + (warp * KEYS + n * 8 + (lane & 15)) * K_PITCH + min(two + (lane >> 4), K_PIECES - 1) * 16);
+                    widen(K_TYPE, Q_TYPE, words, pairs, 2 * KEY_TILES);
                     MU_UNROLL for (int x = 0; x < 2; x++)
                     {
                         const int piece = two + x, blocks = LAST_BLOCK(K_TYPE, HEAD_DIM, piece) + 1 - FIRST_BLOCK(K_TYPE, piece);
-                        uint2 pairs[KEY_TILES];
-                        MU_UNROLL for (int n = 0; n < KEY_TILES; n++) pairs[n] = widen(K_TYPE, Q_TYPE, words[x][n]);
                         MU_UNROLL for (int y = 0; y < 2; y++)
                         {
                             const int block = FIRST_BLOCK(K_TYPE, piece) + y;
@@ -133,13 +145,15 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                                 mu_load4(query[0], query[1], query[2], query[3],
                                          q_tile + (lane & 15) * QUERY_PITCH + ((piece + block) * 2 + (lane >> 4)) * 16);
                                 MU_UNROLL for (int n = 0; n < KEY_TILES; n++)
-                                    mu_mma(IS_BLOCK(K_TYPE) ? part[n] : score[n], query[0], query[1], query[2], query[3], pairs[n].s0, pairs[n].s1);
+                                    mu_mma(IS_BLOCK(K_TYPE) ? part[n] : score[n], query[0], query[1], query[2], query[3], pairs[x * KEY_TILES + n].s0, pairs[x * KEY_TILES + n].s1);
                                 if (IS_BLOCK(K_TYPE) && piece == LAST(block)) {
                                     MU_UNROLL for (int n = 0; n < KEY_TILES * 4; n++)
                                     {
                                         const float by = scale_of(K_TYPE, HEAD_DIM, keys, warp * KEYS + n / 4 * 8 + (lane & 3) * 2 + n % 2, block);
                                         score[n / 4][n % 4] = fma(by, part[n / 4][n % 4], score[n / 4][n % 4]);
+#ifndef MUTANT_cl_bytes_block
                                         part[n / 4][n % 4] = 0;
+#endif
                                     }
                                 }
                             }
@@ -152,6 +166,9 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                     if (HAS_SCALE(K_TYPE)) score[n / 4][n % 4] *= scale_of(K_TYPE, HEAD_DIM, keys, warp * KEYS + n / 4 * 8 + (lane & 3) * 2 + n % 2, 0);
                     again |= !(fabs(score[n / 4][n % 4]) < INFINITY);
                 }
+#ifdef MUTANT_cl_bytes_again
+                again = false;
+#endif
                 if (again) {
                     MU_UNROLL for (int side = 0; side < 2; side++)
                     {
@@ -213,7 +230,12 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                             sum += w;
                         }
                         l[side] = fma(l[side], fade, sum);
-                        MU_UNROLL for (int n = 0; n < V_TILES * 2; n++) acc[n / 2][2 * side + n % 2] *= fade;
+#if BYTES /* twice the keys in the time: no products with 1 */
+                        if (mu_any(fade != 1))
+#endif
+                        {
+                            MU_UNROLL for (int n = 0; n < V_TILES * 2; n++) acc[n / 2][2 * side + n % 2] *= fade;
+                        }
                     }
                 }
 
@@ -231,8 +253,10 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                     MU_UNROLL for (int two = 0; two < V_PIECES; two += 2)
                     {
                         uint words[4];
+                        uint2 pairs[4];
                         mu_load4_transposed(words[0], words[1], words[2], words[3],
                                             v_tile + (warp * KEYS + c * 8 + (lane & 15)) * V_PITCH + min(two + (lane >> 4), V_PIECES - 1) * 16);
+                        widen(V_TYPE, TYPE_BF16, words, pairs, 4);
                         MU_UNROLL for (int x = 0; x < 2; x++)
                         {
                             const int piece = two + x, blocks = LAST_BLOCK(V_TYPE, V_HEAD_DIM, piece) + 1 - FIRST_BLOCK(V_TYPE, piece);
@@ -248,8 +272,8 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                                             p[block % 2][n] = mu_pack_bf16(score[c + (n >> 1)][2 * (n & 1)] * by[n / 2 * 2],
                                                                            score[c + (n >> 1)][2 * (n & 1) + 1] * by[n / 2 * 2 + 1]);
                                     }
-                                    const bool mine = blocks == 1 || (piece * 16 + (lane >> 2) * 2) / 34 == block;
-                                    const uint2 low = widen(V_TYPE, TYPE_BF16, mine ? words[2 * x] : 0), high = widen(V_TYPE, TYPE_BF16, mine ? words[2 * x + 1] : 0);
+                                    const bool mine = blocks == 1 || MIXED_WHOLE || (piece * 16 + (lane >> 2) * 2) / 34 == block;
+                                    const uint2 low = mine ? pairs[2 * x] : (uint2)(0u), high = mine ? pairs[2 * x + 1] : (uint2)(0u);
                                     mu_mma_bf16(acc[2 * piece], p[block % 2][0], p[block % 2][1], p[block % 2][2], p[block % 2][3], low.s0, high.s0);
                                     mu_mma_bf16(acc[2 * piece + 1], p[block % 2][0], p[block % 2][1], p[block % 2][2], p[block % 2][3], low.s1, high.s1);
                                 }
@@ -306,7 +330,7 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                 if (plus[bit / 32] >> bit % 32 & 1) x += INFINITY;
                 if (minus[bit / 32] >> bit % 32 & 1) x -= INFINITY;
                 const int d = accumulated(n / 2, (lane & 3) * 2 + n % 2);
-                if (d >= 0) part_o[(warp * 16 + r) * V_WIDTH + d] = x;
+                if (!BYTES || (d >= 0 && r < rows)) part_o[(warp * 16 + r) * V_STRIDE + d] = x;
             }
         }
         FENCE;
@@ -338,7 +362,7 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
             const int r = x / V_WIDTH, d = x % V_WIDTH, n = first + r;
             if (d >= V_HEAD_DIM) continue;
             float sum = 0;
-            for (int w = 0; w < WARPS; w++) sum = fma(part_ml[(w * 16 + r) * 2], part_o[(w * 16 + r) * V_WIDTH + d], sum);
+            for (int w = 0; w < WARPS; w++) sum = fma(part_ml[(w * 16 + r) * 2], part_o[(w * 16 + r) * V_STRIDE + d], sum);
             if (item.part >= 0) work[((long)item.part + n) * V_HEAD_DIM + d] = sum;
             else {
                 global uchar *to = o + query_offset(st.o, s, b, g * GROUP + n % GROUP, item.q_begin + n / GROUP);

@@ -56,10 +56,10 @@ static inline int slot_byte(int n) { return (n & 6) * 2 + (n & 1) * 2 + (n >> 3)
 
 /* A byte's exponent stands in the lower half of the wider one, so numbers come out too small by a power of two, denormals included; NaN and infinity, which
  * come out as numbers, are put right by hand. Whole numbers: the mantissa of 1152 (f16) or 128 (bf16), which is taken off. */
-static inline bool any_endless(int type, uint x)
-{
-    return (((x & 0x7f7f7f7fu) + (type == TYPE_F8_E4M3 ? 0x01010101u : 0x04040404u)) & 0x80808080u) != 0;
-}
+#define BECOMES_NUMBER(from, to) ((from) == TYPE_F8_E4M3 || ((from) == TYPE_F8_E5M2 && (to) == TYPE_BF16))
+
+/* The upper bits of bytes that are such. */
+static inline uint endless_bytes(int type, uint x) { return (x & 0x7f7f7f7fu) + (type == TYPE_F8_E4M3 ? 0x01010101u : 0x04040404u); }
 
 /* y: the bytes in the upper half of each 16 bits. */
 static inline uint put_right(int from, int to, uint wide, uint y)
@@ -90,15 +90,22 @@ static inline uint widen_pair(int from, int to, uint y)
     return mu_fma_bf16x2(sign | (y >> 3 & 0x0fe00fe0u), 0x77807780u, 0x80008000u); /* 2^112 */
 }
 
-/* Bytes 0 and 2, and bytes 1 and 3. */
-static inline uint2 widen(int from, int to, uint x)
+/* Of each word bytes 0 and 2, and bytes 1 and 3. One question for all of them, so that the answer is a jump over what hardly ever happens. */
+static inline void widen(int from, int to, private const uint *words, private uint2 *wide, int count)
 {
-    uint2 wide = (uint2)(widen_pair(from, to, x << 8), widen_pair(from, to, x));
-    if ((from == TYPE_F8_E4M3 || (from == TYPE_F8_E5M2 && to == TYPE_BF16)) && any_endless(from, x)) {
-        wide.s0 = put_right(from, to, wide.s0, x << 8);
-        wide.s1 = put_right(from, to, wide.s1, x);
+    uint endless = 0;
+    MU_UNROLL for (int n = 0; n < count; n++)
+    {
+        wide[n] = (uint2)(widen_pair(from, to, words[n] << 8), widen_pair(from, to, words[n]));
+        if (BECOMES_NUMBER(from, to)) endless |= endless_bytes(from, words[n]);
     }
-    return wide;
+#ifdef MUTANT_cl_bytes_endless
+    endless = 0;
+#endif
+    if (endless & 0x80808080u) {
+        MU_UNROLL for (int n = 0; n < count; n++)
+            wide[n] = (uint2)(put_right(from, to, wide[n].s0, words[n] << 8), put_right(from, to, wide[n].s1, words[n]));
+    }
 }
 
 /* ---- rows into local memory ------------------------------------------------------- */
@@ -169,17 +176,24 @@ static inline void copy_rows(mu_address slot, global const uchar *data, struct v
 /* Query rows of the group for each product, see copy_group of decode_matrix.cl. */
 static inline void lay_group(local uchar *tile, global const uchar *data, struct view view, struct sequence s, int b, int g, int q_begin, int first, int rows)
 {
-    _Pragma("unroll 1") for (int x = THREAD; x < 16 * K_PRODUCTS * 8; x += LANES) {
-        const int row = x / (K_PRODUCTS * 8), product = x / 8 % K_PRODUCTS, word = x % 8, n = first + min(row, rows - 1);
+    enum { WORDS = 16 * K_PRODUCTS * 8, TURNS = (WORDS + LANES - 1) / LANES };
+    uint pair[TURNS]; /* all on their way together */
+    MU_UNROLL for (int turn = 0; turn < TURNS; turn++)
+    {
+        const int x = turn * LANES + THREAD, row = x / (K_PRODUCTS * 8), product = x / 8 % K_PRODUCTS, word = x % 8, n = first + min(row, rows - 1);
         const int block = IS_BLOCK(K_TYPE) ? product / 3 : 0, piece = product - block;
         global const ushort *from = AT(ushort, data + query_offset(view, s, b, g * GROUP + n % GROUP, q_begin + n / GROUP));
-        uint pair = 0;
+        pair[turn] = 0;
         MU_UNROLL for (int e = 0; e < 2; e++)
         {
             const int d = dimension_of(K_TYPE, HEAD_DIM, block, piece * 16 + slot_byte(2 * word + e));
-            if (row < rows && d >= 0) pair |= (uint)from[d] << 16 * e;
+            if (row < rows && d >= 0) pair[turn] |= (uint)from[d] << 16 * e;
         }
-        *(local uint *)(tile + row * QUERY_PITCH + product * 32 + word * 4) = pair;
+    }
+    MU_UNROLL for (int turn = 0; turn < TURNS; turn++)
+    {
+        const int x = turn * LANES + THREAD, row = x / (K_PRODUCTS * 8), product = x / 8 % K_PRODUCTS, word = x % 8;
+        if (x < WORDS) *(local uint *)(tile + row * QUERY_PITCH + product * 32 + word * 4) = pair[turn];
     }
 }
 
@@ -188,6 +202,9 @@ static inline void lay_group(local uchar *tile, global const uchar *data, struct
 /* Of row `row` of a tile, and of its block. */
 static inline float scale_of(int type, int dim, local const uchar *tile, int row, int block)
 {
+#ifdef MUTANT_cl_bytes_scale
+    row ^= 1;
+#endif
     if (IS_BLOCK(type)) return vload_half(0, (local const half *)(tile + row * PITCH(type, dim) + block * 34));
     return ((local const float *)(tile + TILE_KEYS * PITCH(type, dim)))[row];
 }

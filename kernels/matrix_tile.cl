@@ -23,7 +23,10 @@
 #endif
 #define K_CHUNKS (PADDED(HEAD_DIM) / 8)
 #define V_CHUNKS (PADDED(V_HEAD_DIM) / 8)
-#if BYTES /* K and V of one byte an element: matrix_bytes.cl */
+#ifndef BYTES /* 1: K and V of one byte an element, matrix_bytes.cl */
+#define BYTES 0
+#endif
+#if BYTES
 #define SLOT_BYTES (K_SLOT > V_SLOT ? K_SLOT : V_SLOT)
 #define V_TILES (2 * V_PIECES)
 #else

@@ -265,7 +265,7 @@ static size_t decode_bytes_bytes(const struct cl_device *device, const struct pr
 {
     const struct matrix_tile tile = decode_bytes_tile(device, problem);
     const int32_t k = byte_slot(problem->k_type, problem->head_dim), v = byte_slot(problem->v_type, problem->v_head_dim);
-    const int32_t ring = tile.slots * tile.keys * (k > v ? k : v), meet = tile.warps * 16 * (padded(problem->v_head_dim) + 2) * 4 + 128;
+    const int32_t ring = tile.slots * tile.keys * (k > v ? k : v), meet = tile.warps * 16 * (padded(problem->v_head_dim) + 3) * 4 + 128;
     return (size_t)((ring > meet ? ring : meet) + byte_query(problem) + (device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0) + 64);
 }
 
@@ -467,11 +467,11 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
     {.name = text, .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type, FEATURES_ALL), .dim_limit = 256, .q_tile = 16, \
      .kv_chunk = 512, .decode_rows = 16, .packs_group = true, .arithmetic = {maths, .key_block = 512, .weight_type = type}, .cl = &spec}
 /* Keys and values of 8 bits, which are exact in the unit's 16; a weight is multiplied by its value's scale in f32 and rounded to bf16, whose range is f32's. A product
- * of q8_0 passes 32 additions and one for each block, at most head_dim + 1. */
+ * of q8_0 passes 32 additions and one for each block, at most head_dim + 1. An item has as many bytes of them as one of decode_matrix.cl has. */
 #define BYTES_DECODE(text, type, spec)                                                                                           \
     {.name = text, .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX, .features = FEATURES_ALL, .q_types = 1u << (type), \
-     .k_types = TYPES_BYTES, .v_types = TYPES_BYTES, .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 512, .decode_rows = 16, \
-     .packs_group = true, .arithmetic = {MATRIX_MATHS, .dot_extra = 1, .key_block = 512, .weight_type = HEED_BF16, .flushes = true}, .cl = &spec}
+     .k_types = TYPES_BYTES, .v_types = TYPES_BYTES, .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 1024, .decode_rows = 16, \
+     .packs_group = true, .arithmetic = {MATRIX_MATHS, .dot_extra = 1, .key_block = 1024, .weight_type = HEED_BF16, .flushes = true}, .cl = &spec}
 #define UNIT_ROWS(text, type, has, need, dims, rows) \
     .name = text, .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type, has), .dim_limit = dims, .q_tile = rows
 #define UNIT_PREFILL(text, type, need, maths, dims, rows, spec)                                                                  \
