@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * decode_matrix.cl - the query rows of one KV head's group against one chunk of keys on a 16x8x16 matrix unit: q, k and v in f16 or bf16. Sixteen rows are one
  * operand, so K and V are read once for a whole group. The words mu_* are those of matrix_nvidia.cl, tiles and ring those of matrix_tile.cl. With BYTES keys and
- * values are of 8 bits (matrix_bytes.cl): there c, the scale of a key, or in q8_0 of 32 dimensions of it, comes to the score, and to the weight before it is rounded.
+ * values are of 8 bits (matrix_bytes.cl): the scale of a key, in q8_0 of 32 dimensions of it, comes to the score, and that of a value to its weight before it is rounded.
  *
  *     s[16][KEYS] = Q K^T     m' = max(m, s)   fade = e^(m - m')   p = e^(s - m')   l = l fade + sum p      each warp has keys of its own in every tile
  *     o[16][DV]   = o fade + P V                                                                            and its own m, l, o
@@ -123,6 +123,7 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                 MU_UNROLL for (int n = 0; n < KEY_TILES * 4; n++) score[n / 4][n % 4] = 0;
                 NEXT_TILE(k_tile);
 #if BYTES
+                const int own_key = warp * KEYS + (lane & 3) * 2; /* of a tile: this lane's scores are of own_key, the next, and both of every eight on */
                 local const uchar *const keys = (local const uchar *)memory + (slot == 0 ? SLOTS - 1 : slot - 1) * SLOT_BYTES;
                 float part[KEY_TILES][4]; /* q8_0: of one block */
                 MU_UNROLL for (int n = 0; n < KEY_TILES * 4; n++) part[n / 4][n % 4] = 0;
@@ -139,17 +140,18 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                         const int piece = two + x, blocks = LAST_BLOCK(K_TYPE, HEAD_DIM, piece) + 1 - FIRST_BLOCK(K_TYPE, piece);
                         MU_UNROLL for (int y = 0; y < 2; y++)
                         {
-                            const int block = FIRST_BLOCK(K_TYPE, piece) + y;
+                            const int which = FIRST_BLOCK(K_TYPE, piece) + y;
                             if (piece < K_PIECES && y < blocks) {
                                 uint query[4];
                                 mu_load4(query[0], query[1], query[2], query[3],
-                                         q_tile + (lane & 15) * QUERY_PITCH + ((piece + block) * 2 + (lane >> 4)) * 16);
+                                         q_tile + (lane & 15) * QUERY_PITCH + ((piece + which) * 2 + (lane >> 4)) * 16);
                                 MU_UNROLL for (int n = 0; n < KEY_TILES; n++)
-                                    mu_mma(IS_BLOCK(K_TYPE) ? part[n] : score[n], query[0], query[1], query[2], query[3], pairs[x * KEY_TILES + n].s0, pairs[x * KEY_TILES + n].s1);
-                                if (IS_BLOCK(K_TYPE) && piece == LAST(block)) {
+                                    mu_mma(IS_BLOCK(K_TYPE) ? part[n] : score[n], query[0], query[1], query[2], query[3],
+                                           pairs[x * KEY_TILES + n].s0, pairs[x * KEY_TILES + n].s1);
+                                if (IS_BLOCK(K_TYPE) && piece == LAST(which)) {
                                     MU_UNROLL for (int n = 0; n < KEY_TILES * 4; n++)
                                     {
-                                        const float by = scale_of(K_TYPE, HEAD_DIM, keys, warp * KEYS + n / 4 * 8 + (lane & 3) * 2 + n % 2, block);
+                                        const float by = scale_of(K_TYPE, HEAD_DIM, keys, own_key + n / 4 * 8 + n % 2, which);
                                         score[n / 4][n % 4] = fma(by, part[n / 4][n % 4], score[n / 4][n % 4]);
 #ifndef MUTANT_cl_bytes_block
                                         part[n / 4][n % 4] = 0;
@@ -160,10 +162,10 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                         }
                     }
                 }
-                bool again = false;
+                bool again = false; /* is one of them not finite? */
                 MU_UNROLL for (int n = 0; n < KEY_TILES * 4; n++)
                 {
-                    if (HAS_SCALE(K_TYPE)) score[n / 4][n % 4] *= scale_of(K_TYPE, HEAD_DIM, keys, warp * KEYS + n / 4 * 8 + (lane & 3) * 2 + n % 2, 0);
+                    if (HAS_SCALE(K_TYPE)) score[n / 4][n % 4] *= scale_of(K_TYPE, HEAD_DIM, keys, own_key + n / 4 * 8 + n % 2, 0);
                     again |= !(fabs(score[n / 4][n % 4]) < INFINITY);
                 }
 #ifdef MUTANT_cl_bytes_again
@@ -174,12 +176,13 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                     {
                         const int r = first + min((lane >> 2) + 8 * side, rows - 1);
                         _Pragma("unroll 1") for (int n = 0; n < KEY_TILES * 2; n++) {
-                            const int j = block + warp * KEYS + n / 2 * 8 + (lane & 3) * 2 + n % 2;
+                            const int j = block + own_key + n / 2 * 8 + n % 2;
                             if (j < seen[side].begin || j >= seen[side].end) continue;
                             const float x = score_again(q + query_offset(st.q, s, b, g * GROUP + r % GROUP, item.q_begin + r / GROUP),
                                                         k + key_offset(st.k, s, page_table, b, g, j, problem),
                                                         k_scale + (HAS_SCALE(K_TYPE) ? key_offset(st.k_scale, s, page_table, b, g, j, problem) : 0));
-                            MU_UNROLL for (int e = 0; e < KEY_TILES * 2; e++) score[e / 2][2 * side + e % 2] = e == n ? x : score[e / 2][2 * side + e % 2];
+                            MU_UNROLL for (int e = 0; e < KEY_TILES * 2; e++)
+                                score[e / 2][2 * side + e % 2] = e == n ? x : score[e / 2][2 * side + e % 2];
                         }
                     }
                 }
@@ -241,8 +244,7 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
 
                 NEXT_TILE(v_tile);
 #if BYTES
-                const int value_slot = (slot == 0 ? SLOTS - 1 : slot - 1) * SLOT_BYTES;
-                local uchar *const values = (local uchar *)memory + value_slot;
+                local uchar *const values = (local uchar *)memory + (slot == 0 ? SLOTS - 1 : slot - 1) * SLOT_BYTES;
                 if (pass != PASS_FIRST) {
                     take_bytes(values, pass);
                     FENCE;
@@ -262,20 +264,20 @@ ATTENTION_KERNEL void decode_matrix(ATTENTION_ARGUMENTS)
                             const int piece = two + x, blocks = LAST_BLOCK(V_TYPE, V_HEAD_DIM, piece) + 1 - FIRST_BLOCK(V_TYPE, piece);
                             MU_UNROLL for (int y = 0; y < 2; y++)
                             {
-                                const int block = FIRST_BLOCK(V_TYPE, piece) + y;
+                                const int which = FIRST_BLOCK(V_TYPE, piece) + y;
                                 if (piece < V_PIECES && y < blocks) {
-                                    if (piece == (IS_BLOCK(V_TYPE) ? FIRST(block) : 0)) {
+                                    if (piece == (IS_BLOCK(V_TYPE) ? FIRST(which) : 0)) {
                                         float by[4];
                                         MU_UNROLL for (int n = 0; n < 4; n++)
-                                            by[n] = scale_of(V_TYPE, V_HEAD_DIM, values, warp * KEYS + (c + n / 2) * 8 + (lane & 3) * 2 + n % 2, block);
+                                            by[n] = scale_of(V_TYPE, V_HEAD_DIM, values, own_key + (c + n / 2) * 8 + n % 2, which);
                                         MU_UNROLL for (int n = 0; n < 4; n++)
-                                            p[block % 2][n] = mu_pack_bf16(score[c + (n >> 1)][2 * (n & 1)] * by[n / 2 * 2],
+                                            p[which % 2][n] = mu_pack_bf16(score[c + (n >> 1)][2 * (n & 1)] * by[n / 2 * 2],
                                                                            score[c + (n >> 1)][2 * (n & 1) + 1] * by[n / 2 * 2 + 1]);
                                     }
-                                    const bool mine = blocks == 1 || MIXED_WHOLE || (piece * 16 + (lane >> 2) * 2) / 34 == block;
+                                    const bool mine = blocks == 1 || MIXED_WHOLE || (piece * 16 + (lane >> 2) * 2) / 34 == which;
                                     const uint2 low = mine ? pairs[2 * x] : (uint2)(0u), high = mine ? pairs[2 * x + 1] : (uint2)(0u);
-                                    mu_mma_bf16(acc[2 * piece], p[block % 2][0], p[block % 2][1], p[block % 2][2], p[block % 2][3], low.s0, high.s0);
-                                    mu_mma_bf16(acc[2 * piece + 1], p[block % 2][0], p[block % 2][1], p[block % 2][2], p[block % 2][3], low.s1, high.s1);
+                                    mu_mma_bf16(acc[2 * piece], p[which % 2][0], p[which % 2][1], p[which % 2][2], p[which % 2][3], low.s0, high.s0);
+                                    mu_mma_bf16(acc[2 * piece + 1], p[which % 2][0], p[which % 2][1], p[which % 2][2], p[which % 2][3], low.s1, high.s1);
                                 }
                             }
                         }

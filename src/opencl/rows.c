@@ -469,9 +469,10 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
 /* Keys and values of 8 bits, which are exact in the unit's 16; a weight is multiplied by its value's scale in f32 and rounded to bf16, whose range is f32's. A product
  * of q8_0 passes 32 additions and one for each block, at most head_dim + 1. An item has as many bytes of them as one of decode_matrix.cl has. */
 #define BYTES_DECODE(text, type, spec)                                                                                           \
-    {.name = text, .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX, .features = FEATURES_ALL, .q_types = 1u << (type), \
-     .k_types = TYPES_BYTES, .v_types = TYPES_BYTES, .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, .kv_chunk = 1024, .decode_rows = 16, \
-     .packs_group = true, .arithmetic = {MATRIX_MATHS, .dot_extra = 1, .key_block = 1024, .weight_type = HEED_BF16, .flushes = true}, .cl = &spec}
+    {.name = text, .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX, .features = FEATURES_ALL,        \
+     .q_types = 1u << (type), .k_types = TYPES_BYTES, .v_types = TYPES_BYTES, .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, \
+     .kv_chunk = 1024, .decode_rows = 16, .packs_group = true,                                                                   \
+     .arithmetic = {MATRIX_MATHS, .dot_extra = 1, .key_block = 1024, .weight_type = HEED_BF16, .flushes = true}, .cl = &spec}
 #define UNIT_ROWS(text, type, has, need, dims, rows) \
     .name = text, .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type, has), .dim_limit = dims, .q_tile = rows
 #define UNIT_PREFILL(text, type, need, maths, dims, rows, spec)                                                                  \
