@@ -136,6 +136,8 @@ static void bytes(heed_type type)
         if (has_scale(type)) spoilt.k_scale[38] = INFINITY;
         else spoilt.k[38 * 34] = 0, spoilt.k[38 * 34 + 1] = 0x7c;
         spoilt_case(context, row, &plain, &spoilt, 0, &counts);
+        spoilt.k[38 * row_bytes(type) + row_bytes(type) - DIM + 1] = 1; /* one of them positive: NaN, although the product alone is negative */
+        spoilt_case(context, row, &plain, &spoilt, 0, &counts);
     }
     heed_context_destroy(context);
     count_end(&counts);
