@@ -116,7 +116,7 @@ emulated_units() {
     row=prefill_columns_bf16
     [ $like != 2 ] || row=prefill_matrix_bf16
     [ $like != 8 ] || row=prefill_warpgroup2_bf16
-    printf '"pocl-cpu" matrix=1 limit=120 mlike=%d\n"generic-cpu" matrix=1 limit=120 mlike=%d\n' $like $like >"$work/units"
+    printf '"%s" matrix=1 limit=120 mlike=%d\n' pocl-cpu $like intel-cpu $like generic-cpu $like >"$work/units"
     HEED_TUNING=$work/units "$heed" check --device opencl:0 --kernel opencl.$row "hq1 d32 q40 kv40 bf16"
   done
 }
