@@ -3,8 +3,9 @@
  */
 /* Rows that lie apart (the heads of a token side by side) are no stream to the hardware: each is fetched before its turn. OpenCL's own
  * prefetch() does nothing in PoCL, so there clang's: hq32 hk8 kv4096 f32 takes 0.8 ms for 2.2. Only where the compiler's target is a processor: NVIDIA's
- * compiler has the builtin and refuses every address, and Mesa's, on its way to SPIR-V, ends the process. */
-#if defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__arm__) || defined(__riscv) || defined(__powerpc64__) || defined(__s390x__)
+ * compiler has the builtin and refuses every address, and Mesa's, on its way to SPIR-V, ends the process. Intel's CPU driver goes by SPIR, too, and takes it; there
+ * prefetch() is a call for each line, around which every vector register goes to memory and back: BUILTIN_FETCH comes from its tuning row. */
+#if BUILTIN_FETCH || defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__arm__) || defined(__riscv) || defined(__powerpc64__) || defined(__s390x__)
 #ifdef __has_builtin
 #if __has_builtin(__builtin_prefetch)
 #define FETCH(p) __builtin_prefetch((private const void *)(size_t)(p), 0, 2)

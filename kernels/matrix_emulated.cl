@@ -24,16 +24,16 @@
 typedef ulong mu_address;
 #define mu_address_of(p) ((mu_address)(local uchar *)(p))
 
-static inline float mu_value(uint bits)
+static inline float mu_value(int type, uint bits)
 {
-    if (K_TYPE == TYPE_BF16) return as_float(bits << 16);
+    if (type == TYPE_BF16) return as_float(bits << 16);
     ushort one = (ushort)bits;
     return vload_half(0, (private const half *)&one);
 }
 
-static inline uint mu_bits(float x)
+static inline uint mu_bits(int type, float x)
 {
-    if (K_TYPE == TYPE_BF16) return to_bf16_1(as_uint(x));
+    if (type == TYPE_BF16) return to_bf16_1(as_uint(x));
     ushort one;
     vstore_half_rte(x, 0, (private half *)&one);
     return one;
@@ -51,6 +51,12 @@ static inline void mu_copy16(mu_address to, global const uchar *from, uint bytes
         x = as_uint4(vload16(0, one));
     }
     mu_store16(to, x);
+}
+static inline void mu_copy4(mu_address to, global const uchar *from, uint bytes) { *(local uint *)to = bytes ? *(global const uint *)from : 0; }
+static inline void mu_copy8(mu_address to, global const uchar *from, uint bytes)
+{
+    mu_copy4(to, from, bytes);
+    mu_copy4(to + 4, from + (bytes ? 4 : 0), bytes);
 }
 #define mu_copy_commit()
 #define mu_copy_wait(n)
@@ -82,16 +88,16 @@ static inline uint mu_load_pair_transposed(local ulong *place, int matrix)
 #define mu_load4_transposed(r0, r1, r2, r3, address) MU_LOAD4(mu_load_pair_transposed, r0, r1, r2, r3, address)
 
 /* Elements of the 16x16 matrix a and of the 16x8 matrix b, out of the mailboxes. */
-static inline float mu_a(local uint (*box)[6], int row, int column)
+static inline float mu_a(int type, local uint (*box)[6], int row, int column)
 {
     const uint pair = box[MU_WARP + (row & 7) * 4 + ((column & 7) >> 1)][(row >> 3) + 2 * (column >> 3)];
-    return mu_value(column & 1 ? pair >> 16 : pair & 0xffff);
+    return mu_value(type, column & 1 ? pair >> 16 : pair & 0xffff);
 }
 
-static inline float mu_b(local uint (*box)[6], int row, int column)
+static inline float mu_b(int type, local uint (*box)[6], int row, int column)
 {
     const uint pair = box[MU_WARP + column * 4 + ((row & 7) >> 1)][4 + (row >> 3)];
-    return mu_value(row & 1 ? pair >> 16 : pair & 0xffff);
+    return mu_value(type, row & 1 ? pair >> 16 : pair & 0xffff);
 }
 
 /* Each lane's words into its box, for the others to read. */
@@ -105,14 +111,16 @@ static inline float mu_b(local uint (*box)[6], int row, int column)
     mu_box[MU_ID][5] = b1;                                                                                                       \
     MU_BARRIER
 
-#define mu_mma(acc, a0, a1, a2, a3, b0, b1)                                                                                      \
+#define MU_MMA(type, acc, a0, a1, a2, a3, b0, b1)                                                                                \
     do {                                                                                                                         \
         MU_SHOW(a0, a1, a2, a3, b0, b1);                                                                                         \
-        MU_UNROLL for (int e_ = 0; e_ < 4; e_++)                                                                                           \
-            MU_UNROLL for (int k_ = 0; k_ < 16; k_++)                                                                                      \
-                (acc)[e_] = fma(mu_a(mu_box, (MU_LANE >> 2) + 8 * (e_ >> 1), k_),                                                \
-                                mu_b(mu_box, k_, 2 * (MU_LANE & 3) + (e_ & 1)), (acc)[e_]);                                      \
+        MU_UNROLL for (int e_ = 0; e_ < 4; e_++)                                                                                 \
+            MU_UNROLL for (int k_ = 0; k_ < 16; k_++)                                                                            \
+                (acc)[e_] = fma(mu_a(type, mu_box, (MU_LANE >> 2) + 8 * (e_ >> 1), k_),                                          \
+                                mu_b(type, mu_box, k_, 2 * (MU_LANE & 3) + (e_ & 1)), (acc)[e_]);                                \
     } while (0)
+#define mu_mma(acc, a0, a1, a2, a3, b0, b1) MU_MMA(Q_TYPE, acc, a0, a1, a2, a3, b0, b1)
+#define mu_mma_bf16(acc, a0, a1, a2, a3, b0, b1) MU_MMA(TYPE_BF16, acc, a0, a1, a2, a3, b0, b1)
 
 /* The 16x8x8 unit looks at the upper 19 bits of each number, whatever stands below. */
 static inline float mu_a_tf32(local uint (*box)[6], int row, int k)
@@ -132,7 +140,18 @@ static inline float mu_b_tf32(local uint (*box)[6], int k, int column)
                                 mu_b_tf32(mu_box, k_, 2 * (MU_LANE & 3) + (e_ & 1)), (acc)[e_]);                                 \
     } while (0)
 
-static inline uint mu_pack(float low, float high) { return mu_bits(low) | mu_bits(high) << 16; }
+static inline uint mu_pack(float low, float high) { return mu_bits(Q_TYPE, low) | mu_bits(Q_TYPE, high) << 16; }
+static inline uint mu_pack_bf16(float low, float high) { return mu_bits(TYPE_BF16, low) | mu_bits(TYPE_BF16, high) << 16; }
+
+/* Of numbers whose products f32 holds. */
+static inline uint mu_fma_pair(int type, uint a, uint b, uint c)
+{
+    const float low = fma(mu_value(type, a & 0xffff), mu_value(type, b & 0xffff), mu_value(type, c & 0xffff));
+    const float high = fma(mu_value(type, a >> 16), mu_value(type, b >> 16), mu_value(type, c >> 16));
+    return mu_bits(type, low) | mu_bits(type, high) << 16;
+}
+#define mu_fma_f16x2(a, b, c) mu_fma_pair(TYPE_F16, a, b, c)
+#define mu_fma_bf16x2(a, b, c) mu_fma_pair(TYPE_BF16, a, b, c)
 
 /* e^x is mu_exp(x * MU_EXP_FACTOR). */
 #define MU_EXP_FACTOR 1.0f

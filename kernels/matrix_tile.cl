@@ -23,9 +23,17 @@
 #endif
 #define K_CHUNKS (PADDED(HEAD_DIM) / 8)
 #define V_CHUNKS (PADDED(V_HEAD_DIM) / 8)
-#define SLOT_BYTES (TILE_KEYS * 16 * (K_CHUNKS > V_CHUNKS ? K_CHUNKS : V_CHUNKS))
-#define K_STEPS (K_CHUNKS / 2)
+#ifndef BYTES /* 1: K and V of one byte an element, matrix_bytes.cl */
+#define BYTES 0
+#endif
+#if BYTES
+#define SLOT_BYTES (K_SLOT > V_SLOT ? K_SLOT : V_SLOT)
+#define V_TILES (2 * V_PIECES)
+#else
 #define V_TILES V_CHUNKS
+#define SLOT_BYTES (TILE_KEYS * 16 * (K_CHUNKS > V_CHUNKS ? K_CHUNKS : V_CHUNKS))
+#endif
+#define K_STEPS (K_CHUNKS / 2)
 #define FENCE barrier(CLK_LOCAL_MEM_FENCE)
 #define THREAD ((int)get_local_id(0))
 
@@ -259,15 +267,20 @@ static inline struct reach reach_of(struct strides st, struct sequence s, int b,
 #define WAIT_FOR_TILE() mu_copy_wait(2)
 #endif
 
+#if !BYTES
+#define COPY_K(slot, block) copy_keys(slot, k, st.k, s, page_table, b, g, block, low, high, HEAD_DIM, k_aligned, problem)
+#define COPY_V(slot, block) COPY_VALUES(slot, v, st.v, s, page_table, b, g, block, low, high, V_HEAD_DIM, v_aligned, problem)
+#endif
+
 /* Tile number `next` of K0 V0 K1 V1 ... into a slot; behind the last an empty parcel keeps the count right. */
 #define PREFETCH(number)                                                                                                         \
     do {                                                                                                                         \
         const int block_ = first_block + (next >> 1) * TILE_KEYS;                                                                \
         const mu_address slot_ = ring + (number) * SLOT_BYTES;                                                                   \
         if (next < tiles && (next & 1))                                                                                          \
-            COPY_VALUES(slot_, v, st.v, s, page_table, b, g, block_, low, high, V_HEAD_DIM, v_aligned, problem);                 \
+            COPY_V(slot_, block_);                                                                                               \
         else if (next < tiles)                                                                                                   \
-            copy_keys(slot_, k, st.k, s, page_table, b, g, block_, low, high, HEAD_DIM, k_aligned, problem);                     \
+            COPY_K(slot_, block_);                                                                                               \
         mu_copy_commit();                                                                                                        \
         next++;                                                                                                                  \
     } while (0)

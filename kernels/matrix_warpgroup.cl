@@ -149,7 +149,7 @@ static inline wg_operand wg_step(wg_operand operand, uint bytes)
 static inline float wg_number(wg_operand operand, uint bytes)
 {
     const uint plain = (uint)(operand.at - operand.tile) + bytes, turned = plain ^ (plain >> 3 & 0x70);
-    return mu_value(*(local ushort *)(operand.tile + turned));
+    return mu_value(Q_TYPE, *(local ushort *)(operand.tile + turned));
 }
 
 #define WG_LOCAL_ROW(e) ((MU_WARP >> 5 & 3) * 16 + (MU_LANE >> 2) + 8 * ((e) >> 1 & 1))
@@ -170,7 +170,7 @@ static inline float wg_number(wg_operand operand, uint bytes)
         MU_SHOW(a0, a1, a2, a3, 0, 0);                                                                                           \
         MU_UNROLL for (int e_ = 0; e_ < V_DIMS / 2; e_++)                                                                        \
             MU_UNROLL for (int k_ = 0; k_ < 16; k_++)                                                                            \
-                (acc)[e_] = fma(mu_a(mu_box, (MU_LANE >> 2) + 8 * (e_ >> 1 & 1), k_),                                            \
+                (acc)[e_] = fma(mu_a(Q_TYPE, mu_box, (MU_LANE >> 2) + 8 * (e_ >> 1 & 1), k_),                                    \
                                 wg_number(b, WG_COLUMN(e_) / 64 * (b).leading + k_ * 128 + WG_COLUMN(e_) % 64 * 2), (acc)[e_]);  \
     } while (0)
 #endif

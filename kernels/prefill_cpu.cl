@@ -29,6 +29,8 @@
 /* Private arrays are 64-byte aligned and go through typed pointers: vstore16 becomes four stores on PoCL 3.1. */
 #define PUT(x, p) (*(private float16 *)(p) = (x))
 #define GET(p) (*(private const float16 *)(p))
+/* Lanes of a, then of b, by number: one shuffle. From a list of elements Intel's CPU driver makes up to fifteen. */
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #define UNROLL _Pragma("unroll")
 #define NO_UNROLL _Pragma("unroll 1")
 
@@ -211,17 +213,17 @@ static inline struct lanes lanes_of(private const struct panel *a, int j0, int j
  * compile. First rows 4 r ... 4 r + 3: within each four lanes, [n][r] of t gets elements n, 4 + n, 8 + n, 12 + n of the four rows. */
 static inline void turn_rows(float16 a, float16 b, float16 c, float16 d, private float *t, int r)
 {
-    float16 x = (float16)(a.s0, b.s0, a.s1, b.s1, a.s4, b.s4, a.s5, b.s5, a.s8, b.s8, a.s9, b.s9, a.sc, b.sc, a.sd, b.sd);
-    float16 y = (float16)(c.s0, d.s0, c.s1, d.s1, c.s4, d.s4, c.s5, d.s5, c.s8, d.s8, c.s9, d.s9, c.sc, d.sc, c.sd, d.sd);
-    float16 z = (float16)(a.s2, b.s2, a.s3, b.s3, a.s6, b.s6, a.s7, b.s7, a.sa, b.sa, a.sb, b.sb, a.se, b.se, a.sf, b.sf);
-    float16 w = (float16)(c.s2, d.s2, c.s3, d.s3, c.s6, d.s6, c.s7, d.s7, c.sa, d.sa, c.sb, d.sb, c.se, d.se, c.sf, d.sf);
+    float16 x = SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+    float16 y = SHUFFLE(c, d, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+    float16 z = SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    float16 w = SHUFFLE(c, d, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
 #ifdef MUTANT_cl_prefill_turn
     z = x;
 #endif
-    PUT((float16)(x.s01, y.s01, x.s45, y.s45, x.s89, y.s89, x.scd, y.scd), t + r * 16);
-    PUT((float16)(x.s23, y.s23, x.s67, y.s67, x.sab, y.sab, x.sef, y.sef), t + 64 + r * 16);
-    PUT((float16)(z.s01, w.s01, z.s45, w.s45, z.s89, w.s89, z.scd, w.scd), t + 128 + r * 16);
-    PUT((float16)(z.s23, w.s23, z.s67, w.s67, z.sab, w.sab, z.sef, w.sef), t + 192 + r * 16);
+    PUT(SHUFFLE(x, y, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29), t + r * 16);
+    PUT(SHUFFLE(x, y, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31), t + 64 + r * 16);
+    PUT(SHUFFLE(z, w, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29), t + 128 + r * 16);
+    PUT(SHUFFLE(z, w, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31), t + 192 + r * 16);
 }
 
 /* Then to[16][step] = all of column 4 l + n, the fours l of [n][0 ... 3]. */

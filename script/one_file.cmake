@@ -14,9 +14,11 @@ set(word "[A-Za-z_][A-Za-z_0-9]*")
 set(target_avx2 "avx2,fma,f16c")
 set(target_avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c")
 set(target_avx512bf16 "${target_avx512},avx512bf16")
+set(target_amx "${target_avx512bf16},amx-tile,amx-bf16")
 set(machine_avx2 __x86_64__)
 set(machine_avx512 __x86_64__)
 set(machine_avx512bf16 __x86_64__)
+set(machine_amx __x86_64__)
 set(machine_neon __aarch64__)
 
 # System headers stand once at the head, before any name is changed: those of one sort of machine in one_file_head.c, these, and what else is asked for.

@@ -227,7 +227,7 @@ static void sum_columns(const struct call *call, int32_t b, int32_t g, struct re
 /* A row may fold the scale of v into the weight: what is lost of that product is multiplied by the stored value. */
 static double largest_stored(heed_type type)
 {
-    return type == HEED_I8 ? 127 : type == HEED_F8_E4M3 ? 448 : type == HEED_F8_E5M2 ? 57344 : 1;
+    return type == HEED_I8 || type == HEED_Q8_0 ? 128 : type == HEED_F8_E4M3 ? 448 : type == HEED_F8_E5M2 ? 57344 : 1;
 }
 
 static double output_bound(const struct problem *p, const struct arithmetic *a, const struct terms *t, const struct reference_row *row,

@@ -29,6 +29,8 @@ enum isa {
     ISA_AVX2 = 1u << 1,       /* AVX2, FMA and F16C */
     ISA_AVX512 = 1u << 2,     /* F, BW, DQ, VL, CD */
     ISA_AVX512BF16 = 1u << 3,
+    ISA_AMX = 1u << 4,        /* tiles of bf16; with ISA_AVX512BF16 */
+    ISA_SLOW_DOTS = 1u << 5,  /* no set, but a word on one: bf16 dots of AVX512-BF16 take longer here than the fma that they stand for */
     ISA_VECTOR = 1u << 7,     /* what the compiler makes of 16-byte vectors on any machine */
     ISA_SVE128 = 1u << 8,     /* SVE with vectors of exactly so many bits: a machine has one of them at most */
     ISA_NEON = 1u << 9,
@@ -211,7 +213,7 @@ struct arithmetic {
 };
 
 /* Order of arithmetic. HEED_INVARIANT wants one order for every kind of step: rows with ORDER_OWN refuse it. */
-enum order { ORDER_OWN, ORDER_PANEL, ORDER_PANEL_UNFUSED, ORDER_PANEL_BF16, ORDER_NAIVE, ORDER_REFERENCE };
+enum order { ORDER_OWN, ORDER_PANEL, ORDER_PANEL_UNFUSED, ORDER_PANEL_BF16, ORDER_PANEL_TILES, ORDER_NAIVE, ORDER_REFERENCE };
 
 struct kernel_row {
     const char *name;         /* "cpu.avx2.prefill", "opencl.naive", "reference" */
@@ -231,6 +233,7 @@ struct kernel_row {
     int32_t decode_queries;   /* or its queries alone, where there are groups and prefill takes each head for itself; 0 = no matter */
     int32_t full_rows;        /* prefill: multiples of so many rows leave no lane idle, so they are never decode; 0 = no matter */
     bool on_request;          /* chosen only where heed_plan_create() names it: its numbers are not what the types promise */
+    bool steps_in_order;      /* steps of decode only for HEED_INVARIANT, which wants them in the order of the row's prefill, or by name: others do them sooner */
     bool packs_group;         /* an item is a KV head with its whole group; else one query head */
     struct arithmetic arithmetic;
     const struct cpu_kernel *cpu; /* of the wing (cpu/kernel.h) */
@@ -244,7 +247,6 @@ struct device {
     const struct backend *backend;
     struct heed_context *context;
     bool automatic;           /* HEED_DEVICE_AUTO may choose it: a GPU or accelerator, no CPU in OpenCL's clothes */
-    uint32_t slow_needs;      /* rows whose `needs` are among these are slower here than those behind them: chosen only where they are named */
     bool far_cache;           /* a line that a core's own cache lacks takes long */
     void *state;              /* the wing's */
 };

@@ -3,7 +3,6 @@
  */
 #include "plan.h"
 #include "lifetime.h"
-#include "mutant.h"
 #include "problem.h"
 #include "registry.h"
 #include "schedule.h"
@@ -56,14 +55,6 @@ static const struct kernel_row *row_named(const struct heed_plan *plan, const ch
     return found;
 }
 
-/* Why a row that nobody named is passed over though it may be able, or NULL. */
-static const char *unasked(const struct device *device, const struct kernel_row *row)
-{
-    if (row->on_request) return "only where it is asked for by name";
-    if (row->needs && !(row->needs & ~device->slow_needs) && !MUTANT(plan_slow_row)) return "slower on this machine than a row behind it: only where it is asked for by name";
-    return NULL;
-}
-
 static void choose(struct walk *walk, enum kind kind)
 {
     const struct backend *backend = walk->plan->device->backend;
@@ -73,8 +64,11 @@ static void choose(struct walk *walk, enum kind kind)
     for (int32_t n = 0; (row = registry_row(backend, n)); n++) {
         if (!(row->kinds & KIND_BIT(kind))) continue;
         char text[256] = "";
-        const char *reason = wanted && row != wanted ? "another row was insisted on" : wanted ? NULL : unasked(walk->plan->device, row);
-        if (!reason) reason = row_refusal(walk, row, kind, text, sizeof text);
+        const char *reason = wanted && row != wanted          ? "another row was insisted on"
+                             : row->on_request && row != wanted ? "only where it is asked for by name"
+                             : row->steps_in_order && row != wanted && kind == KIND_DECODE && !(walk->plan->problem.flags & HEED_INVARIANT)
+                                 ? "steps of decode for HEED_INVARIANT alone"
+                                                                : row_refusal(walk, row, kind, text, sizeof text);
         walk->length = text_append(walk->text, EXPLAIN_BYTES, walk->length, "%-8s %-30s %s%s%s\n", kind_names[kind], row->name,
                                    reason ? "no   " : "yes", reason ? reason : "", "");
         if (!reason) {

@@ -17,7 +17,7 @@ static inline heed_context *emulated_context(const char *settings)
     const int file = mkstemp(path);
     FILE *stream = file < 0 ? NULL : fdopen(file, "w");
     cr_assert(stream != NULL);
-    fprintf(stream, "\"pocl-cpu\" %s limit=120\n\"generic-cpu\" %s limit=120\n", settings, settings);
+    fprintf(stream, "\"pocl-cpu\" %s limit=120\n\"intel-cpu\" %s limit=120\n\"generic-cpu\" %s limit=120\n", settings, settings, settings);
     cr_assert_eq(fclose(stream), 0);
     cr_assert_eq(setenv("HEED_TUNING", path, 1), 0);
     cr_assert_eq(heed_context_create(&options, &context), HEED_OK, "%s", heed_error_message());

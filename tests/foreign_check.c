@@ -130,6 +130,7 @@ static void check_words(uint32_t isa, struct tally *tally)
         {ISA_AVX512, words_avx512},
 #if !defined(HEED_EMULATE_AVX512)
         {ISA_AVX512BF16, words_avx512bf16},
+        {ISA_AMX, words_amx},
 #endif
 #elif defined(__aarch64__)
         {ISA_NEON, words_neon},

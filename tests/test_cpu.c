@@ -59,6 +59,10 @@ Test(cpu, caps)
     cr_assert(cpu_isa_cap("avx2", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_AVX2));
     cr_assert(cpu_isa_cap("avx512", all, &isa) && isa == (ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512));
     cr_assert(cpu_isa_cap("avx512bf16", all, &isa) && isa == all);
+    const uint32_t tiles = all | ISA_SLOW_DOTS | ISA_AMX;
+    cr_assert(cpu_isa_cap("amx", tiles, &isa) && isa == tiles && cpu_isa_cap("amx", all, &isa) && isa == all);
+    cr_assert(cpu_isa_cap("avx512bf16", tiles, &isa) && isa == all, "who asks for dots by name gets them, slow or not");
+    cr_assert_str_eq(cpu_isa_name(tiles), "amx");
     cr_assert(cpu_isa_cap("avx512", ISA_SCALAR | ISA_AVX2, &isa) && isa == (ISA_SCALAR | ISA_AVX2), "a cap adds nothing");
     const uint32_t arm = ISA_SCALAR | ISA_VECTOR | ISA_NEON, wide = arm | ISA_SVE256, narrow = arm | ISA_SVE128;
     cr_assert(cpu_isa_cap("neon", wide, &isa) && isa == arm && cpu_isa_cap("neon", narrow, &isa) && isa == arm);
@@ -114,36 +118,12 @@ Test(cpu, a_cap_is_kept)
     cr_assert(heed_context_create(&bad, &context) == HEED_INVALID_ARGUMENT);
 }
 
-/* Rows of an instruction set that the processor has, but is slow at: passed over unless they are named. */
-Test(cpu, slow_rows_wait_for_their_name)
-{
-    cr_assert_eq(cpu_slow_isa("GenuineIntel"), (uint32_t)ISA_AVX512BF16);
-    cr_assert(!cpu_slow_isa("AuthenticAMD") && !cpu_slow_isa("") && !cpu_far_cache("AuthenticAMD") && cpu_far_cache("GenuineIntel"));
-    heed_context *context = context_new(&(heed_context_options){.num_threads = 1});
-    struct device *device = context->devices[0];
-    const heed_desc desc = {.struct_size = sizeof desc, .q_heads = 2, .head_dim = 16};
-    heed_plan *plan = NULL;
-    device->slow_needs = 0;
-    cr_assert(heed_plan_create(context, 0, &desc, NULL, &plan) == HEED_OK, "%s", heed_error_message());
-    const struct kernel_row *best = plan->row[KIND_PREFILL];
-    heed_plan_destroy(plan);
-    device->slow_needs = best->needs;
-    for (int named = 0; named < 2; named++) {
-        char text[EXPLAIN_BYTES];
-        cr_assert(heed_plan_create(context, 0, &desc, named ? best->name : NULL, &plan) == HEED_OK, "%s", heed_error_message());
-        heed_plan_explain(plan, text, sizeof text);
-        cr_assert((plan->row[KIND_PREFILL] == best) == (named == 1), "%s", text);
-        cr_assert(strstr(text, "slower on this machine"), "%s", text); /* also of the other kinds of step, which were not named */
-        heed_plan_destroy(plan);
-    }
-    heed_context_destroy(context);
-}
-
 /* Where lines from the next cache take long, V is copied if its rows are 4 KiB apart or more. */
 Test(cpu, copied_values_have_the_same_bits)
 {
     static const char *const wide[] = {"hq32 d32 q70 kv200 causal lse", "b2 hq32 hk16 d64 q150 kv300 kvlens page=16 lse", "hq64 d17 q40 kv100 wl=30 lse"};
     heed_context *context = context_new(&(heed_context_options){.num_threads = 1});
+    cr_assert(!cpu_far_cache("AuthenticAMD") && !cpu_far_cache("") && cpu_far_cache("GenuineIntel"));
     for (int n = 0; n < 3; n++) {
         uint64_t bits[2];
         for (int far = 0; far < 2; far++) {
@@ -186,9 +166,9 @@ Test(cpu, device_info)
 /* Code for one instruction set must not be picked by the linker for a machine that lacks it: its object exports its list and nothing else. */
 Test(cpu, an_instruction_set_exports_one_symbol)
 {
-    static const char *const names[] = {"scalar", "vector", "avx2", "avx512", "avx512bf16"};
+    static const char *const names[] = {"scalar", "vector", "avx2", "avx512", "avx512bf16", "amx"};
     struct counts counts = {0};
-    for (int n = 0; n < 5; n++) {
+    for (int n = 0; n < 6; n++) {
         char command[512], text[256], want[64];
         snprintf(command, sizeof command, "nm -g --defined-only '%s/CMakeFiles/heed_objects.dir/src/cpu/isa_%s.c.o' 2>/dev/null",
                  HEED_BINARY_DIR, names[n]);

@@ -116,6 +116,7 @@ Test(golden, scalar) { golden_cpu("scalar"); }
 Test(golden, avx2) { golden_cpu("avx2"); }
 Test(golden, avx512) { golden_cpu("avx512"); }
 Test(golden, avx512bf16) { golden_cpu("avx512bf16"); }
+Test(golden, amx) { golden_cpu("amx"); }
 
 Test(golden, opencl)
 {

@@ -15,38 +15,52 @@ enum {
     V2 = ISA_SCALAR | ISA_VECTOR,
     V3 = V2 | ISA_AVX2,
     V4 = V3 | ISA_AVX512,
-    V4BF16 = V4 | ISA_AVX512BF16
+    V4BF16 = V4 | ISA_AVX512BF16,
+    SLOW = V4BF16 | ISA_SLOW_DOTS,
+    TILES = SLOW | ISA_AMX
 };
 
 /* Zen 4 as read on one; the others are it with the bits that its description names. */
+#define NO_TILES 0, 0x68747541, 0
 #define ZEN4 28, 0xfffa3203, 0xf1bf07ab, 0x20
+/* Emerald Rapids, likewise. */
+#define EMERALD 32, 0xfffa3203, 0xf1bf27eb, 0x1c30
+#define INTEL 0x756e6547
 static const struct {
     const char *what;
     struct cpu_words words;
     uint32_t isa;
 } machines[] = {
-    {"Zen 4", {ZEN4, 0xe7}, V4BF16},
-    {"Zen 4 whose system has MPX and AMX state, too", {ZEN4, 0x602ff}, V4BF16},
-    {"AVX-512 in CPUID, registers 16 to 31 not saved", {ZEN4, 0x67}, V3},
-    {"AVX-512 in CPUID, upper halves not saved", {ZEN4, 0xa7}, V3},
-    {"AVX-512 in CPUID, masks not saved", {ZEN4, 0xc7}, V3},
-    {"AVX-512 in CPUID, nothing of it saved", {ZEN4, 0x07}, V3},
-    {"upper halves of ymm not saved", {ZEN4, 0x03}, V2},
-    {"all of zmm said to be saved, but not ymm", {ZEN4, 0xe3}, V2},
-    {"no XSAVE at all", {28, 0xfffa3203 & ~(1u << 27), 0xf1bf07ab, 0x20, 0}, V2},
-    {"XCR0 of an emulator that forgot OSXSAVE", {28, 0xfffa3203 & ~(1u << 27), 0xf1bf07ab, 0x20, 0xe7}, V2},
-    {"no bf16 dots (Skylake-X)", {22, 0xfffa3203, 0xf1bf07ab, 0, 0xe7}, V4},
-    {"AVX-512 without VL, BW and DQ (Knights Landing)", {13, 0xfffa3203, 0xf1bf07ab & ~(1u << 31 | 1u << 30 | 1u << 17), 0, 0xe7}, V3},
-    {"AVX-512 without CD", {28, 0xfffa3203, 0xf1bf07ab & ~(1u << 28), 0x20, 0xe7}, V3},
-    {"AVX-512 F hidden by a hypervisor, the rest left", {28, 0xfffa3203, 0xf1bf07ab & ~(1u << 16), 0x20, 0xe7}, V3},
-    {"no AVX-512 (Zen 3)", {16, 0xfffa3203, 0x219c97a9, 0, 0x207}, V3},
-    {"AVX2 hidden, AVX-512 left", {28, 0xfffa3203, 0xf1bf07ab & ~(1u << 5), 0x20, 0xe7}, V2},
-    {"AVX2 without FMA", {28, 0xfffa3203 & ~(1u << 12), 0xf1bf07ab, 0x20, 0xe7}, V2},
-    {"AVX2 without F16C", {28, 0xfffa3203 & ~(1u << 29), 0xf1bf07ab, 0x20, 0xe7}, V2},
-    {"AVX2 without AVX", {28, 0xfffa3203 & ~(1u << 28), 0xf1bf07ab, 0x20, 0xe7}, V2},
-    {"leaves cut off at 6 by a hypervisor", {6, 0xfffa3203, 0xf1bf07ab, 0x20, 0xe7}, V2},
-    {"SSE alone", {10, 0x00180201, 0, 0, 0}, V2},
-    {"nothing answered", {0, 0, 0, 0, 0}, V2},
+    {"Zen 4", {ZEN4, 0xe7, NO_TILES}, V4BF16},
+    {"Zen 4 whose system has MPX and AMX state, too", {ZEN4, 0x602ff, NO_TILES}, V4BF16},
+    {"Emerald Rapids", {EMERALD, 0x602e7, 0xbfd14410, INTEL, 0x602e7}, TILES},
+    {"the same, whose system does not grant tiles", {EMERALD, 0x602e7, 0xbfd14410, INTEL, 0x2e7}, SLOW},
+    {"the same, whose system grants their shapes alone", {EMERALD, 0x602e7, 0xbfd14410, INTEL, 0x202e7}, SLOW},
+    {"the same, whose system saves no tiles", {EMERALD, 0x202e7, 0xbfd14410, INTEL, 0x602e7}, SLOW},
+    {"tiles of whole numbers alone", {EMERALD, 0x602e7, 0xbfd14410 & ~(1u << 22), INTEL, 0x602e7}, SLOW},
+    {"bf16 tiles without tiles", {EMERALD, 0x602e7, 0xbfd14410 & ~(1u << 24), INTEL, 0x602e7}, SLOW},
+    {"tiles without bf16 dots", {32, 0xfffa3203, 0xf1bf27eb, 0x1c10, 0x602e7, 0xbfd14410, INTEL, 0x602e7}, V4},
+    {"tiles of another maker", {EMERALD, 0x602e7, 0xbfd14410, 0x68747541, 0x602e7}, V4BF16 | ISA_AMX},
+    {"AVX-512 in CPUID, registers 16 to 31 not saved", {ZEN4, 0x67, NO_TILES}, V3},
+    {"AVX-512 in CPUID, upper halves not saved", {ZEN4, 0xa7, NO_TILES}, V3},
+    {"AVX-512 in CPUID, masks not saved", {ZEN4, 0xc7, NO_TILES}, V3},
+    {"AVX-512 in CPUID, nothing of it saved", {ZEN4, 0x07, NO_TILES}, V3},
+    {"upper halves of ymm not saved", {ZEN4, 0x03, NO_TILES}, V2},
+    {"all of zmm said to be saved, but not ymm", {ZEN4, 0xe3, NO_TILES}, V2},
+    {"no XSAVE at all", {28, 0xfffa3203 & ~(1u << 27), 0xf1bf07ab, 0x20, 0, NO_TILES}, V2},
+    {"XCR0 of an emulator that forgot OSXSAVE", {28, 0xfffa3203 & ~(1u << 27), 0xf1bf07ab, 0x20, 0xe7, NO_TILES}, V2},
+    {"no bf16 dots (Skylake-X)", {22, 0xfffa3203, 0xf1bf07ab, 0, 0xe7, NO_TILES}, V4},
+    {"AVX-512 without VL, BW and DQ (Knights Landing)", {13, 0xfffa3203, 0xf1bf07ab & ~(1u << 31 | 1u << 30 | 1u << 17), 0, 0xe7, NO_TILES}, V3},
+    {"AVX-512 without CD", {28, 0xfffa3203, 0xf1bf07ab & ~(1u << 28), 0x20, 0xe7, NO_TILES}, V3},
+    {"AVX-512 F hidden by a hypervisor, the rest left", {28, 0xfffa3203, 0xf1bf07ab & ~(1u << 16), 0x20, 0xe7, NO_TILES}, V3},
+    {"no AVX-512 (Zen 3)", {16, 0xfffa3203, 0x219c97a9, 0, 0x207, NO_TILES}, V3},
+    {"AVX2 hidden, AVX-512 left", {28, 0xfffa3203, 0xf1bf07ab & ~(1u << 5), 0x20, 0xe7, NO_TILES}, V2},
+    {"AVX2 without FMA", {28, 0xfffa3203 & ~(1u << 12), 0xf1bf07ab, 0x20, 0xe7, NO_TILES}, V2},
+    {"AVX2 without F16C", {28, 0xfffa3203 & ~(1u << 29), 0xf1bf07ab, 0x20, 0xe7, NO_TILES}, V2},
+    {"AVX2 without AVX", {28, 0xfffa3203 & ~(1u << 28), 0xf1bf07ab, 0x20, 0xe7, NO_TILES}, V2},
+    {"leaves cut off at 6 by a hypervisor", {6, 0xfffa3203, 0xf1bf07ab, 0x20, 0xe7, NO_TILES}, V2},
+    {"SSE alone", {10, 0x00180201, 0, 0, 0, NO_TILES}, V2},
+    {"nothing answered", {0, 0, 0, 0, 0, NO_TILES}, V2},
 };
 
 Test(machine, instruction_sets_by_stored_words)
@@ -124,7 +138,10 @@ Test(machine, this_machine_as_the_compiler_reads_it)
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
     const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
-    cr_assert_eq(cpu_isa_present(), (uint32_t)(bf16 ? V4BF16 : avx512 ? V4 : avx2 ? V3 : V2));
+    const uint32_t isa = cpu_isa_present(), asked = ISA_AMX | ISA_SLOW_DOTS; /* of the system, and of the maker's name */
+    cr_assert_eq(isa & ~asked, (uint32_t)(bf16 ? V4BF16 : avx512 ? V4 : avx2 ? V3 : V2));
+    cr_assert_eq((isa & ISA_SLOW_DOTS) != 0, bf16 && __builtin_cpu_is("intel"));
+    cr_assert_eq(isa, cpu_isa_present(), "to ask for tiles twice changes nothing");
 }
 #endif
 

@@ -346,7 +346,7 @@ static void relations_cpu(const char *isa)
     }
     for (int32_t n = 0; context && (row = device_row(context, 0, n)); n++) {
         const struct bench bench = {context, 0, "cpu", row, &counts};
-        if (!strncmp(row, "cpu.avx512bf16.", 15) && !strcmp(isa, "avx512bf16"))
+        if (!strncmp(row, part, strlen(part)) && (!strcmp(isa, "avx512bf16") || !strcmp(isa, "amx")))
             relations_bf16(&bench);
         else if (!strncmp(row, part, strlen(part)) || (!strcmp(isa, "scalar") && !strcmp(row, "reference")))
             relations(&bench);
@@ -359,6 +359,7 @@ Test(metamorphic, scalar) { relations_cpu("scalar"); }
 Test(metamorphic, avx2) { relations_cpu("avx2"); }
 Test(metamorphic, avx512) { relations_cpu("avx512"); }
 Test(metamorphic, avx512bf16) { relations_cpu("avx512bf16"); }
+Test(metamorphic, amx) { relations_cpu("amx"); }
 
 Test(metamorphic, opencl)
 {

@@ -57,7 +57,7 @@ Test(opencl_dots, decode_has_the_bits_of_the_cpu_wing, .timeout = 200)
     static const char *const rows[2] = {"cpu.avx512bf16.decode", "opencl.decode_dots"};
     struct counts counts = {0};
     int32_t device;
-    heed_context *context = context_with(NULL, &device);
+    heed_context *context = context_with("avx512bf16", &device);
     if (device < 0 || !has_dots(context)) fprintf(stderr, "skipped: opencl.decode_dots: no AVX512-BF16, or no PoCL\n"), counts.skipped++;
     else
         for (size_t n = 0; n < sizeof lines / sizeof *lines; n++) compare(context, device, lines[n], rows, &counts);

@@ -141,9 +141,70 @@ static void check_memory(void)
     check(bits_of(tail[VW - 1]) == 0x56780000, "vlower", 0);
 }
 
+#if CELL_TILES
+/* Sums of a tile as simd_amx.h says: of the lower halves, of the upper ones, both together, and that to what was there. */
+static float tile_dot(float acc, const uint32_t *left, uint32_t (*above)[TILE_CELLS], int column)
+{
+    float even = 0, odd = 0;
+    for (int n = 0; n < TILE_CELLS; n++) {
+        even = fused(lower_of(left[n]), lower_of(above[n][column]), even);
+        odd = fused(upper_of(left[n]), upper_of(above[n][column]), odd);
+    }
+    return flushed(flushed(acc) + flushed(even + odd));
+}
+
+static void check_tiles(void)
+{
+    static uint32_t left[TILE_ROWS][TILE_CELLS], above[TILE_ROWS][TILE_CELLS];
+    static float sums[TILE_ROWS][TILE_CELLS], got[TILE_ROWS][TILE_CELLS];
+    uint32_t state = 1;
+    vtiles_begin();
+    for (uint32_t round = 0; round < 500; round++) {
+        for (int n = 0; n < TILE_ROWS * TILE_CELLS; n++) {
+            left[n / TILE_CELLS][n % TILE_CELLS] = some_half(&state) | some_half(&state) << 16;
+            above[n / TILE_CELLS][n % TILE_CELLS] = some_half(&state) | some_half(&state) << 16;
+            sums[n / TILE_CELLS][n % TILE_CELLS] = float_of(some_half(&state) << 16 | (next(&state) & 0xffff));
+        }
+        vtile_load(0, sums, TILE_CELLS);
+        vtile_load(4, left, TILE_CELLS);
+        vtile_load(6, above, TILE_CELLS);
+        vtile_mac(0, 4, 6);
+        vtile_store(0, got, TILE_CELLS);
+        for (int r = 0; r < TILE_ROWS; r++)
+            for (int c = 0; c < TILE_CELLS; c++) check(same(got[r][c], tile_dot(sums[r][c], left[r], above, c)), "vtile_mac", round);
+    }
+    vtiles_end();
+}
+
+static void check_turns(void)
+{
+    uint16_t rows[TILE_SPAN][24];
+    const uint16_t *at[TILE_SPAN];
+    float to[8][TILE_CELLS + 1];
+    for (int r = 0; r < TILE_SPAN; r++) {
+        at[r] = rows[r];
+        for (int d = 0; d < 24; d++) rows[r][d] = (uint16_t)(r << 8 | d);
+    }
+    for (int n = 1; n <= 8; n++) {
+        memset(to, 0, sizeof to);
+        vturn(at, 9, n, to[0], TILE_CELLS + 1);
+        for (int e = 0; e < 8; e++)
+            for (int r = 0; r < TILE_SPAN; r++) {
+                uint16_t value;
+                memcpy(&value, (const char *)to[e] + 2 * r, sizeof value);
+                check(value == (e < n ? rows[r][9 + e] : 0), "vturn", (uint32_t)n);
+            }
+    }
+}
+#endif
+
 void CAT(words_, WORDS_NAME)(struct words_tally *to)
 {
     tally = to;
+#if CELL_TILES
+    check_tiles();
+    check_turns();
+#endif
     check_dots();
     check_rounding();
     check_memory();

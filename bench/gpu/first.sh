@@ -106,6 +106,7 @@ units() {
   for type in bf16 f16; do
     for row in prefill_matrix prefill_warpgroup2 prefill_bulk2 prefill_columns; do "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q40 kv40 $type"; done
     for row in decode_matrix decode_columns; do "$heed" check --device opencl:0 --kernel "opencl.${row}_$type" "hq1 d32 q1 kv40 $type"; done
+    "$heed" check --device opencl:0 --kernel "opencl.decode_bytes_$type" "hq1 d32 q1 kv40 $type kv=i8"
   done
   "$heed" check --device opencl:0 --kernel opencl.prefill_tf32x3 "hq1 d32 q40 kv40 f32"
   "$heed" info | grep -A1 'matrix unit'
@@ -115,7 +116,7 @@ emulated_units() {
     row=prefill_columns_bf16
     [ $like != 2 ] || row=prefill_matrix_bf16
     [ $like != 8 ] || row=prefill_warpgroup2_bf16
-    printf '"pocl-cpu" matrix=1 limit=120 mlike=%d\n"generic-cpu" matrix=1 limit=120 mlike=%d\n' $like $like >"$work/units"
+    printf '"%s" matrix=1 limit=120 mlike=%d\n' pocl-cpu $like intel-cpu $like generic-cpu $like >"$work/units"
     HEED_TUNING=$work/units "$heed" check --device opencl:0 --kernel opencl.$row "hq1 d32 q40 kv40 bf16"
   done
 }
@@ -146,6 +147,7 @@ if [ $small = no ]; then
   fi
   lines tests/problems/matrix_decode.txt | grep ' bf16\b' | check decode_matrix_bf16
   lines tests/problems/matrix_decode.txt | grep ' f16\b' | check decode_matrix_f16
+  for type in bf16 f16; do lines tests/problems/matrix_bytes.txt | grep " $type\b" | check decode_bytes_$type; done
   if grep -qE 'matrix unit (amd|intel)' "$OUT/units.txt"; then
     for type in bf16 f16; do
       lines tests/problems/matrix.txt | grep " $type\b" | check prefill_columns_$type
@@ -167,8 +169,9 @@ if [ $small = no ]; then
   problems=("hq16 d128 q16384 bf16" "hq16 d128 q16384 bf16 causal" "hq16 d128 q16384 f16 causal" "hq32 d64 q16384 bf16" "hq8 d256 q16384 bf16"
     "b4 hq16 d128 q4096 bf16 causal" "b16 hq32 hk8 d128 q1024 bf16 causal" "b16 hq64 hk8 d128 q1 kv8192 bf16" "hq32 hk8 d128 q1 kv32768 bf16"
     "b16 hq32 hk8 d128 q1 kv4096 f16" "hq32 hk8 d128 q1 kv4096 bf16" "hq16 d128 q4096 f32" "hq16 d128 q4096 f32 causal" "b4 hq64 hk8 d128 q1 kv8192 f32"
-    "b16 hq64 hk8 d128 q1 kv8192 f16 kv=q8_0" "hq32 d128 q1 kv16384 f32")
-  queued=("b16 hq64 hk8 d128 q1 kv8192 bf16" "hq32 hk8 d128 q1 kv32768 bf16" "hq32 hk8 d128 q1 kv4096 bf16" "b4 hq64 hk8 d128 q1 kv8192 f32"
+    "b16 hq64 hk8 d128 q1 kv8192 f16 kv=q8_0" "b16 hq64 hk8 d128 q1 kv8192 bf16 kv=i8" "b16 hq64 hk8 d128 q1 kv8192 bf16 kv=f8_e4m3" "hq32 hk8 d128 q1 kv4096 bf16 kv=i8"
+    "hq32 d128 q1 kv16384 f32")
+  queued=("b16 hq64 hk8 d128 q1 kv8192 bf16" "b16 hq64 hk8 d128 q1 kv8192 bf16 kv=i8" "b16 hq64 hk8 d128 q1 kv8192 f16 kv=q8_0" "hq32 hk8 d128 q1 kv32768 bf16" "hq32 hk8 d128 q1 kv4096 bf16" "b4 hq64 hk8 d128 q1 kv8192 f32"
     "b16 hq32 hk8 d128 q1024 bf16 causal") # many runs, one wait
   tiles=("hq16 d128 q16384 bf16" "hq32 d64 q16384 bf16")
 else

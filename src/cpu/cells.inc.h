@@ -33,6 +33,13 @@ INLINE vf vmac_cell(vf acc, vf x, vcell y) { return vmac(acc, x, y); }
 #define CELL_QUADS 0
 #endif
 
+/* Does it multiply tiles of sixteen rows: panel_tiles.inc.h. */
+#ifndef CELL_TILES
+#define CELL_TILES 0
+INLINE void vtiles_begin(void) {}
+INLINE void vtiles_end(void) {}
+#endif
+
 /* n elements in cells. */
 static inline int cells_of(int n) { return (n + CELL - 1) / CELL; }
 #endif

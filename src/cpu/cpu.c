@@ -17,6 +17,7 @@
 
 static const struct kernel_row *const lists[] = {
 #if defined(__x86_64__)
+    cpu_rows_amx,
     cpu_rows_avx512bf16,
     cpu_rows_avx512,
     cpu_rows_avx2,
@@ -49,6 +50,10 @@ static heed_status admit(struct device *device, const struct problem *problem, c
     const uint32_t missing = row->needs & ~device->context->services.isa;
     (void)problem;
     (void)kind;
+    if (row->needs & device->context->services.isa & ISA_AVX512BF16 && device->context->services.isa & ISA_SLOW_DOTS) {
+        text_append(reason, capacity, 0, "bf16 dots are slower than fma on this processor; cpu_features \"avx512bf16\" asks for them");
+        return HEED_UNSUPPORTED;
+    }
     if (!missing) return HEED_OK;
     text_append(reason, capacity, 0, "needs %s, may use %s", cpu_isa_name(missing), cpu_isa_name(device->context->services.isa));
     return HEED_UNSUPPORTED;

@@ -11,7 +11,7 @@ extern const struct backend cpu_backend;
 /* Scratch of all workers, to be added to a batch's workspace behind its partial results (backend hook `workspace`). */
 size_t cpu_workspace_bytes(const struct heed_batch *batch);
 
-/* Instruction sets of this machine, and the cap by name ("scalar", "avx2", "avx512", "avx512bf16", "neon", "neonbf16", "sve", ...): all bits up to it.
+/* Instruction sets of this machine, and the cap by name ("scalar", "avx2", "avx512", "avx512bf16", "amx", "neon", "neonbf16", "sve", ...): all bits up to it.
  * false: unknown name. */
 uint32_t cpu_isa_present(void);
 bool cpu_isa_cap(const char *name, uint32_t present, uint32_t *isa);
@@ -20,6 +20,8 @@ const char *cpu_isa_name(uint32_t isa); /* of the highest bit */
 struct cpu_words {
     uint32_t max_leaf, leaf_1_ecx, leaf_7_ebx, leaf_7_1_eax; /* of CPUID */
     uint64_t xcr0;                                           /* 0 where the system saves nothing by XSAVE */
+    uint32_t leaf_7_edx, vendor;                             /* vendor: EBX of leaf 0 */
+    uint64_t granted;                                        /* state that the system gives this process on request: bits of XCR0 */
 };
 uint32_t cpu_isa_of(const struct cpu_words *words);
 /* The same of 64-bit ARM and of RISC-V. */
@@ -48,8 +50,7 @@ void cpu_threads_destroy(struct services *services);
 bool cpu_threads_near(const struct services *services);
 void cpu_threads_used(const struct services *services);
 
-/* What an x86 processor that calls itself `vendor` (twelve letters) has, but is slow at. */
-uint32_t cpu_slow_isa(const char *vendor);
+/* Of an x86 processor that calls itself `vendor` (twelve letters): device->far_cache. */
 bool cpu_far_cache(const char *vendor);
 /* Fills device 0, but for what the context does. */
 void cpu_device_costs(struct device *device);

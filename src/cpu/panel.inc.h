@@ -22,10 +22,11 @@
 
 enum {
     /* Keys per block, counted from key 0: where the maximum is taken, so part of the bits. Weights in cells of two take half the room, so that more
-     * keys fit beside O in the nearest cache, and O is stored less often. */
-    PANEL_KEYS = CELL == 1 ? 96 : 144,
-    PANEL_VECTORS = VEC_REGISTERS == 32 && !CELL_QUADS ? 4 : 2, /* most vectors per panel: 6 x this many accumulators fit the registers */
+     * keys fit beside O in the nearest cache, and O is stored less often. With tiles it holds two panels' scores. */
+    PANEL_KEYS = CELL == 1 ? 96 : CELL_TILES ? 128 : 144,
+    PANEL_VECTORS = VEC_REGISTERS == 32 && !CELL_QUADS && !CELL_TILES ? 4 : 2, /* most vectors per panel: 6 x this many accumulators fit the registers */
     PANEL_ROWS = PANEL_VECTORS * VW,
+    P_BUFFERS = CELL_TILES ? 2 : 1, /* panels whose scores or weights are at hand at once */
     TILE_MAX = 12
 };
 
@@ -33,6 +34,7 @@ struct panel {
     int vectors, width;     /* width = vectors * VW rows, of which `rows` are real */
     int rows, first;        /* first: number of row 0 in the pass */
     float *q, *o;           /* [cells of head_dim][width], [v_head_dim][width] */
+    bool begun;             /* with tiles: O holds something; else what is not cleared */
     ptrdiff_t few;          /* > 0: panel_few.inc.h's, and o is [rows][few] */
     float *m, *l;           /* [width] running maximum and sum */
     int32_t begin_min, begin_max, end_min, end_max; /* of the rows' visible ranges; empty rows count in end_min alone */
@@ -48,6 +50,8 @@ struct panel_work {
     int ahead;              /* from a row of these to the one that is fetched meanwhile, or 0 */
     float *few_copy;        /* [half_floats()] */
     heed_type k_type, v_type;
+    struct tile_queue *queue; /* panel_tiles.inc.h's: products that wait */
+    bool fresh;             /* the next ones write O, they do not add to it */
 };
 
 /* Vectors [first, end) of a panel. */
@@ -55,6 +59,8 @@ struct lanes { int first, end; };
 
 #if CELL_QUADS
 #include "panel_quads.inc.h"
+#elif CELL_TILES
+#include "panel_tiles.inc.h"
 #else
 /* Rows r of a strided matrix as groups of 3 with one base each: few address registers. */
 #define ROW3(base, r, step) (base)[(r) / 3][((r) % 3) * (step)]
@@ -237,15 +243,15 @@ INLINE vf weight_of(vf s, vf m, const bool mark)
 }
 
 /* Weights of four keys. A sum of differences that is no NaN and not below EXP_LOW has no such one in it, since none is above 0: they are looked at together. */
-INLINE void weights_of_4(const float *s, ptrdiff_t width, vf m, const bool mark, vf e[4])
+INLINE void weights_of_4(const vf s[4], vf m, const bool mark, vf e[4])
 {
     vf x[4];
-    UNROLL for (int n = 0; n < 4; n++) x[n] = vsub(vload(s + n * width), m);
+    UNROLL for (int n = 0; n < 4; n++) x[n] = vsub(s[n], m);
     const vf sum = vadd(vadd(x[0], x[1]), vadd(x[2], x[3]));
     if (!mark && vevery(vge(sum, vset1(MUTANT(cpu_prefill_exp_any) ? -1e30f : EXP_LOW))))
         UNROLL for (int n = 0; n < 4; n++) e[n] = CELL == 1 ? vexp_of(x[n], 1) : vexp_near_of(x[n], 1);
     else
-        UNROLL for (int n = 0; n < 4; n++) e[n] = weight_of(vload(s + n * width), m, mark);
+        UNROLL for (int n = 0; n < 4; n++) e[n] = weight_of(s[n], m, mark);
 }
 
 /* m' = max(m, s), fade = e^(m - m'), p = e^(s - m'), l' = l fade + sum p, key by key. Cells of two keys are packed in place, behind what is
@@ -260,8 +266,9 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
         int j = 0;
 #if CELL == 1
         for (; VEC_SCALES && j + 4 <= keys; j += 4, p += 4 * a->width) {
-            vf e[4];
-            weights_of_4(p, a->width, m, mark, e);
+            vf s[4], e[4];
+            UNROLL for (int n = 0; n < 4; n++) s[n] = vload(p + n * a->width);
+            weights_of_4(s, m, mark, e);
             UNROLL for (int n = 0; n < 4; n++) {
                 l = vadd(l, e[n]);
                 vstore(p + n * a->width, e[n]);
@@ -287,8 +294,9 @@ INLINE void softmax_of(const struct panel *a, const struct panel_work *w, int ke
 #else
         const float *s = p;
         for (; VEC_SCALES && j + 4 <= keys; j += 4, s += 4 * a->width, p += 2 * a->width) {
-            vf e[4];
-            weights_of_4(s, a->width, m, mark, e);
+            vf x[4], e[4];
+            UNROLL for (int n = 0; n < 4; n++) x[n] = vload(s + n * a->width);
+            weights_of_4(x, m, mark, e);
             UNROLL for (int n = 0; n < 4; n++) l = vadd(l, e[n]);
             vstore(p, vpack(e[0], e[1]));
             vstore(p + a->width, vpack(e[2], e[3]));

@@ -23,14 +23,16 @@
 #include <stdio.h>
 
 /* Floats of a row of Q; where it lies in quads even one element fills two. */
-static size_t query_floats(const struct problem *p) { return (size_t)(CELL_QUADS && p->head_dim < 2 ? 2 : p->head_dim); }
+static size_t query_floats(const struct problem *p) { return (size_t)(CELL_QUADS && p->head_dim < 2 ? 2 : CELL_TILES ? (p->head_dim + 31) / 32 * 32 : p->head_dim); }
+/* And of O: whole tiles. */
+static size_t output_floats(const struct problem *p) { return (size_t)(CELL_TILES ? (p->v_head_dim + 15) / 16 * 16 : p->v_head_dim); }
 
 static size_t prefill_scratch(const struct problem *p, int32_t kv_len_max)
 {
-    const size_t dims = query_floats(p) + (size_t)p->v_head_dim;
+    const size_t dims = query_floats(p) + output_floats(p);
     const size_t copies = (size_t)PANEL_KEYS * (size_t)(copy_step(p->head_dim) + copy_step(p->v_head_dim));
     (void)kv_len_max;
-    return ((dims + 2) * PASS_ROWS + (PANEL_KEYS + 2) * PANEL_ROWS + copies + (size_t)half_floats(p->head_dim)) * sizeof(float) + 8 * 64;
+    return ((dims + 2) * PASS_ROWS + (P_BUFFERS * PANEL_KEYS + 2) * PANEL_ROWS + copies + (size_t)half_floats(p->head_dim)) * sizeof(float) + 8 * 64;
 }
 
 static float *take_floats(float **next, size_t count)
@@ -51,7 +53,11 @@ static void place_pass(struct prefill_pass *pass, void *scratch)
     pass->v.copy = take_floats(&next, (size_t)PANEL_KEYS * (size_t)pass->v.copy_step);
     pass->work.ahead = 0;
     pass->work.few_copy = take_floats(&next, (size_t)half_floats(p->head_dim));
-    pass->work.p = take_floats(&next, PANEL_KEYS * PANEL_ROWS);
+    pass->work.p = take_floats(&next, P_BUFFERS * PANEL_KEYS * PANEL_ROWS);
+#if CELL_TILES
+    pass->queue.first = pass->queue.end = 0;
+    pass->work.queue = &pass->queue;
+#endif
     pass->work.top = take_floats(&next, PANEL_ROWS);
     pass->work.fade = take_floats(&next, PANEL_ROWS);
     float *m = take_floats(&next, PASS_ROWS), *l = take_floats(&next, PASS_ROWS);
@@ -61,7 +67,7 @@ static void place_pass(struct prefill_pass *pass, void *scratch)
         pass->panel[n].m = m + row;
         pass->panel[n].l = l + row;
         pass->panel[n].q = q + row * query_floats(p);
-        pass->panel[n].o = o + row * (size_t)p->v_head_dim;
+        pass->panel[n].o = o + row * output_floats(p);
     }
 }
 
@@ -110,6 +116,8 @@ static void describe_no_row(struct prefill_pass *pass, int r)
     pass->bias[r] = pass->bias[0];
 }
 
+static void clear_outputs(const struct panel *a, int dim) { memset(a->o, 0, sizeof(float) * (size_t)dim * (size_t)a->width); }
+
 /* Q^T, o = 0, m = -infinity, l = 0, and the panel's share of the keys. */
 static void start_panel(struct prefill_pass *pass, struct panel *a)
 {
@@ -124,7 +132,8 @@ static void start_panel(struct prefill_pass *pass, struct panel *a)
         vstore(a->m + c, vset1(-INFINITY));
         vstore(a->l + c, vset1(0));
     }
-    memset(a->o, 0, sizeof(float) * (size_t)p->v_head_dim * (size_t)a->width);
+    a->begun = false;
+    if (!CELL_TILES) clear_outputs(a, p->v_head_dim);
     int32_t begin_min = INT32_MAX, begin_max = 0, end_min = INT32_MAX, end_max = 0;
     for (int c = 0; c < a->vectors; c++) {
         const int32_t *begins = pass->begin + a->first + c * VW, *ends = pass->end + a->first + c * VW;
@@ -168,23 +177,24 @@ static void start_pass(struct prefill_pass *pass, const struct work_item *item, 
 
 /* ---- the keys -------------------------------------------------------------- */
 
-/* Part of [block, block + PANEL_KEYS) that a panel may see; it begins at a multiple of 16, where masks of bits can be loaded. */
-static struct prefill_span span_of(const struct panel *a, int32_t block)
-{
-    struct prefill_span span = {a, a->begin_min > block ? a->begin_min / 16 * 16 : block, block + PANEL_KEYS};
-    if (a->end_max < block + PANEL_KEYS) span.j1 = a->end_max - (MUTANT(cpu_prefill_last_key) ? 1 : 0);
-    return span;
-}
-
 /* Keys, keys at an edge, dimensions per step: whole tiles. Panels of two vectors are narrow enough without. CACHED_BYTES: half of a core's own cache. */
 enum {
-    KEY_STEP = 24,
-    EDGE_STEP = PANEL_VECTORS == 4 ? 12 : PANEL_KEYS,
-    DIM_STEP = 48,
+    SPAN_STEP = CELL_TILES ? 32 : 16,
+    KEY_STEP = CELL_TILES ? 32 : 24,
+    EDGE_STEP = CELL_TILES ? 32 : PANEL_VECTORS == 4 ? 12 : PANEL_KEYS,
+    DIM_STEP = CELL_TILES ? 32 : 48,
     FEW_STEP = PANEL_KEYS,
     FEW_DIMS = 8 * VW,
     CACHED_BYTES = 512 << 10
 };
+
+/* Part of [block, block + PANEL_KEYS) that a panel may see; it begins at a multiple of 16, where masks of bits can be loaded, or of a tile's step. */
+static struct prefill_span span_of(const struct panel *a, int32_t block)
+{
+    struct prefill_span span = {.a = a, .j0 = a->begin_min > block ? a->begin_min / SPAN_STEP * SPAN_STEP : block, .j1 = block + PANEL_KEYS};
+    if (a->end_max < block + PANEL_KEYS) span.j1 = a->end_max - (MUTANT(cpu_prefill_last_key) ? 1 : 0);
+    return span;
+}
 
 /* What is to be brought near while a block is worked on, a step's share at a time: keys [j0, j1) of the next block, or behind the last one the
  * first block and the query rows of the next item, which another head's data would otherwise wait for (short sequences, many heads). */
@@ -244,6 +254,9 @@ static struct lanes lanes_of(const struct panel *a, int32_t j0, int32_t j1)
     return lanes;
 }
 
+#if CELL_TILES
+#include "prefill_pipeline.inc.h"
+#else
 /* Scores of one step after the other; those of vectors that see nothing of a step stay garbage till hide_by_position(). */
 static void score_span(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, const struct prefill_ahead *ahead)
 {
@@ -276,7 +289,7 @@ static void value_span(const struct prefill_pass *pass, const struct prefill_spa
                 prefetch_step(pass, ahead, ahead->v, d / size, (dim + size - 1) / size);
                 prefetch_queries(pass, ahead, d / size, (dim + size - 1) / size);
             }
-            value_dims(a, &pass->work, lanes, v.data + x / CELL * v.step, v.step, x, end - x, d, min_int(size, dim - d));
+            value_dims(a, &pass->work, lanes, values_from(v, x).data, v.step, x, end - x, d, min_int(size, dim - d));
         }
         for (int c = lanes.first; c < lanes.end; c++) vstore(pass->work.fade + c * VW, vset1(1));
     }
@@ -304,6 +317,8 @@ static void attend_block(struct prefill_pass *pass, const struct prefill_span *s
     if (MUTANT(cpu_prefill_f16_accumulator))
         for (int d = 0; d < pass->p->v_head_dim * a->width; d++) a->o[d] = f16_to_f32(f32_to_f16(a->o[d]));
 }
+
+#endif
 
 /* Is the next block worth fetching? To be copied, or rows on memory pages of their own that come from far away or from another head; narrow panels, with
  * less work per line, do not wait for the next cache either. */
@@ -385,15 +400,18 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, co
         if (fetches(pass, &ahead, &pass->k, k.data)) ahead.k = &pass->k;
         if (fetches(pass, &ahead, &pass->v, v.data)) ahead.v = &pass->v;
     }
+#if CELL_TILES
+    attend_panels(pass, span, k, v, j0, finite, &ahead);
+#else
     for (int n = 0; n < pass->panels; n++) {
         if (span[n].j0 >= span[n].j1) continue;
         const ptrdiff_t skip = span[n].j0 - j0;
         pass->work.k_rows = pass->k_rows + skip;
         pass->work.v_rows = pass->v_rows + skip;
-        attend_block(pass, &span[n], (struct key_block){k.data + skip * k.step, k.step}, (struct key_block){v.data + skip / CELL * v.step, v.step},
-                     finite, &ahead);
+        attend_block(pass, &span[n], (struct key_block){k.data + skip * k.step, k.step}, values_from(v, skip), finite, &ahead);
         ahead.turn++;
     }
+#endif
 }
 
 /* ---- the end ---------------------------------------------------------------- */
@@ -441,7 +459,7 @@ static void finish_vector(const struct prefill_pass *pass, const struct panel *a
     if (a->few)
         scale_outputs(p->o_type, rows, count, p->v_head_dim, a->o, a->few, factor, l);
     else
-        transpose_outputs(p->o_type, rows, count, p->v_head_dim, a->o + c, a->width, factor, l);
+        transpose_outputs(p->o_type, rows, count, p->v_head_dim, a->o + c, a->width, CELL_TILES ? vdiv(factor, l) : factor, l);
 }
 
 /* What this worker most often does next; NULL at the end of the list, and where keys and values are so few that they lie in a core's cache anyway. */
@@ -484,6 +502,8 @@ static void walk_pass(struct prefill_pass *pass, const struct work_item *item, i
     }
     if (MUTANT(cpu_prefill_first_block) && begin > 0 && end > 0) begin += PANEL_KEYS;
     for (int32_t block = begin / PANEL_KEYS * PANEL_KEYS; block < end; block += PANEL_KEYS) walk_block(pass, block, end, next);
+    for (int n = 0; CELL_TILES && n < pass->panels; n++)
+        if (!pass->panel[n].begun) clear_outputs(&pass->panel[n], pass->p->v_head_dim); /* it sees nothing */
 }
 
 static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)
@@ -500,6 +520,7 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
     pass.v = (struct key_source){.rows = &call->v, .scales = &call->v_scale, .type = p->v_type, .dim = p->v_head_dim};
     place_pass(&pass, scratch);
     pass.work.scale = p->scale;
+    vtiles_begin();
     const int32_t rows = (item->q_end - item->q_begin) * p->group;
     const double row_bytes = (double)(type_row_bytes(p->k_type, p->head_dim) + type_row_bytes(p->v_type, p->v_head_dim));
     const bool floats = p->k_type <= HEED_BF16 && p->v_type <= HEED_BF16;
@@ -519,6 +540,7 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
         for (int n = 0; n < pass.panels; n++)
             for (int c = 0; c < pass.panel[n].width; c += VW) finish_vector(&pass, &pass.panel[n], c);
     }
+    vtiles_end();
 }
 
 static const struct cpu_kernel prefill_kernel = {.item = prefill_item, .scratch = prefill_scratch};
@@ -535,15 +557,15 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
     {                                                                                                                               \
         .name = "cpu." isa ".prefill" name_end, .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .needs = need,                \
         .features = FEATURES_ALL, .o_types = TYPES_FLOAT, .dim_limit = MAX_HEAD_DIM, .fits = fits_,               \
-        .q_tile = tile, .q_tile_few = (tile) / 2, .full_rows = VW == 16 ? VW : 0, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
+        .q_tile = tile, .q_tile_few = (tile) / 2, .full_rows = VW == 16 ? VW : 0, .packs_group = true, .steps_in_order = CELL_TILES, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
     }
 #define PREFILL_ARITHMETIC                                                                                                          \
-    .dot_lanes = 1, .add_roundings = CELL_ROUNDINGS, .together = CELL_TOGETHER, .rescale_block = PANEL_KEYS, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = 1
+    .dot_lanes = 1, .add_roundings = CELL_ROUNDINGS, .together = CELL_TOGETHER, .rescale_block = PANEL_KEYS, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = CELL_TILES ? 2 : 1
 #define PREFILL_FLOATS                                                                                                              \
     .order = VEC_FUSED ? ORDER_PANEL : ORDER_PANEL_UNFUSED, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {PREFILL_ARITHMETIC, .exp_ulp = EXP_ULP}
-/* vdpbf16ps and BFDOT take bf16 and f32 that are denormal for 0; weights meet V as bf16. */
+/* vdpbf16ps, TDPBF16PS and BFDOT take bf16 and f32 that are denormal for 0; weights meet V as bf16. */
 #define PREFILL_PAIRS                                                                                                               \
-    .order = ORDER_PANEL_BF16, .q_types = TYPE_BIT(HEED_BF16), .k_types = TYPE_BIT(HEED_BF16), .v_types = TYPE_BIT(HEED_BF16),         \
+    .order = CELL_TILES ? ORDER_PANEL_TILES : ORDER_PANEL_BF16, .q_types = TYPE_BIT(HEED_BF16), .k_types = TYPE_BIT(HEED_BF16), .v_types = TYPE_BIT(HEED_BF16),         \
     .arithmetic = {PREFILL_ARITHMETIC, .exp_ulp = EXP_NEAR_ULP, .weight_type = HEED_BF16, .flushes = true}
 #if CELL == 1
 #define PREFILL_COLUMNS PREFILL_FLOATS

@@ -37,6 +37,9 @@ INLINE void store_float(heed_type type, unsigned char *row, int32_t i, vf x, int
 }
 
 
+/* x / l. With tiles it is in the factor already, one division for all columns. */
+INLINE vf over(vf x, vf l) { return CELL_TILES ? x : vdiv(x, l); }
+
 /* o = O^T factor / l of VW rows, of which the first `count` are stored. Adding +0 turns -0 into +0: hidden keys may decide its sign. */
 static void transpose_outputs(heed_type type, unsigned char *const rows[VW], int count, int32_t dim, const float *o, int width, vf factor, vf l)
 {
@@ -44,7 +47,7 @@ static void transpose_outputs(heed_type type, unsigned char *const rows[VW], int
         const int n = min_int(VW, dim - i);
         vf t[VW];
         for (int d = 0; d < VW; d++)
-            t[d] = d < n ? vadd(vdiv(vmul(vload(o + (size_t)(i + d) * (size_t)width), factor), l), vset1(0)) : vset1(0);
+            t[d] = d < n ? vadd(over(vmul(vload(o + (size_t)(i + d) * (size_t)width), factor), l), vset1(0)) : vset1(0);
         vtranspose(t);
         for (int r = 0; r < count; r++) store_float(type, rows[r], i, t[r], n);
     }
@@ -81,15 +84,23 @@ struct key_block {
 /* An odd number of cache lines from row to row: rows then spread over all sets of a cache. */
 static ptrdiff_t copy_step(int32_t dim) { return (((dim + 15) / 16) | 1) * 16; }
 
+/* The block from key x on, counted from its first. */
+static struct key_block values_from(struct key_block v, ptrdiff_t x)
+{
+    return (struct key_block){v.data + x / CELL * (CELL_TILES ? 1 : v.step), v.step};
+}
+
 #if CELL == 1
 #include "prefill_widen.inc.h"
 #elif CELL_QUADS
 #include "prefill_quads.inc.h"
+#elif CELL_TILES
+#include "prefill_tiles.inc.h"
 #else
 #include "prefill_pairs.inc.h"
 #endif
 
-#if !CELL_QUADS
+#if !CELL_QUADS && !CELL_TILES
 /* Q^T of VW rows at once. rows[r] NULL: no such row, zeros. */
 static void transpose_queries(heed_type type, const unsigned char *const rows[VW], int32_t dim, float scale, float *q, int width)
 {
@@ -133,7 +144,12 @@ static bool block_is_finite(struct key_block block, int keys, int32_t dim)
 {
     const vf zero = vset1(0);
     vf sum[4] = {zero, zero, zero, zero};
-    const int count = CELL_QUADS ? (keys + 3) / 4 : cells_of(keys), twice = CELL_QUADS ? 2 : 1; /* a quad of keys is two cells to a column */
+    int count = CELL_QUADS ? (keys + 3) / 4 : cells_of(keys);
+    const int twice = CELL_QUADS ? 2 : 1; /* a quad of keys is two cells to a column */
+#if CELL_TILES /* V^T: columns are rows */
+    count = dim;
+    dim = whole_cells(keys);
+#endif
     dim *= twice;
     for (int j = 0; j < count; j++) {
         const float *row = block.data + j * twice * block.step;

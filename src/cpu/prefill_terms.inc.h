@@ -8,8 +8,8 @@
 
 #include "prefill_block.inc.h"
 
-/* What a pass prepares of K and V, and fetches, is shared by its rows. */
-enum { PASS_ROWS = 256, PASS_PANELS = PASS_ROWS / PANEL_ROWS };
+/* What a pass prepares of K and V, and fetches, is shared by its rows. With tiles, which are done with a block sooner, by more of them. */
+enum { PASS_ROWS = CELL_TILES ? 512 : 256, PASS_PANELS = PASS_ROWS / PANEL_ROWS };
 
 /* At most PASS_ROWS query rows of one KV head's group. Row r is query q_begin + r / group, head g * group + r % group. */
 struct prefill_pass {
@@ -21,6 +21,9 @@ struct prefill_pass {
     struct panel panel[PASS_PANELS];
     struct panel_work work;
     struct key_source k, v;
+#if CELL_TILES
+    struct tile_queue queue;
+#endif
     const unsigned char *k_rows[2 * PANEL_KEYS], *v_rows[2 * PANEL_KEYS]; /* of the block's keys and the next, for panels of few rows */
     bool direct;         /* these lie in the caller's memory */
     bool far;            /* the first of those that read these keys, or the keys are many: they come from outside of a core's own cache */
@@ -37,6 +40,7 @@ struct prefill_pass {
 struct prefill_span {
     const struct panel *a;
     int32_t j0, j1;
+    bool fresh;          /* the first of its panel, and its products write O: prefill_pipeline.inc.h */
 };
 
 /* Is some key of the span outside what some row may see by position and key range? */
@@ -148,21 +152,27 @@ static void hide_by_position(const struct prefill_pass *pass, const struct prefi
     }
 }
 
+/* Is something added to the scores of a span, or hidden? */
+static bool has_terms(const struct prefill_pass *pass, const struct prefill_span *span)
+{
+    const uint64_t any = HEED_MASK_BOOL | HEED_MASK_BITS | HEED_BIAS | HEED_ALIBI;
+    return is_partial(span) || pass->p->flags & any || pass->p->softcap > 0;
+}
+
 /* Rules 2 to 5 of doc/semantics.md, section 1, and the maximum. Does nothing where all rows see all keys and nothing is added. */
 static void apply_terms(const struct prefill_pass *pass, const struct prefill_span *span)
 {
     const struct panel *a = span->a;
     const uint64_t flags = pass->p->flags;
     const bool mask = flags & (HEED_MASK_BOOL | HEED_MASK_BITS), bias = flags & HEED_BIAS, first = flags & HEED_BIAS_FIRST;
-    const bool partial = is_partial(span);
-    if (!partial && !mask && !bias && !(flags & HEED_ALIBI) && !(pass->p->softcap > 0)) return;
+    if (!has_terms(pass, span)) return;
     if (bias && first) add_bias(pass, span);
     if (pass->p->softcap > 0) cap_scores(pass, span);
     if (flags & HEED_ALIBI) add_alibi(pass, span);
     if (bias && !first) add_bias(pass, span);
     if (bias && !MUTANT(cpu_prefill_bias_shows)) hide_columns(pass, span, true);
     if (mask && !MUTANT(cpu_prefill_no_mask)) hide_columns(pass, span, false);
-    if (partial) hide_by_position(pass, span);
+    if (is_partial(span)) hide_by_position(pass, span);
     if (MUTANT(cpu_prefill_softcap_after_mask) && pass->p->softcap > 0) cap_scores(pass, span);
     panel_top(a, &pass->work, span->j1 - span->j0);
 }

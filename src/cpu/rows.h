@@ -15,6 +15,7 @@ extern const struct kernel_row cpu_rows_vector[];
 extern const struct kernel_row cpu_rows_avx2[];
 extern const struct kernel_row cpu_rows_avx512[];
 extern const struct kernel_row cpu_rows_avx512bf16[];
+extern const struct kernel_row cpu_rows_amx[];
 #elif defined(__aarch64__)
 extern const struct kernel_row cpu_rows_neon[];
 #endif

@@ -452,7 +452,9 @@ static void scores_item(const struct call *call, const struct work_item *item, v
     clear(w.total, keys);
     for (int32_t h = item->head * p->group; w.sums && !together && h < (item->head + 1) * p->group; h++)
         clear(key_sums_row(call, w.pass.b, h) + item->kv_begin, keys);
+    vtiles_begin();
     for (int32_t g = together ? 0 : item->head; g < (together ? p->kv_heads : item->head + 1); g++) score_group(&w, g);
+    vtiles_end();
     if (w.sums && together) memcpy(key_sums_row(call, w.pass.b, 0) + item->kv_begin, w.total, sizeof(float) * (size_t)keys);
 }
 

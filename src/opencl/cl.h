@@ -30,6 +30,7 @@ static inline heed_status cl_check(struct cl_device *device, const char *text, c
 
 enum cl_family {
     FAMILY_POCL_CPU,
+    FAMILY_INTEL_CPU,
     FAMILY_GENERIC_CPU,
     FAMILY_GENERIC_GPU,
     FAMILY_NVIDIA,
@@ -69,6 +70,7 @@ struct cl_tuning {
     int32_t lanes;            /* work-items per group of decode_lanes.cl, and of kernels that name no size of their own; 1 on CPUs */
     bool loop_guard;          /* -DGUARD: see opencl.md, the implicit loop barrier of PoCL */
     bool own_cache;           /* the driver keeps compiled programs itself: we keep none */
+    bool builtin_fetch;       /* -DBUILTIN_FETCH: its compiler takes __builtin_prefetch, which nothing else tells; see fetch.cl */
     int32_t limit;            /* seconds a probe may take, its compilation with it */
     int32_t matrix;           /* enum cl_matrix: the unit to be tried there */
     int32_t matrix_rows, matrix_keys, matrix_warps, matrix_slots; /* its tile: TILE_ROWS x TILE_KEYS, WARPS, SLOTS; 0 = by head_dim */

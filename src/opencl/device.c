@@ -86,7 +86,8 @@ static bool is_simulator(const struct cl_device *device)
 static enum cl_family family_of(const struct cl_device *device, const char *vendor, cl_uint vendor_id)
 {
     const bool pocl = mentions(device->version_text, "PoCL") || mentions(device->version_text, "pocl");
-    if (device->type & CL_DEVICE_TYPE_CPU) return pocl ? FAMILY_POCL_CPU : FAMILY_GENERIC_CPU;
+    if (device->type & CL_DEVICE_TYPE_CPU) /* Intel's own runtime: others on its processors say "GenuineIntel", or Mesa */
+        return pocl ? FAMILY_POCL_CPU : mentions(vendor, "Intel(R)") ? FAMILY_INTEL_CPU : FAMILY_GENERIC_CPU;
     if (pocl) return FAMILY_GENERIC_GPU; /* its compiler is not the vendor's */
     if (vendor_id == 0x10de || mentions(vendor, "NVIDIA")) return FAMILY_NVIDIA;
     if (vendor_id == 0x1002 || mentions(vendor, "AMD") || mentions(vendor, "Advanced Micro")) return FAMILY_AMD;
@@ -188,7 +189,7 @@ static uint32_t provides_of(const struct cl_device *d)
     if (d->matrix != MATRIX_NONE)
         provides |= cl_layout(d) == MATRIX_NV_MMA ? CL_NEEDS_MATRIX : cl_layout(d) == MATRIX_NV_WGMMA ? CL_NEEDS_WARPGROUP : CL_NEEDS_COLUMNS;
     if (d->warpgroup[0] != MATRIX_NONE) provides |= CL_NEEDS_WARPGROUP;
-    if ((d->device->context->services.isa & ISA_AVX512BF16) && d->registers >= 32 && assembles_for_us(d)) provides |= CL_NEEDS_DOTS;
+    if ((d->device->context->services.isa & (ISA_AVX512BF16 | ISA_SLOW_DOTS)) == ISA_AVX512BF16 && d->registers >= 32 && assembles_for_us(d)) provides |= CL_NEEDS_DOTS;
     return provides;
 }
 

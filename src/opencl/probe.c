@@ -421,7 +421,8 @@ heed_status cl_admit(struct device *device, const struct problem *problem, const
     if (status == HEED_OK) status = cl_device_open(d);
     if (status == HEED_OK) {
         pthread_mutex_lock(&d->admission);
-        if (matrix) status = prove_unit(device, row, problem->k_type);
+        if (matrix) status = prove_unit(device, row, problem->q_type);
+        if (matrix && status == HEED_OK && row->arithmetic.weight_type) status = prove_unit(device, row, row->arithmetic.weight_type);
         if (matrix && status == HEED_OK) status = prove_local(device);
         if (lanes) status = prove_subgroup(device);
         if ((matrix || lanes) && status == HEED_OK) status = check_sizes(d, row, problem);

@@ -99,6 +99,7 @@ heed_status cl_options(const struct cl_device *device, const struct kernel_row *
     cl_local(device, row, p, local);
     size_t n = text_append(text, capacity, 0, "-cl-std=CL1.2 -w -DLOCAL_X=%d -DLOCAL_Y=%d -DGUARD=%d", (int)local[0], (int)local[1],
                            device->tuning->loop_guard);
+    if (device->tuning->builtin_fetch) n = text_append(text, capacity, n, " -DBUILTIN_FETCH=1");
     n = constant_options(row, p, text, capacity, n);
     if (is_attention(row))
         n = text_append(text, capacity, n, " -DQ_TILE=%d -DKV_CHUNK=%d -DPACKS_GROUP=%d", row->q_tile, row->kv_chunk, row->packs_group);

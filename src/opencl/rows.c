@@ -8,6 +8,7 @@ enum {
     TYPES_FLOAT = 1u << HEED_F32 | 1u << HEED_F16 | 1u << HEED_BF16,
     NAIVE_TILE = 16,
     DECODE_LANES_KEYS = 256,
+    TYPES_BYTES = 1u << HEED_I8 | 1u << HEED_Q8_0 | 1u << HEED_F8_E4M3 | 1u << HEED_F8_E5M2,
     TYPES_ALL = TYPES_FLOAT | 1u << HEED_I8 | 1u << HEED_Q8_0 | 1u << HEED_Q4_0 | 1u << HEED_F8_E4M3 | 1u << HEED_F8_E5M2
 };
 
@@ -229,6 +230,45 @@ static size_t decode_matrix_bytes(const struct cl_device *device, const struct p
     return (size_t)(ring > meet ? ring : meet) + (size_t)(16 * 2 * k + boxes + 64);
 }
 
+/* The same with keys and values of 8 bits, which lie in the ring as they come: matrix_bytes.cl. */
+static int32_t byte_pieces(heed_type type, int32_t dim) { return ((type == HEED_Q8_0 ? dim / 32 * 34 : dim) + 15) / 16; }
+static int32_t byte_slot(heed_type type, int32_t dim) { return (byte_pieces(type, dim) | 1) * 16 + 4; } /* of a key, with its scale */
+
+static int32_t byte_query(const struct problem *p)
+{
+    return 16 * ((2 * (p->k_type == HEED_Q8_0 ? 3 * p->head_dim / 32 : byte_pieces(p->k_type, p->head_dim))) | 1) * 16;
+}
+
+static struct matrix_tile decode_bytes_tile(const struct cl_device *device, const struct problem *p)
+{
+    const int32_t dim = p->head_dim > p->v_head_dim ? p->head_dim : p->v_head_dim;
+    const int32_t k = byte_slot(p->k_type, p->head_dim), v = byte_slot(p->v_type, p->v_head_dim);
+    struct matrix_tile tile = {16, 32, 2, 4, false};
+    if (device->matrix != MATRIX_EMULATED && dim <= 128) tile = (struct matrix_tile){16, 64, 4, 4, false};
+    tile.slots = ring_of(device, tile.slots, tile.keys * (k > v ? k : v), byte_query(p));
+    return tile;
+}
+
+static size_t decode_bytes_options(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    const struct matrix_tile tile = decode_bytes_tile(device, problem);
+    return text_append(text, capacity, 0, " -DMATRIX=%d -DLAYOUT=2 -DBYTES=1 -DTILE_KEYS=%d -DWARPS=%d -DSLOTS=%d%s", (int)device->matrix, tile.keys,
+                       tile.warps, tile.slots, cl_unit_options(device, device->matrix));
+}
+
+static void decode_bytes_local(const struct cl_device *device, const struct problem *problem, size_t local[2])
+{
+    local[0] = 32 * (size_t)decode_bytes_tile(device, problem).warps;
+}
+
+static size_t decode_bytes_bytes(const struct cl_device *device, const struct problem *problem)
+{
+    const struct matrix_tile tile = decode_bytes_tile(device, problem);
+    const int32_t k = byte_slot(problem->k_type, problem->head_dim), v = byte_slot(problem->v_type, problem->v_head_dim);
+    const int32_t ring = tile.slots * tile.keys * (k > v ? k : v), meet = tile.warps * 16 * (padded(problem->v_head_dim) + 3) * 4 + 128;
+    return (size_t)((ring > meet ? ring : meet) + byte_query(problem) + (device->matrix == MATRIX_EMULATED ? 32 * tile.warps * 32 : 0) + 64);
+}
+
 struct columns_tile {
     int32_t rows, keys, warps, slots;
     bool query_registers;
@@ -383,6 +423,8 @@ static const struct cl_kernel_spec prefill_columns = {.parts = {COLUMNS_PARTS}, 
 #define MATRIX_PARTS "matrix_emulated.cl", "matrix_nvidia.cl", "matrix_tile.cl"
 static const struct cl_kernel_spec decode_matrix = {.parts = {"common.cl", MATRIX_PARTS, "decode_matrix.cl", "merge_lanes.cl"}, .kernel = "decode_matrix",
     .merge = "merge_lanes", .options = decode_matrix_options, .local = decode_matrix_local, .local_bytes = decode_matrix_bytes};
+static const struct cl_kernel_spec decode_bytes = {.parts = {"common.cl", MATRIX_PARTS, "matrix_bytes.cl", "decode_matrix.cl", "merge_lanes.cl"},
+    .kernel = "decode_matrix", .merge = "merge_lanes", .options = decode_bytes_options, .local = decode_bytes_local, .local_bytes = decode_bytes_bytes};
 static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATRIX_PARTS, "prefill_matrix.cl"},
     .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
 #define WARPGROUP_PARTS "common.cl", MATRIX_PARTS, "matrix_warpgroup.cl"
@@ -424,6 +466,13 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
 #define UNIT_DECODE(text, type, need, maths, spec)                                                                               \
     {.name = text, .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type, FEATURES_ALL), .dim_limit = 256, .q_tile = 16, \
      .kv_chunk = 512, .decode_rows = 16, .packs_group = true, .arithmetic = {maths, .key_block = 512, .weight_type = type}, .cl = &spec}
+/* Keys and values of 8 bits, which are exact in the unit's 16; a weight is multiplied by its value's scale in f32 and rounded to bf16, whose range is f32's. A product
+ * of q8_0 passes 32 additions and one for each block, at most head_dim + 1. An item has as many bytes of them as one of decode_matrix.cl has. */
+#define BYTES_DECODE(text, type, spec)                                                                                           \
+    {.name = text, .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX, .features = FEATURES_ALL,        \
+     .q_types = 1u << (type), .k_types = TYPES_BYTES, .v_types = TYPES_BYTES, .o_types = TYPES_FLOAT, .dim_limit = 256, .q_tile = 16, \
+     .kv_chunk = 1024, .decode_rows = 16, .packs_group = true,                                                                   \
+     .arithmetic = {MATRIX_MATHS, .dot_extra = 1, .key_block = 1024, .weight_type = HEED_BF16, .flushes = true}, .cl = &spec}
 #define UNIT_ROWS(text, type, has, need, dims, rows) \
     .name = text, .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type, has), .dim_limit = dims, .q_tile = rows
 #define UNIT_PREFILL(text, type, need, maths, dims, rows, spec)                                                                  \
@@ -435,6 +484,8 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
 const struct kernel_row cl_rows[] = {
     UNIT_DECODE("opencl.decode_matrix_bf16", HEED_BF16, CL_NEEDS_MATRIX, MATRIX_MATHS, decode_matrix),
     UNIT_DECODE("opencl.decode_matrix_f16", HEED_F16, CL_NEEDS_MATRIX, MATRIX_MATHS, decode_matrix),
+    BYTES_DECODE("opencl.decode_bytes_bf16", HEED_BF16, decode_bytes),
+    BYTES_DECODE("opencl.decode_bytes_f16", HEED_F16, decode_bytes),
     UNIT_DECODE("opencl.decode_columns_bf16", HEED_BF16, CL_NEEDS_COLUMNS, COLUMNS_MATHS, decode_columns),
     UNIT_DECODE("opencl.decode_columns_f16", HEED_F16, CL_NEEDS_COLUMNS, COLUMNS_MATHS, decode_columns),
     {.name = "opencl.decode_dots", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = CL_NEEDS_CPU | CL_NEEDS_DOTS,

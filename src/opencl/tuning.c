@@ -11,6 +11,7 @@ static const struct cl_tuning table[FAMILY_COUNT] = {
     /*                                    prefill_cpu, decode      prefill_tile                                        */
     /*                      family        vector  rows  vectors    wg_x  wg_y  rows  columns  vector  reads    lanes guard own cache */
     [FAMILY_POCL_CPU] =    {"pocl-cpu",    0,      0,    0,         2,    16,   4,    1,       16,     0,       1,    true,  true, .limit = 20},
+    [FAMILY_INTEL_CPU] =   {"intel-cpu",   0,      0,    0,         2,    16,   4,    1,       16,     0,       1,    false, false, .builtin_fetch = true, .limit = 20},
     [FAMILY_GENERIC_CPU] = {"generic-cpu", 0,      0,    0,         8,    8,    2,    1,       4,      0,       1,    false, false, .limit = 20},
     [FAMILY_GENERIC_GPU] = {"generic-gpu", 4,      4,    1,         8,    16,   4,    1,       4,      1,       64,   false, false, .limit = 20},
     [FAMILY_NVIDIA] =      {"nvidia",      4,      4,    1,         16,   8,    8,    1,       4,      2,       128,  false, true, .limit = 20, .matrix = MATRIX_NV_MMA},
