@@ -306,7 +306,8 @@ static void decode_item(const struct call *call, const struct work_item *item, v
     }
 }
 
-static const struct cpu_kernel decode_kernel = {.item = decode_item, .merge_parts = merge_parts_rows, .scratch = decode_scratch};
+/* Unused where a set takes the pass over the scores alone. */
+static const struct cpu_kernel decode_kernel __attribute__((unused)) = {.item = decode_item, .merge_parts = merge_parts_rows, .scratch = decode_scratch};
 
 /* h_d: head_dim / 16 fmas and 4 levels of the tree. h_n: one chain of 512 keys, a merge per chunk, a value's scale and the sink. */
 #define DECODE_ROW(isa, need, ...)                                                                                        \

@@ -89,5 +89,11 @@ static struct key_block load_block(const struct call *call, const struct key_sou
     }
     return (struct key_block){from->copy, from->copy_step};
 }
-#define load_keys load_block
-#define load_values load_block
+static struct key_block load_keys(const struct call *call, const struct key_source *from, int32_t b, int32_t g, int32_t j0, int32_t j1)
+{
+    return load_block(call, from, b, g, j0, j1);
+}
+static struct key_block load_values(const struct call *call, const struct key_source *from, int32_t b, int32_t g, int32_t j0, int32_t j1)
+{
+    return load_block(call, from, b, g, j0, j1);
+}
