@@ -52,6 +52,7 @@ static void place_pass(struct prefill_pass *pass, void *scratch)
     pass->k.copy = take_floats(&next, (size_t)PANEL_KEYS * (size_t)pass->k.copy_step);
     pass->v.copy = take_floats(&next, (size_t)PANEL_KEYS * (size_t)pass->v.copy_step);
     pass->work.ahead = 0;
+    pass->work.fresh = false;
     pass->work.few_copy = take_floats(&next, (size_t)half_floats(p->head_dim));
     pass->work.p = take_floats(&next, P_BUFFERS * PANEL_KEYS * PANEL_ROWS);
 #if CELL_TILES
