@@ -510,7 +510,7 @@ static void walk_pass(struct prefill_pass *pass, const struct work_item *item, i
 static void prefill_item(const struct call *call, const struct work_item *item, void *scratch)
 {
     const struct problem *p = &call->plan->problem;
-    struct prefill_pass pass; /* sixteen kilobytes, filled as far as there are rows: to clear them all is felt by small problems */
+    struct prefill_pass pass; /* sixteen kilobytes, with tiles twice as many, filled as far as there are rows: to clear them all is felt by small problems */
     pass.call = call;
     pass.p = p;
     pass.s = &call->batch->sequences[item->sequence];

@@ -10,7 +10,7 @@
 #ifndef HEED_PREFILL_PIPELINE_INC_H
 #define HEED_PREFILL_PIPELINE_INC_H
 
-/* Scores of one step after the other; those of vectors that see nothing of a step stay garbage till hide_by_position(). */
+/* Scores of one step after the other into p, as soon as the queue comes to them; those of vectors that see nothing of a step stay garbage till hide_by_position(). */
 static void queue_scores(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, float *p)
 {
     const int keys = span->j1 - span->j0, size = is_partial(span) ? EDGE_STEP : KEY_STEP;
