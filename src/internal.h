@@ -228,9 +228,12 @@ struct kernel_row {
     int32_t q_tile;           /* queries per work item; 0 = all of the sequence */
     int32_t q_tile_few;       /* the same in batches that make few items of q_tile; 0 = q_tile. The bits of a query must not depend on which */
     int32_t kv_chunk;         /* keys per work item when the row can split keys (partial results, merged); 0 = never split */
+    int32_t short_chunk;      /* the same for sequences of up to plan.short_max_q_len queries; 0 = kv_chunk */
     int32_t q_align;          /* 0/1; queries per item are counted from 0 in steps of q_tile always */
     int32_t decode_rows;      /* a step is decode while its queries times the group are at most so many; 0 = 8 */
     int32_t decode_queries;   /* or its queries alone, where there are groups and prefill takes each head for itself; 0 = no matter */
+    int32_t decode_dim;       /* decode_rows are those of heads at least so long; of shorter ones as much fewer, but 8: sums over lanes do not get shorter */
+    int32_t step_rows;        /* prefill: quicker than decode from more rows than so many on, whatever decode_rows says; 0 = no matter */
     int32_t full_rows;        /* prefill: multiples of so many rows leave no lane idle, so they are never decode; 0 = no matter */
     bool on_request;          /* chosen only where heed_plan_create() names it: its numbers are not what the types promise */
     bool steps_in_order;      /* steps of decode only for HEED_INVARIANT, which wants them in the order of the row's prefill, or by name: others do them sooner */
@@ -259,6 +262,7 @@ struct heed_plan {
     struct problem problem;
     const struct kernel_row *row[KIND_COUNT];
     int32_t decode_max_q_len; /* sequences with q_len up to this are decode steps */
+    int32_t short_max_q_len;  /* and of those up to this prefill may take the keys in chunks, too */
     char *explain;
     char *insisted;           /* the row name given to heed_plan_create, or NULL */
     void *state;              /* the wing's: compiled kernels */

@@ -3,6 +3,7 @@
  */
 #include "plan.h"
 #include "lifetime.h"
+#include "mutant.h"
 #include "problem.h"
 #include "registry.h"
 #include "schedule.h"
@@ -14,10 +15,22 @@ static const char *const kind_names[KIND_COUNT] = {"prefill", "decode", "scores"
 /* Up to how many query tokens a step is decode: while the row for decode is quicker with so many rows than that for prefill. One at least. */
 static int32_t decode_threshold(const struct heed_plan *plan)
 {
-    const struct kernel_row *row = plan->row[KIND_DECODE];
-    const int32_t group = plan->problem.group, rows = row->decode_rows > 0 ? row->decode_rows : 8;
-    const int32_t alone = group == 1 || plan->row[KIND_PREFILL]->packs_group ? 1 : row->decode_queries, queries = rows / group;
+    const struct kernel_row *row = plan->row[KIND_DECODE], *prefill = plan->row[KIND_PREFILL];
+    const int32_t group = plan->problem.group, dim = plan->problem.head_dim;
+    int32_t rows = row->decode_rows > 0 ? row->decode_rows : 8;
+    if (rows > 8 && dim < row->decode_dim) rows = rows * dim / row->decode_dim > 8 ? rows * dim / row->decode_dim : 8;
+    if (prefill->step_rows > 0 && rows > prefill->step_rows) rows = prefill->step_rows;
+    const int32_t alone = group == 1 || prefill->packs_group ? 1 : row->decode_queries, queries = rows / group;
     return queries > alone ? queries : alone > 1 ? alone : 1;
+}
+
+/* Query rows of a head that make few items: many cores want chunks of their keys, too. HEED_INVARIANT wants one chain whatever the queries. */
+enum { SHORT_ROWS = 1024 };
+
+static int32_t short_threshold(const struct heed_plan *plan)
+{
+    if ((plan->problem.flags & HEED_INVARIANT) && !MUTANT(plan_short_invariant)) return 0;
+    return SHORT_ROWS / (plan->row[KIND_PREFILL]->packs_group ? plan->problem.group : 1);
 }
 
 struct walk {
@@ -146,7 +159,7 @@ heed_status plan_make(struct heed_context *context, struct device *device, const
         status = out_of_memory(EXPLAIN_BYTES);
     else
         status = choose_rows(plan, kernel, plan->explain);
-    if (status == HEED_OK) plan->decode_max_q_len = decode_threshold(plan);
+    if (status == HEED_OK) plan->decode_max_q_len = decode_threshold(plan), plan->short_max_q_len = short_threshold(plan);
     if (status == HEED_OK && device->backend->plan_prepare) status = device->backend->plan_prepare(plan);
     if (status != HEED_OK) {
         plan_drop(plan);

@@ -60,6 +60,12 @@ struct builder {
     int32_t tile; /* queries per item; 0 = all of the sequence */
 };
 
+/* Keys per item of a sequence; 0 = all. */
+static int32_t chunk_of(const struct builder *to, const struct sequence *s)
+{
+    return s->q_len <= to->plan->short_max_q_len && to->row->short_chunk > 0 ? to->row->short_chunk : to->row->kv_chunk;
+}
+
 static void add_item(struct builder *to, struct work_item item)
 {
     if (to->items) to->items[to->at] = item;
@@ -80,7 +86,7 @@ static void add_tile(struct builder *to, int32_t b, int32_t head, int32_t q_begi
     position_span(to->batch, s, q_begin, q_end, &low, &high);
     visible_span(p, s, low, high, &item.kv_begin, &item.kv_end);
 
-    const int32_t chunk = to->row->kv_chunk;
+    const int32_t chunk = chunk_of(to, s);
     if (chunk > 0 && item.kv_end > 0) {
         item.kv_begin = item.kv_begin / chunk * chunk;
         int64_t end = ((int64_t)item.kv_end + chunk - 1) / chunk * chunk;
@@ -135,7 +141,7 @@ static int32_t heads_in_turn(const struct builder *to, const struct sequence *s,
 {
     const struct heed_plan *plan = to->plan;
     const struct problem *p = &plan->problem;
-    if (to->row->kv_chunk > 0) return heads;
+    if (chunk_of(to, s) > 0) return heads;
     if (!(p->flags & HEED_CAUSAL) || !plan->device || !plan->device->automatic) return 1;
     const int64_t bytes = (type_row_bytes(p->k_type, p->head_dim) + type_row_bytes(p->v_type, p->v_head_dim)) * s->kv_len;
     const int64_t fit = bytes > 0 ? CACHE_BYTES / bytes * (to->row->packs_group || MUTANT(schedule_turn_group) ? 1 : p->group) : heads;

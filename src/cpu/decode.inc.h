@@ -24,7 +24,8 @@
 
 enum {
     DECODE_AHEAD = 32,                   /* keys between use and prefetch; twice as many where a line takes long */
-    DECODE_ROWS_MOST = VW == 16 ? 24 : 8 /* a panel of prefill is half idle, and copies keys, for as many rows of 16 lanes */
+    DECODE_ROWS_MOST = VW == 16 ? 24 : 8, /* a panel of prefill is half idle, and copies keys, for as many rows of 16 lanes */
+    DECODE_DIM = 64                       /* of shorter heads fewer: the tree of a dot product costs as much as ever, a panel needs none */
 };
 
 /* ---- scores and weighted sums of a pass ------------------------------------ */
@@ -313,7 +314,7 @@ static const struct cpu_kernel decode_kernel __attribute__((unused)) = {.item = 
 #define DECODE_ROW(isa, need, ...)                                                                                        \
     {.name = "cpu." isa ".decode", .kinds = KIND_BIT(KIND_DECODE), .order = ORDER_OWN, .needs = (need),                        \
      .features = FEATURES_ALL, .o_types = TYPES_FLOAT, .q_tile = 0, .kv_chunk = DECODE_CHUNK,                 \
-     .decode_rows = DECODE_ROWS_MOST, .packs_group = true, .cpu = &decode_kernel, __VA_ARGS__}
+     .decode_rows = DECODE_ROWS_MOST, .decode_dim = DECODE_DIM, .packs_group = true, .cpu = &decode_kernel, __VA_ARGS__}
 #define DECODE_ARITHMETIC                                                                                                  \
     .dot_lanes = 16, .dot_extra = 4 / CELL_ROUNDINGS, .key_block = DECODE_CHUNK, .sum_extra = 2 / CELL_ROUNDINGS, .add_roundings = CELL_ROUNDINGS, \
     .together = CELL_TOGETHER, .rescale_block = DECODE_CHUNK, .exp_ulp = EXP_ULP, \

@@ -11,6 +11,7 @@
 #ifndef HEED_MERGE_INC_H
 #define HEED_MERGE_INC_H
 
+#include "cells.inc.h"
 #include "lanes.inc.h"
 
 #include <math.h>
@@ -86,9 +87,10 @@ static inline float lse_of(const struct problem *p, float m, float l)
     return (float)lse;
 }
 
-/* to[d] = A[d] factor / l, rounded at each step; o's type comes after it. */
+/* to[d] = A[d] factor / l, rounded at each step; o's type comes after it. With tiles A[d] (factor / l), as prefill has it there. */
 static inline void divide_row(float *to, int32_t dim, float factor, float l)
 {
+    if (CELL_TILES && !MUTANT(cpu_tiles_merge_divide)) factor /= l, l = 1;
     const vf f = vset1(factor), by = vset1(l);
     int32_t d = 0;
     for (; d + VW <= dim; d += VW) vstore(to + d, vdiv(vmul(vload(to + d), f), by));

@@ -8,8 +8,10 @@
  *         for each panel that sees any of it:
  *             s = scale * q.k; terms and visibility; p = e^(s - m); o = o fade + p v      panel.inc.h, prefill_terms.inc.h
  *     o / l, lse
+ * An item of few rows may have a chunk of the keys only: it leaves o, m and l of its rows, which merge.inc.h puts together in key order.
+ *
  * The block is cut to the keys that some row of the panel may see; keys cut away would have added exact zeros. So the bits of a row depend on
- * its own visible keys alone: not on the panel, its neighbours, q_len, threads or the group.
+ * its own visible keys alone, and on whether its sequence is short: not on the panel, its neighbours, threads or the group.
  *
  * A hidden key's weight is 0, and 0 * NaN is NaN: so where o is not finite in the end, nothing is written and the rows are done once more, with
  * hidden keys left out one by one in every block whose V is not finite.
@@ -97,6 +99,15 @@ static void describe_query(struct prefill_pass *pass, int r, int32_t h, int32_t 
     if (p->flags & HEED_BIAS) pass->bias[r] = query_row(&call->bias, pass->s, pass->b, h, i);
 }
 
+/* Of an item with some of the keys row r sees those alone. */
+static void keep_to_part(struct prefill_pass *pass, const struct work_item *item, int r)
+{
+    int32_t *begin = &pass->begin[r], *end = &pass->end[r];
+    if (item->kv_begin > *begin) *begin = item->kv_begin;
+    if (item->kv_end < *end && !MUTANT(cpu_prefill_part_end)) *end = item->kv_end;
+    if (*begin >= *end) *begin = *end = 0;
+}
+
 /* The same for rows `first` ... of the item. */
 static void describe_rows(struct prefill_pass *pass, const struct work_item *item, int32_t first, int rows)
 {
@@ -104,6 +115,7 @@ static void describe_rows(struct prefill_pass *pass, const struct work_item *ite
     int32_t i = item->q_begin + first / p->group, n = first % p->group;
     for (int r = 0; r < rows; r++) {
         describe_query(pass, r, MUTANT(cpu_prefill_group_map) ? n * p->kv_heads + item->head : item->head * p->group + n, i);
+        if (item->part >= 0) keep_to_part(pass, item, r);
         if (++n == p->group) n = 0, i++;
     }
 }
@@ -178,8 +190,9 @@ static void start_pass(struct prefill_pass *pass, const struct work_item *item, 
 
 /* ---- the keys -------------------------------------------------------------- */
 
-/* Keys, keys at an edge, dimensions per step: whole tiles. Panels of two vectors are narrow enough without. CACHED_BYTES: half of a core's own cache. */
+/* Keys per item where the query rows are few: whole blocks. Keys, keys at an edge, dimensions per step: whole tiles. Panels of two vectors are narrow enough without. CACHED_BYTES: half of a core's own cache. */
 enum {
+    PREFILL_CHUNK = 24 * PANEL_KEYS,
     SPAN_STEP = CELL_TILES ? 32 : 16,
     KEY_STEP = CELL_TILES ? 32 : 24,
     EDGE_STEP = CELL_TILES ? 32 : PANEL_VECTORS == 4 ? 12 : PANEL_KEYS,
@@ -463,6 +476,27 @@ static void finish_vector(const struct prefill_pass *pass, const struct panel *a
         transpose_outputs(p->o_type, rows, count, p->v_head_dim, a->o + c, a->width, CELL_TILES ? vdiv(factor, l) : factor, l);
 }
 
+/* VW rows of an item that has some of the keys only: o as it is, m and l into the workspace, where merge_parts_rows() finds them. */
+static void leave_vector(const struct prefill_pass *pass, const struct panel *a, int64_t part, int c)
+{
+    const int count = min_int(VW, a->rows - c);
+    const vf one = vset1(1);
+    unsigned char *rows[VW] = {0};
+    float m[VW], l[VW];
+    vstore(m, vload(a->m + c));
+    vstore(l, vload(a->l + c));
+    for (int r = 0; r < count; r++) {
+        float *sums = part_sums(pass->call, part + a->first + c + r);
+        rows[r] = (unsigned char *)part_values(pass->call, part + a->first + c + r);
+        sums[0] = m[r];
+        sums[1] = l[r];
+    }
+    if (a->few)
+        scale_outputs(HEED_F32, rows, count, pass->p->v_head_dim, a->o, a->few, one, one);
+    else
+        transpose_outputs(HEED_F32, rows, count, pass->p->v_head_dim, a->o + c, a->width, one, one);
+}
+
 /* What this worker most often does next; NULL at the end of the list, and where keys and values are so few that they lie in a core's cache anyway. */
 static const struct work_item *item_behind(const struct heed_batch *batch, const struct work_item *item)
 {
@@ -539,12 +573,16 @@ static void prefill_item(const struct call *call, const struct work_item *item, 
             walk_pass(&pass, item, first, count, next);
         }
         for (int n = 0; n < pass.panels; n++)
-            for (int c = 0; c < pass.panel[n].width; c += VW) finish_vector(&pass, &pass.panel[n], c);
+            for (int c = 0; c < pass.panel[n].width; c += VW)
+                if (item->part >= 0)
+                    leave_vector(&pass, &pass.panel[n], (int64_t)item->part + first, c);
+                else
+                    finish_vector(&pass, &pass.panel[n], c);
     }
     vtiles_end();
 }
 
-static const struct cpu_kernel prefill_kernel = {.item = prefill_item, .scratch = prefill_scratch};
+static const struct cpu_kernel prefill_kernel = {.item = prefill_item, .merge_parts = merge_parts_rows, .scratch = prefill_scratch};
 
 static const char *prefill_group_fits(const struct problem *p, char *text, size_t capacity)
 {
@@ -558,7 +596,8 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
     {                                                                                                                               \
         .name = "cpu." isa ".prefill" name_end, .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .needs = need,                \
         .features = FEATURES_ALL, .o_types = TYPES_FLOAT, .dim_limit = MAX_HEAD_DIM, .fits = fits_,               \
-        .q_tile = tile, .q_tile_few = (tile) / 2, .full_rows = VW == 16 ? VW : 0, .packs_group = true, .steps_in_order = CELL_TILES, .cpu = &prefill_kernel, __VA_ARGS__                                                       \
+        .q_tile = tile, .q_tile_few = (tile) / 2, .short_chunk = PREFILL_CHUNK, .full_rows = VW == 16 ? VW : 0,                      \
+        .step_rows = CELL_TILES ? 8 : 0, .steps_in_order = CELL_TILES, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__        \
     }
 #define PREFILL_ARITHMETIC                                                                                                          \
     .dot_lanes = 1, .add_roundings = CELL_ROUNDINGS, .together = CELL_TOGETHER, .rescale_block = PANEL_KEYS, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = CELL_TILES ? 2 : 1
