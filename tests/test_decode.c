@@ -209,3 +209,36 @@ Test(decode, the_lowest_finite_bias_hides_nothing)
     }
     count_end(&counts);
 }
+
+/* ---- what is a step of decode ------------------------------------------------------ */
+
+/* A dot product ends in a tree over 16 lanes however short it is: short heads are decode for fewer rows; tiles beat it from more than 8 on. */
+Test(decode, longest_step)
+{
+    static const struct { const char *isa, *line; int32_t most, cut; } cases[] = {
+        {"avx512", "hq4 d128 f32", 24, 1024},           {"avx512", "hq4 d64 f32", 24, 1024},      {"avx512", "hq4 d40 f32", 15, 1024},
+        {"avx512", "hq4 d16 f32", 8, 1024},             {"avx512", "hq32 hk8 d128 bf16", 6, 256}, {"avx512", "hq32 hk1 d128 f32", 1, 32},
+        {"avx512", "hq4 d128 f32 invariant", 8, 0},    {"avx2", "hq4 d40 f32", 8, 1024},         {"amx", "hq4 d128 bf16", 8, 1024},
+        {"amx", "hq32 hk8 d128 bf16", 2, 256},          {"amx", "hq4 d40 f32", 15, 1024},
+    };
+    struct counts counts = {0};
+    for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
+        const heed_context_options options = {.struct_size = sizeof options, .num_threads = 1, .cpu_features = cases[n].isa, .flags = HEED_NO_OPENCL | HEED_NO_ENVIRONMENT};
+        char text[128], what[200], message[256] = "";
+        heed_context *context = NULL;
+        heed_plan *plan = NULL;
+        struct problem_line line;
+        if (heed_context_create(&options, &context) != HEED_OK) {
+            counts.skipped++;
+            continue;
+        }
+        snprintf(text, sizeof text, "%s q1 kv1", cases[n].line);
+        cr_assert(line_parse(text, &line, message, sizeof message), "%s", message);
+        cr_assert_eq(heed_plan_create(context, 0, &line.desc, NULL, &plan), HEED_OK, "%s", heed_error_message());
+        snprintf(what, sizeof what, "%s, %s: decode up to %d queries, cut up to %d", cases[n].isa, cases[n].line, (int)plan->decode_max_q_len, (int)plan->short_max_q_len);
+        count_check(&counts, plan->decode_max_q_len == cases[n].most && plan->short_max_q_len == cases[n].cut, what);
+        heed_plan_destroy(plan);
+        heed_context_destroy(context);
+    }
+    count_end(&counts);
+}

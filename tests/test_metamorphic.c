@@ -299,6 +299,23 @@ static void relations(const struct bench *bench)
     in_pieces(bench, "pieces", 40, 90, "hq4 hk4 d40 sinks softcap=5 alibi invariant lse");
 }
 
+/* Few queries and many keys, which prefill takes in chunks. Alone a sequence makes few items, so its tiles are smaller, and the first rows' keys are one
+ * chunk, beside others two, of which they see nothing of the second. */
+static void relations_short(const struct bench *bench, const char *type, const int32_t kv_lens[2])
+{
+    char batch[LINE_BYTES], words[LINE_BYTES / 2];
+    for (int n = 0; n < 2 && kv_lens[n] > 0; n++) {
+        snprintf(words, sizeof words, "hq8 d8 %s causal sinks lse", type);
+        snprintf(batch, sizeof batch, "b4 q520 kv%d %s", (int)kv_lens[n], words);
+        sequences_alone(bench, "short prefill", batch, words);
+    }
+    snprintf(words, sizeof words, "hq4 hk2 d16 %s wl=2900 causal lse seed=4", type);
+    snprintf(batch, sizeof batch, "b3 q50 kv9000 ragged %s", words);
+    sequences_alone(bench, "short prefill", batch, words);
+    snprintf(words, sizeof words, "hq8 hk1 d16 %s causal invariant lse", type);
+    in_pieces(bench, "pieces", 140, 3700, words);
+}
+
 /* A few of the relations for rows that take bf16 alone. */
 static void relations_bf16(const struct bench *bench)
 {
@@ -346,10 +363,12 @@ static void relations_cpu(const char *isa)
     }
     for (int32_t n = 0; context && (row = device_row(context, 0, n)); n++) {
         const struct bench bench = {context, 0, "cpu", row, &counts};
-        if (!strncmp(row, part, strlen(part)) && (!strcmp(isa, "avx512bf16") || !strcmp(isa, "amx")))
+        const bool bf16 = !strcmp(isa, "avx512bf16") || !strcmp(isa, "amx"), own = !strncmp(row, part, strlen(part));
+        if (own && bf16)
             relations_bf16(&bench);
-        else if (!strncmp(row, part, strlen(part)) || (!strcmp(isa, "scalar") && !strcmp(row, "reference")))
+        else if (own || (!strcmp(isa, "scalar") && !strcmp(row, "reference")))
             relations(&bench);
+        if (own && strstr(row, ".prefill") && !test_is_over(&counts)) relations_short(&bench, bf16 ? "bf16 o=f32" : "f32", (const int32_t[2]){bf16 ? 3300 : 2600, bf16 ? 3800 : 0});
     }
     heed_context_destroy(context);
     count_end(&counts);

@@ -54,7 +54,7 @@ static void expect_whole(const struct rig *rig)
 {
     const struct heed_batch *batch = &rig->in.batch;
     const struct problem *p = &rig->in.plan.problem;
-    const int32_t heads = rig->row.packs_group ? p->kv_heads : p->q_heads, chunk = rig->row.kv_chunk;
+    const int32_t heads = rig->row.packs_group ? p->kv_heads : p->q_heads, cut = rig->row.kv_chunk;
     int64_t tiles = 0, met = 0, rows = 0;
     for (int32_t b = 0; b < batch->batch; b++) tiles += (int64_t)heads * ((batch->sequences[b].q_len + Q_TILE - 1) / Q_TILE);
     int32_t *reached = calloc((size_t)tiles + 1, sizeof *reached); /* 1 + the key up to which a tile was met; 0 = not met */
@@ -64,6 +64,7 @@ static void expect_whole(const struct rig *rig)
             cr_assert(item->sequence >= 0 && item->sequence < batch->batch && item->head >= 0 && item->head < heads, "kind %d, item %d: b %d, h %d", kind,
                       (int)n, (int)item->sequence, (int)item->head);
             const struct sequence *s = &batch->sequences[item->sequence];
+            const int32_t chunk = s->q_len <= rig->in.plan.short_max_q_len && rig->row.short_chunk > 0 ? rig->row.short_chunk : cut;
             const int32_t q_end = item->q_begin + Q_TILE < s->q_len ? item->q_begin + Q_TILE : s->q_len;
             cr_assert(item->q_begin >= 0 && item->q_begin % Q_TILE == 0 && item->q_begin < s->q_len && item->q_end == q_end);
             cr_assert_eq(kind, (int)sequence_kind(&rig->in.plan, s->q_len));
@@ -188,6 +189,24 @@ Test(schedule, chunks_take_turns_everywhere)
                           (int)items[n].kv_begin);
             rig_end(&rig);
         }
+}
+
+/* Sequences of up to 130 queries take their keys in chunks of 192; the longer one has them whole. */
+Test(schedule, short_sequences_are_cut)
+{
+    for (int packs = 0; packs < 2; packs++) {
+        struct rig rig;
+        rig_begin(&rig, "hq10 hk5 d128 f32 causal", 0, packs, false);
+        rig.row.short_chunk = 192, rig.in.plan.short_max_q_len = 130;
+        rig_schedule(&rig, LENGTHS(.batch = 4, .q_start = INTS(0, 130, 261, 268, 269), .kv_lens = INTS(1000, 1000, 193, 400)));
+        expect_whole(&rig);
+        const struct work_list *lists = rig.in.batch.work;
+        const int32_t heads = packs ? 5 : 10; /* tiles: 5 + 6 + 6 chunks; 3 items; 2 chunks. And a step of one query: 3 */
+        cr_assert_eq(lists[KIND_PREFILL].count, 22 * heads, "%d items", (int)lists[KIND_PREFILL].count);
+        cr_assert_eq(lists[KIND_PREFILL].merge_count, 4 * heads);
+        cr_assert_eq(lists[KIND_DECODE].count, 3 * heads);
+        rig_end(&rig);
+    }
 }
 
 /* 64 items of the larger tile are many; with fewer the smaller tile is taken. */
