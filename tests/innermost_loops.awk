@@ -13,7 +13,7 @@ function finish(  i, j, inner, n, fma, stack, frame, own) {
         fma = stack = 0
         for (n = from[i]; n <= to[i]; n++) {
             if (text[n] ~ /^(vfn?m(add|sub)|vdpbf16|fn?ml[as]\t|bf(dot|mmla)\t|fn?m(ad|sb)\t)/) fma++
-            if (text[n] ~ /%[xyz]mm/ && text[n] ~ "\\(" own "[,)]") stack++
+            if (text[n] ~ /%[xyz]mm/ && text[n] ~ "\\(" own "[,)]" && text[n] !~ /^vbroadcast|{1to/) stack++ # one number of an array is no vector
             if (text[n] ~ "^(ld|st)[a-z0-9]*\t[^[]*[zqvds][0-9][^[]*\\[" frame) stack++
         }
         if (fma >= 4) print function_name, to[i] - from[i] + 1, fma, stack

@@ -21,23 +21,17 @@ enum {
 
 /* ---- dot products --------------------------------------------------------- */
 
-/* Vector v of cells d16, ... of a row of keys, whose blocks have that scale; _n: cells [d, d + VW) as far as element dim. */
+/* Vector v of cells d16, ... of a row of keys; _n: cells [d, d + VW) as far as element dim. */
 #if CELL == 1
-INLINE vf load_scale(const heed_type type, const unsigned char *row, int32_t d16) { return vload_scale(type, row, d16); }
-INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d16, int v, vf scale) { return vload_of_16(type, row, d16, v, scale); }
+INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d16, int v) { return vload_row(type, row, d16 + v * VW); }
 INLINE vf load_key_n(const heed_type type, const unsigned char *row, int32_t d, int32_t dim)
 {
     return vload_row_n(type, row, d, lanes_left(dim - d));
 }
 #else
-INLINE vf load_scale(const heed_type type, const unsigned char *row, int32_t d16)
+INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d16, int v)
 {
-    (void)type, (void)row, (void)d16;
-    return vset1(1);
-}
-INLINE vf load_key(const heed_type type, const unsigned char *row, int32_t d16, int v, vf scale)
-{
-    (void)type, (void)scale;
+    (void)type;
     return vload((const float *)row + d16 + v * VW);
 }
 INLINE vf load_key_n(const heed_type type, const unsigned char *row, int32_t d, int32_t dim)
@@ -48,32 +42,37 @@ INLINE vf load_key_n(const heed_type type, const unsigned char *row, int32_t d, 
 #endif
 
 /* Dots of R rows with KP keys, VS vectors of the 16 lanes at a time: by so few that sums and operands stay in registers. q: [d / 16][R][16]
- * in cells, so that one address serves all rows. */
+ * in cells, so that one address serves all rows. scales: [block][16] of the keys, in types whose blocks have some. */
 INLINE void dots(const heed_type type, const int R, const int KP, const int VS, const float *q, int32_t dim,
-                 const unsigned char *const *rows, vf (*sum)[LANE_VECTORS], const int sum_step)
+                 const unsigned char *const *rows, const float *scales, vf (*sum)[LANE_VECTORS], const int sum_step)
 {
     const int32_t whole = dim / CELL / 16 * 16;
+    const int span = has_block_scales(type) ? 32 : 16;
     UNROLL for (int u = 0; u < LANE_VECTORS; u += VS) {
         vf a[16][LANE_VECTORS];
         const unsigned char *row[16];
         UNROLL for (int n = 0; n < KP; n++) row[n] = rows[n];
         UNROLL for (int n = 0; n < R * KP; n++)
             UNROLL for (int v = 0; v < VS; v++) a[n][v] = vset1(0);
-        for (int32_t d = 0; d < whole; d += 16) {
-            vf scale[16];
-            UNROLL for (int n = 0; n < KP; n++) KEEP_ADDRESS(row[n]);
-            UNROLL for (int n = 0; n < KP; n++) scale[n] = load_scale(type, row[n], d);
-            UNROLL for (int v = 0; v < VS; v++) {
-                vf x[16];
-                UNROLL for (int n = 0; n < KP; n++) x[n] = load_key(type, row[n], d, u + v, scale[n]);
-                UNROLL for (int r = 0; r < R; r++) {
-                    vf y = vload(q + d * R + r * 16 + (u + v) * VW);
-                    if (KP > 1) KEEP(y);
-                    UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vmac(a[r * KP + n][v], y, x[n]);
+        ptrdiff_t at = 0; /* of a block in its row */
+        for (int32_t d = 0; d < whole; d += span, at += block_bytes(type)) {
+            UNROLL for (int h = 0; h < span; h += 16) {
+                UNROLL for (int n = 0; n < KP; n++) KEEP_ADDRESS(row[n]);
+                UNROLL for (int v = 0; v < VS; v++) {
+                    vf x[16];
+                    const float *scale = scales + d / 2;
+                    if (VEC_REGISTERS < 32 && has_block_scales(type)) KEEP_ADDRESS(scale); /* there is none for a scale from one vector to the next */
+                    UNROLL for (int n = 0; n < KP; n++)
+                        x[n] = has_block_scales(type) ? vload_half_block(type, row[n] + at, h / 16, u + v, vset1(scale[n])) : load_key(type, row[n], d, u + v);
+                    UNROLL for (int r = 0; r < R; r++) {
+                        vf y = vload(q + (d + h) * R + r * 16 + (u + v) * VW);
+                        if (KP > 1) KEEP(y);
+                        UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vmac(a[r * KP + n][v], y, x[n]);
+                    }
                 }
             }
         }
-        if (whole * CELL < dim)
+        if (!has_block_scales(type) && whole * CELL < dim) /* blocks are whole */
             UNROLL for (int v = 0; v < VS; v++) {
                 const int32_t d = whole + (u + v) * VW;
                 vf x[16];
@@ -98,6 +97,8 @@ INLINE void score_tile(const heed_type type, const int R, const int KP, const in
                        const unsigned char *const *rows, const unsigned char *const *next, int32_t next_bytes, float *to)
 {
     const int KB = 16 / R;
+    float scales[BLOCK_SCALES_MOST] __attribute__((aligned(64)));
+    if (has_block_scales(type)) find_block_scales(type, rows, 0xffff, 0, dim / 32, 16, scales);
     for (int first = 0; first < 16; first += KB) {
         vf sum[16][LANE_VECTORS];
         float scores[16] __attribute__((aligned(64)));
@@ -105,7 +106,7 @@ INLINE void score_tile(const heed_type type, const int R, const int KP, const in
             if (next)
                 for (int n = 0; n < KP; n++)
                     for (int32_t z = 0; z < next_bytes; z += 64) vprefetch(next[first + k + n] + z);
-            dots(type, R, KP, VS, q, dim, rows + first + k, sum + k, KB);
+            dots(type, R, KP, VS, q, dim, rows + first + k, scales + first + k, sum + k, KB);
         }
         vtree16(sum, scores);
         UNROLL for (int r = 0; r < R; r++) memcpy(to + r * DECODE_CHUNK + first, scores + r * KB, (size_t)KB * sizeof(float));
@@ -190,7 +191,12 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
 {
     const struct strip own = *strip;
     enum { MOST = 8 * LANE_VECTORS };
+    const int blocks = C > 1 ? C / 2 : 1; /* a strip of more than 16 columns begins with one */
+    const ptrdiff_t at = own.d / 32 * (ptrdiff_t)block_bytes(type);
+    const int half = own.d / 16 % 2;
+    float scales[4 * DECODE_BLOCK] __attribute__((aligned(64)));
     vf a[8][MOST];
+    if (has_block_scales(type) && !TAIL) find_block_scales(type, rows, bits, own.d / 32, blocks, DECODE_BLOCK, scales);
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) a[r][v] = vload(acc + r * acc_step + v * VW);
     while (bits) {
@@ -200,12 +206,16 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
         bits &= bits - 1;
         if (own.fetch_to > 0) fetch_strip(type, &own, rows[j + own.fetch_keys]);
         const vcell first = vcell_of(p[j]);
-        vf scale[8];
-        if (!TAIL)
-            UNROLL for (int c = 0; c < C; c++) scale[c] = vload_scale(type, row, own.d + c * 16);
         UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) {
-            x[v] = TAIL ? vload_row_n(type, row, own.d + v * VW, lanes_left(own.n - v * VW))
-                        : vload_of_16(type, row, own.d + v / LANE_VECTORS * 16, v % LANE_VECTORS, scale[v / LANE_VECTORS]);
+            const int c = v / LANE_VECTORS;
+            const float *scale = scales + c / 2 * DECODE_BLOCK + j;
+            if (VEC_REGISTERS < 32 && has_block_scales(type)) KEEP_ADDRESS(scale);
+            if (TAIL)
+                x[v] = vload_row_n(type, row, own.d + v * VW, lanes_left(own.n - v * VW));
+            else if (has_block_scales(type))
+                x[v] = vload_half_block(type, row + at + c / 2 * block_bytes(type), C > 1 ? c % 2 : half, v % LANE_VECTORS, vset1(*scale));
+            else
+                x[v] = vload_row(type, row, own.d + v * VW);
             if (R == 1) a[0][v] = vmac_cell(a[0][v], x[v], first); /* at once: one row has no use for x again */
         }
         UNROLL for (int r = 0; r < R; r++) {
@@ -249,8 +259,9 @@ typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *con
 #if VW >= 8 || (VW == 4 && VEC_REGISTERS == 32)
 #define DECODE_TILES 3 /* of 1, 2 and 4 rows */
 enum { KEYS_BESIDE = VW == 8 ? 2 : 4, VECTORS_OF_2 = VW == 4 ? 2 : LANE_VECTORS };
+#define KEYS_OF_1(type) ((type) == HEED_Q4_0 && VEC_REGISTERS < 32 ? 2 : 4) /* nibbles want registers, too */
 #define DECODE_INSTANCES(name, type)                                 \
-    SCORE_INSTANCE(name, type, 1, 4, LANE_VECTORS)                      \
+    SCORE_INSTANCE(name, type, 1, KEYS_OF_1(type), LANE_VECTORS)        \
     SCORE_INSTANCE(name, type, 2, KEYS_BESIDE, VECTORS_OF_2)         \
     SCORE_INSTANCE(name, type, 4, KEYS_BESIDE, 1)                    \
     VALUE_INSTANCES(name, type, 1, VW == 16 ? 8 : 4)                 \

@@ -7,6 +7,8 @@
 
 #include "kernel.h"
 
+#include <string.h>
+
 #define LANE_VECTORS (16 / VW)
 
 INLINE int lanes_left(int32_t n) { return n < 0 ? 0 : n < VW ? n : VW; }
@@ -55,20 +57,30 @@ INLINE vf vload_row(const heed_type type, const unsigned char *row, int64_t d)
     }
 }
 
-/* A type whose blocks have a scale: to find it takes longer than the elements, so sixteen of them, which lie in one block, share it. Where a vector holds them
- * all that comes by itself, and with 16 registers there is none to keep it in. */
-INLINE bool shares_scales(const heed_type type) { return (type == HEED_Q8_0 || type == HEED_Q4_0) && VW < 16 && VEC_REGISTERS == 32; }
-INLINE vf vload_scale(const heed_type type, const unsigned char *row, int64_t d16)
+/* A type whose blocks of 32 elements have a scale of their own, f16 in front of them. */
+INLINE bool has_block_scales(const heed_type type) { return type == HEED_Q8_0 || type == HEED_Q4_0; }
+INLINE int block_bytes(const heed_type type) { return type == HEED_Q8_0 ? 34 : 18; }
+
+enum { BLOCK_SCALES_MOST = MAX_HEAD_DIM / 32 * 16 };
+
+/* Scales of block b, b + 1, ... of some rows as f32, [block][step], the rows of the set bits: to widen one where it is used takes longer than its elements. */
+INLINE void find_block_scales(const heed_type type, const unsigned char *const *rows, uint64_t bits, int32_t b, const int blocks, const int step, float *to)
 {
-    return shares_scales(type) ? vset1_f16(row_address(type, row, d16)) : vset1(1);
+    uint16_t halves[BLOCK_SCALES_MOST];
+    if (bits << (64 - step) != ~UINT64_C(0) << (64 - step)) memset(halves, 0, (size_t)(blocks * step) * sizeof *halves);
+    for (; bits; bits &= bits - 1) {
+        const int n = __builtin_ctzll(bits);
+        const unsigned char *at = row_address(type, rows[n], 32 * (int64_t)b);
+        for (int c = 0; c < blocks; c++, at += block_bytes(type)) memcpy(&halves[c * step + n], at, sizeof *halves);
+    }
+    for (int i = 0; i < blocks * step; i += VW) vstore(to + i, vload_f16(halves + i));
 }
-/* Vector v of elements d16, ..., d16 + 15 of a row, d16 a multiple of 16; scale: vload_scale() of them. */
-INLINE vf vload_of_16(const heed_type type, const unsigned char *row, int64_t d16, int v, vf scale)
+
+/* Vector v of elements 0 to 15 (half 0) or 16 to 31 of a block. */
+INLINE vf vload_half_block(const heed_type type, const unsigned char *block, int half, int v, vf scale)
 {
-    const uint8_t *codes = (const uint8_t *)row_address(type, row, d16) + 2;
-    if (!shares_scales(type)) return vload_row(type, row, d16 + v * VW);
-    if (type == HEED_Q8_0) return vmul(scale, vload_i8((const int8_t *)codes + d16 % 32 + v * VW));
-    return vmul(scale, vload_nibbles(codes + v * VW, d16 % 32 >= 16));
+    const unsigned char *codes = block + 2 + v * VW;
+    return vmul(scale, type == HEED_Q8_0 ? vload_i8((const int8_t *)codes + 16 * half) : vload_nibbles(codes, half));
 }
 
 /* The tree: within each four lanes (0 + 2) + (1 + 3), then fours (0 + 1) + (2 + 3). vtree16 does 16 of them at once. */
