@@ -53,13 +53,20 @@ static bool compares(const struct bench *bench) { return bench->tool.options->pe
 
 struct ceiling { double fma_gflops, read_gbps; };
 
+/* The peak of the arithmetic that a row of the CPU has: where it multiplies bf16 as such, that of its own instruction set. */
+static double peak_gflops(const struct services *services, const struct kernel_row *row)
+{
+    const double bf16 = row->arithmetic.weight_type == HEED_BF16 ? roof_bf16_gflops(services, row->needs, services->threads.workers) : NAN;
+    return isnan(bf16) ? roof_fma_gflops(services, services->threads.workers) : bf16;
+}
+
 /* bytes: the size of what is read, so that a cache that lies in L2 is held against L2. */
-static heed_status measure(struct bench *bench, int32_t device, size_t bytes, struct ceiling *ceiling)
+static heed_status measure(struct bench *bench, int32_t device, const struct kernel_row *row, size_t bytes, struct ceiling *ceiling)
 {
     const struct services *services = &bench->tool.context->services;
     if (device == 0) {
         pin_caller(true);
-        ceiling->fma_gflops = roof_fma_gflops(services, services->threads.workers);
+        ceiling->fma_gflops = peak_gflops(services, row);
         ceiling->read_gbps = roof_read_gbps(services, bench->memory, bytes, services->threads.workers);
         pin_caller(false);
         return HEED_OK;
@@ -83,7 +90,7 @@ struct result {
     double worst;
     int64_t checked, rows;
     struct ceiling ceiling;
-    const char *kernel;
+    const struct kernel_row *row;
     bool decode;
     bool unit; /* the products are a matrix unit's, whose ceiling is not measured */
 };
@@ -144,7 +151,7 @@ static void report(struct bench *bench, int32_t device, const struct instance *i
     table_text(table, "problem", instance->line.text);
     table_text(table, "device", label);
     table_text(table, "backend", device == 0 ? "cpu" : "opencl");
-    table_text(table, "kernel", r->kernel);
+    table_text(table, "kernel", r->row->name);
     if (device == 0) table_count(table, "threads", bench->tool.context->services.threads.workers);
     else table_text(table, "threads", NULL);
     table_number(table, "ms_median", 1e3 * r->ours.median);
@@ -188,9 +195,9 @@ static heed_status bench_contest(struct bench *bench, int32_t device, struct con
 {
     const struct instance *instance = contest->instance;
     struct ceiling after = {0};
-    heed_status status = measure(bench, device, clip_bytes(instance->kv_bytes), &result->ceiling);
+    heed_status status = measure(bench, device, result->row, clip_bytes(instance->kv_bytes), &result->ceiling);
     if (status == HEED_OK) status = contest_run(contest);
-    if (status == HEED_OK) status = measure(bench, device, clip_bytes(instance->kv_bytes), &after);
+    if (status == HEED_OK) status = measure(bench, device, result->row, clip_bytes(instance->kv_bytes), &after);
     if (status != HEED_OK) return status;
     keep_larger(&result->ceiling, &after);
     result->ours = contest->entrant[0].times;
@@ -210,9 +217,9 @@ static heed_status bench_device(struct bench *bench, int32_t device, struct inst
     if (status != HEED_OK) return status;
     const enum kind kind = sequence_kind(prepared.plan, instance->line.q_len);
     result.decode = kind == KIND_DECODE;
-    result.kernel = prepared.plan->row[kind]->name;
-    result.unit = device > 0 && prepared.plan->row[kind]->arithmetic.weight_type > HEED_F32;
-    peers_place = (struct peers_place){bench->tool.context, device, result.kernel};
+    result.row = prepared.plan->row[kind];
+    result.unit = device > 0 && result.row->arithmetic.weight_type > HEED_F32;
+    peers_place = (struct peers_place){bench->tool.context, device, result.row->name};
     status = prepared_run(&prepared);
     if (status == HEED_OK) status = prepared_fetch(&prepared);
     if (status == HEED_OK) status = verify_rows(&prepared, instance, check_budget, &result.worst, &result.checked, &result.rows);

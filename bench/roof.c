@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * roof.c - FMA peak and read bandwidth of the CPU, with the instruction set and the threads that the library uses.
+ * roof.c - peak of fma and of products of bf16, and read bandwidth, of the CPU, with the instruction set and the threads that the library uses.
  */
 #include "roof.h"
 #include "tool.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,6 +20,15 @@ static const struct roof_loops *const all_loops[] = {
 #endif
     &roof_vector,
     &roof_scalar,
+};
+
+/* The same for products of bf16. */
+static const struct roof_loops *const bf16_loops[] = {
+#if defined(__x86_64__)
+    &roof_amx,
+    &roof_avx512bf16,
+#endif
+    NULL,
 };
 
 static const struct roof_loops *loops_of(uint32_t isa)
@@ -97,12 +107,21 @@ static int32_t clip_workers(int32_t workers)
     return workers < 1 ? 1 : workers > MAX_WORKERS ? MAX_WORKERS : workers;
 }
 
-double roof_fma_gflops(const struct services *services, int32_t workers)
+static double loops_gflops(const struct services *services, const struct roof_loops *loops, int32_t workers)
 {
-    struct pass pass = {.loops = loops_of(services->isa)};
+    struct pass pass = {.loops = loops};
     workers = clip_workers(workers);
     const double seconds = fastest(services, &pass, workers, fma_task);
     return 1e-9 * (double)workers * (double)pass.turns * pass.loops->flops / seconds;
+}
+
+double roof_fma_gflops(const struct services *services, int32_t workers) { return loops_gflops(services, loops_of(services->isa), workers); }
+
+double roof_bf16_gflops(const struct services *services, uint32_t isas, int32_t workers)
+{
+    int n = 0;
+    while (bf16_loops[n] && !(bf16_loops[n]->isa & isas & services->isa)) n++;
+    return bf16_loops[n] ? loops_gflops(services, bf16_loops[n], workers) : NAN;
 }
 
 struct roof_memory { void *map; size_t map_bytes; char *data; size_t bytes; };

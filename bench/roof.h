@@ -17,11 +17,14 @@ struct roof_loops {
 
 extern const struct roof_loops roof_scalar, roof_vector;
 #if defined(__x86_64__)
-extern const struct roof_loops roof_avx2, roof_avx512;
+extern const struct roof_loops roof_avx2, roof_avx512, roof_avx512bf16, roof_amx; /* the last two: no read */
 #endif
 
 /* Best of several passes; workers 1 = this thread alone, else all threads of the pool. */
 double roof_fma_gflops(const struct services *services, int32_t workers);
+
+/* The same of products of bf16, by the best of the instruction sets `isas` that the context may use; NAN where none of them has such products of its own. */
+double roof_bf16_gflops(const struct services *services, uint32_t isas, int32_t workers);
 
 /* Memory for reading, in huge pages where the system gives them. NULL: out of memory. */
 struct roof_memory;

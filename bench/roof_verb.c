@@ -10,7 +10,7 @@
 static const size_t read_bytes = (size_t)256 << 20; /* beyond every cache */
 
 static const struct column roof_columns[] = {{"device", "device", -17, 0},      {"threads", "threads", 7, 0},
-                                             {"fma_gflops", "FMA GFLOP/s", 11, 1}, {"read_gbps", "read GB/s", 9, 1},
+                                             {"fma_gflops", "FMA GFLOP/s", 11, 1}, {"bf16_gflops", "bf16 GFLOP/s", 12, 1}, {"read_gbps", "read GB/s", 9, 1},
                                              {"launch_us", "launch us", 9, 1}, {0}};
 
 struct roofer {
@@ -31,7 +31,7 @@ static double median(double *seconds, int count)
     return seconds[count / 2];
 }
 
-static void roof_row(struct roofer *roofer, int32_t device, int32_t threads, double fma, double read, double launch)
+static void roof_row(struct roofer *roofer, int32_t device, int32_t threads, double fma, double bf16, double read, double launch)
 {
     char label[64];
     device_label(&roofer->tool, device, label, sizeof label);
@@ -40,6 +40,7 @@ static void roof_row(struct roofer *roofer, int32_t device, int32_t threads, dou
     if (threads) table_count(&roofer->table, "threads", threads);
     else table_text(&roofer->table, "threads", NULL);
     table_number(&roofer->table, "fma_gflops", fma);
+    table_number(&roofer->table, "bf16_gflops", bf16);
     table_number(&roofer->table, "read_gbps", read);
     table_number(&roofer->table, "launch_us", launch);
     table_row(&roofer->table);
@@ -69,7 +70,8 @@ static void roof_cpu(struct roofer *roofer)
     const int32_t all = services->threads.workers;
     for (int32_t threads = 1;; threads = all) {
         progress("roof of the CPU, %d threads", (int)threads);
-        roof_row(roofer, 0, threads, roof_fma_gflops(services, threads), roof_read_gbps(services, roofer->memory, read_bytes, threads),
+        roof_row(roofer, 0, threads, roof_fma_gflops(services, threads), roof_bf16_gflops(services, UINT32_MAX, threads),
+                 roof_read_gbps(services, roofer->memory, read_bytes, threads),
                  threads == 1 && all > 1 ? NAN : pool_launch_us(services));
         if (threads == all) return;
     }
@@ -93,7 +95,7 @@ int run_roof(const struct options *options)
         /* An unusable device still has ceilings, if it runs anything at all; one that fails is said and passed by. */
         const heed_status status = roof_opencl_measure(roofer.tool.context->devices[device], read_bytes, &roof);
         progress(NULL);
-        if (status == HEED_OK) roof_row(&roofer, device, 0, roof.fma_gflops, roof.read_gbps, roof.launch_us);
+        if (status == HEED_OK) roof_row(&roofer, device, 0, roof.fma_gflops, NAN, roof.read_gbps, roof.launch_us);
         else if (roofer.tool.device_count == 1) code = tool_fail(status, "roof");
         else tool_fail(status, "roof");
     }

@@ -245,7 +245,7 @@ assert info["devices"][0]["backend"] == "cpu" and {"index", "name", "platform", 
 assert info["environment"]["HEED_CACHE_DIR"] == work + "/cache"'
   exits 0 '"fma_gflops"' roof --device cpu --json
   python "roof --json has its keys" '
-assert {"device", "backend", "threads", "fma_gflops", "read_gbps", "launch_us"} <= set(rows[0])
+assert {"device", "backend", "threads", "fma_gflops", "bf16_gflops", "read_gbps", "launch_us"} <= set(rows[0])
 assert rows[0]["threads"] == 1 and rows[0]["fma_gflops"] > 0.1 and rows[0]["read_gbps"] > 0.1'
   exits 0 '"gflops"' bench --device cpu --threads 1 --peers --json --plot "$work/plot.svg" "hq2 d32 q16"
   python "bench --json has its keys" '
