@@ -232,7 +232,7 @@ struct kernel_row {
     int32_t q_align;          /* 0/1; queries per item are counted from 0 in steps of q_tile always */
     int32_t decode_rows;      /* a step is decode while its queries times the group are at most so many; 0 = 8 */
     int32_t decode_queries;   /* or its queries alone, where there are groups and prefill takes each head for itself; 0 = no matter */
-    int32_t decode_dim;       /* decode_rows are those of heads at least so long; of shorter ones as much fewer, but 8: sums over lanes do not get shorter */
+    int32_t decode_dim;       /* decode_rows are those of heads at least so long; of shorter ones as much fewer, but 8: what ends a dot product takes as long */
     int32_t step_rows;        /* prefill: quicker than decode from more rows than so many on, whatever decode_rows says; 0 = no matter */
     int32_t full_rows;        /* prefill: multiples of so many rows leave no lane idle, so they are never decode; 0 = no matter */
     bool on_request;          /* chosen only where heed_plan_create() names it: its numbers are not what the types promise */

@@ -7,7 +7,7 @@
  *         K and V of the block, as f32 (few rows alone read them where they lie)      prefill_block.inc.h, panel_few.inc.h
  *         for each panel that sees any of it:
  *             s = scale * q.k; terms and visibility; p = e^(s - m); o = o fade + p v      panel.inc.h, prefill_terms.inc.h
- *     o / l, lse
+ *     o / l, lse                                                                      prefill_outputs.inc.h
  * An item of few rows may have a chunk of the keys only: it leaves o, m and l of its rows, which merge.inc.h puts together in key order.
  *
  * The block is cut to the keys that some row of the panel may see; keys cut away would have added exact zeros. So the bits of a row depend on
@@ -20,6 +20,7 @@
 #define HEED_PREFILL_INC_H
 
 #include "merge.inc.h"
+#include "prefill_outputs.inc.h"
 #include "prefill_terms.inc.h"
 
 #include <stdio.h>
@@ -268,6 +269,21 @@ static struct lanes lanes_of(const struct panel *a, int32_t j0, int32_t j1)
     return lanes;
 }
 
+/* End of the run of steps from key x on which the same vectors see something of; `whole`: all do. */
+static int run_end(const struct prefill_span *span, int x, bool whole, struct lanes *same)
+{
+    const int keys = span->j1 - span->j0;
+    int end = whole ? keys : min_int(x + EDGE_STEP, keys);
+    *same = lanes_of(span->a, span->j0 + x, span->j0 + end);
+    while (end < keys) {
+        const int next = min_int(end + EDGE_STEP, keys);
+        const struct lanes more = lanes_of(span->a, span->j0 + end, span->j0 + next);
+        if (more.first != same->first || more.end != same->end) break;
+        end = next;
+    }
+    return end;
+}
+
 #if CELL_TILES
 #include "prefill_pipeline.inc.h"
 #else
@@ -289,23 +305,18 @@ static void value_span(const struct prefill_pass *pass, const struct prefill_spa
 {
     const struct panel *a = span->a;
     const int keys = span->j1 - span->j0, dim = pass->p->v_head_dim, size = a->few ? FEW_DIMS : DIM_STEP;
+    const bool whole = !is_partial(span) || a->few;
     for (int x = 0, end; x < keys; x = end) {
-        end = is_partial(span) && !a->few ? min_int(x + EDGE_STEP, keys) : keys;
-        const struct lanes lanes = lanes_of(a, span->j0 + x, span->j0 + end);
-        while (end < keys) {
-            const int next = min_int(end + EDGE_STEP, keys);
-            const struct lanes more = lanes_of(a, span->j0 + end, span->j0 + next);
-            if (more.first != lanes.first || more.end != lanes.end) break;
-            end = next;
-        }
+        struct lanes some;
+        end = run_end(span, x, whole, &some);
         for (int d = 0; d < dim; d += size) {
             if (x == 0) {
                 prefetch_step(pass, ahead, ahead->v, d / size, (dim + size - 1) / size);
                 prefetch_queries(pass, ahead, d / size, (dim + size - 1) / size);
             }
-            value_dims(a, &pass->work, lanes, values_from(v, x).data, v.step, x, end - x, d, min_int(size, dim - d));
+            value_dims(a, &pass->work, some, values_from(v, x).data, v.step, x, end - x, d, min_int(size, dim - d));
         }
-        for (int c = lanes.first; c < lanes.end; c++) vstore(pass->work.fade + c * VW, vset1(1));
+        for (int c = some.first; c < some.end; c++) vstore(pass->work.fade + c * VW, vset1(1));
     }
 }
 
@@ -428,74 +439,7 @@ static void walk_block(struct prefill_pass *pass, int32_t block, int32_t end, co
 #endif
 }
 
-/* ---- the end ---------------------------------------------------------------- */
-
-/* With a sink z: n = max(m, z), factor = e^(m - n), l' = l factor + e^(z - n); without: 1, l. A row that saw nothing divides 0 by 1. */
-static void add_sinks(const struct prefill_pass *pass, const struct panel *a, int c, vf *m, vf *l, vf *factor)
-{
-    float z[VW];
-    *m = vload(a->m + c);
-    *l = vload(a->l + c);
-    *factor = vset1(1);
-    if (!(pass->p->flags & HEED_SINKS) || MUTANT(cpu_prefill_no_sink)) return;
-    for (int r = 0; r < VW; r++) z[r] = c + r < a->rows ? ((const float *)pass->call->sinks.data)[pass->head[a->first + c + r]] : 0;
-    const vf sink = vload(z), n = vmax(sink, *m), shift = vmax(n, vset1(-FLT_MAX));
-    *factor = vexp(vsub(*m, shift));
-    *l = vadd(vmul(*l, *factor), vexp(vsub(sink, shift)));
-    *m = n;
-}
-
-static void finish_vector(const struct prefill_pass *pass, const struct panel *a, int c)
-{
-    const struct problem *p = pass->p;
-    const int count = min_int(VW, a->rows - c);
-    unsigned char *rows[VW] = {0};
-    float lse_m[VW], lse_l[VW], all_m[VW], all_l[VW];
-    vf m, l, factor;
-    add_sinks(pass, a, c, &m, &l, &factor);
-    vstore(all_m, m);
-    vstore(all_l, l);
-    if (p->flags & HEED_LSE_WITHOUT_SINK) {
-        vstore(lse_m, vload(a->m + c));
-        vstore(lse_l, vload(a->l + c));
-    } else {
-        vstore(lse_m, m);
-        vstore(lse_l, l);
-    }
-    for (int r = 0; r < count; r++) {
-        const int n = a->first + c + r;
-        rows[r] = query_row(&pass->call->o, pass->s, pass->b, pass->head[n], pass->query[n]);
-        if (p->flags & HEED_WRITE_LSE)
-            *(float *)query_row(&pass->call->lse, pass->s, pass->b, pass->head[n], pass->query[n]) = lse_of(p, lse_m[r], lse_l[r]);
-        keep_sums(pass->call, pass->s, pass->head[n], pass->query[n], all_m[r], all_l[r]);
-    }
-    l = vselect(veq(l, vset1(0)), vset1(1), l);
-    if (a->few)
-        scale_outputs(p->o_type, rows, count, p->v_head_dim, a->o, a->few, factor, l);
-    else
-        transpose_outputs(p->o_type, rows, count, p->v_head_dim, a->o + c, a->width, CELL_TILES ? vdiv(factor, l) : factor, l);
-}
-
-/* VW rows of an item that has some of the keys only: o as it is, m and l into the workspace, where merge_parts_rows() finds them. */
-static void leave_vector(const struct prefill_pass *pass, const struct panel *a, int64_t part, int c)
-{
-    const int count = min_int(VW, a->rows - c);
-    const vf one = vset1(1);
-    unsigned char *rows[VW] = {0};
-    float m[VW], l[VW];
-    vstore(m, vload(a->m + c));
-    vstore(l, vload(a->l + c));
-    for (int r = 0; r < count; r++) {
-        float *sums = part_sums(pass->call, part + a->first + c + r);
-        rows[r] = (unsigned char *)part_values(pass->call, part + a->first + c + r);
-        sums[0] = m[r];
-        sums[1] = l[r];
-    }
-    if (a->few)
-        scale_outputs(HEED_F32, rows, count, pass->p->v_head_dim, a->o, a->few, one, one);
-    else
-        transpose_outputs(HEED_F32, rows, count, pass->p->v_head_dim, a->o + c, a->width, one, one);
-}
+/* ---- the item ------------------------------------------------------------- */
 
 /* What this worker most often does next; NULL at the end of the list, and where keys and values are so few that they lie in a core's cache anyway. */
 static const struct work_item *item_behind(const struct heed_batch *batch, const struct work_item *item)

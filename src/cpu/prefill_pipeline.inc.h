@@ -30,16 +30,11 @@ static void queue_values(const struct prefill_pass *pass, const struct prefill_s
     struct panel_work work = pass->work;
     work.p = p;
     work.fresh = span->fresh;
+    const bool whole = !is_partial(span);
     for (int x = 0, end; x < keys; x = end) {
-        end = is_partial(span) ? min_int(x + EDGE_STEP, keys) : keys;
-        const struct lanes lanes = lanes_of(span->a, span->j0 + x, span->j0 + end);
-        while (end < keys) {
-            const int next = min_int(end + EDGE_STEP, keys);
-            const struct lanes more = lanes_of(span->a, span->j0 + end, span->j0 + next);
-            if (more.first != lanes.first || more.end != lanes.end) break;
-            end = next;
-        }
-        if (lanes.first < lanes.end) value_dims(span->a, &work, lanes, values_from(v, x).data, v.step, x, end - x, 0, pass->p->v_head_dim);
+        struct lanes some;
+        end = run_end(span, x, whole, &some);
+        if (some.first < some.end) value_dims(span->a, &work, some, values_from(v, x).data, v.step, x, end - x, 0, pass->p->v_head_dim);
     }
 }
 
