@@ -230,7 +230,7 @@ struct kernel_row {
     int32_t kv_chunk;         /* keys per work item when the row can split keys (partial results, merged); 0 = never split */
     int32_t short_chunk;      /* the same for sequences of up to plan.short_max_q_len queries; 0 = kv_chunk */
     int32_t q_align;          /* 0/1; queries per item are counted from 0 in steps of q_tile always */
-    int32_t decode_rows;      /* a step is decode while its queries times the group are at most so many; 0 = 8 */
+    int32_t decode_rows;      /* a step is decode while its queries times the group are at most so many; 0 = 8. A single query may be with more: plan.c */
     int32_t decode_queries;   /* or its queries alone, where there are groups and prefill takes each head for itself; 0 = no matter */
     int32_t decode_dim;       /* decode_rows are those of heads at least so long; of shorter ones as much fewer, but 8: what ends a dot product takes as long */
     int32_t step_rows;        /* prefill: quicker than decode from more rows than so many on, whatever decode_rows says; 0 = no matter */
@@ -261,7 +261,7 @@ struct heed_plan {
     heed_desc desc;
     struct problem problem;
     const struct kernel_row *row[KIND_COUNT];
-    int32_t decode_max_q_len; /* sequences with q_len up to this are decode steps */
+    int32_t decode_max_q_len; /* sequences with q_len up to this are decode steps; may be 0 */
     int32_t short_max_q_len;  /* and of those up to this prefill may take the keys in chunks, too */
     char *explain;
     char *insisted;           /* the row name given to heed_plan_create, or NULL */

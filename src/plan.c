@@ -12,7 +12,8 @@
 
 static const char *const kind_names[KIND_COUNT] = {"prefill", "decode", "scores", "merge", "append", "rotate"};
 
-/* Up to how many query tokens a step is decode: while the row for decode is quicker with so many rows than that for prefill. One at least. */
+/* Up to how many query tokens a step is decode: while the row for decode is quicker with so many rows than that for prefill. One at least, but for groups so
+ * large that even one token makes many rows, where the row for prefill can share them out as well; from 16 on, or every lane would be idle. */
 static int32_t decode_threshold(const struct heed_plan *plan)
 {
     const struct kernel_row *row = plan->row[KIND_DECODE], *prefill = plan->row[KIND_PREFILL];
@@ -21,11 +22,14 @@ static int32_t decode_threshold(const struct heed_plan *plan)
     if (rows > 8 && dim < row->decode_dim) rows = rows * dim / row->decode_dim > 8 ? rows * dim / row->decode_dim : 8;
     if (prefill->step_rows > 0 && rows > prefill->step_rows) rows = prefill->step_rows;
     const int32_t alone = group == 1 || prefill->packs_group ? 1 : row->decode_queries, queries = rows / group;
+    const bool named = plan->insisted && !strcmp(plan->insisted, row->name);
+    if (prefill->short_chunk > 0 && group > rows && (group >= 16 || prefill->step_rows > 0) && !named) return 0;
     return queries > alone ? queries : alone > 1 ? alone : 1;
 }
 
-/* Query rows of a head that make few items: many cores want chunks of their keys, too. HEED_INVARIANT wants one chain whatever the queries. */
-enum { SHORT_ROWS = 1024 };
+/* Query rows of a KV head that make few items: many cores want chunks of their keys, too, and the partial rows are few beside K and V. HEED_INVARIANT wants
+ * one chain whatever the queries. */
+enum { SHORT_ROWS = 128 };
 
 static int32_t short_threshold(const struct heed_plan *plan)
 {

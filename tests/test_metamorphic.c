@@ -107,6 +107,21 @@ static void copy_rows(struct instance *in, const void *arg)
                            (size_t)in->shape[roles[n]].row_bytes);
 }
 
+/* K and V of a shorter instance, and ranges that hide the keys behind them. */
+static void first_keys(struct instance *in, const void *arg)
+{
+    const struct instance *shorter = arg;
+    const enum role roles[2] = {ROLE_K, ROLE_V};
+    for (int32_t b = 0; b < in->line.batch; b++) {
+        for (int n = 0; n < 2; n++)
+            for (int32_t g = 0; g < in->problem.kv_heads; g++)
+                for (int32_t j = 0; j < shorter->kv_lens[b]; j++)
+                    memcpy(instance_key_row(in, roles[n], b, g, j), instance_key_row(shorter, roles[n], b, g, j), (size_t)in->shape[roles[n]].row_bytes);
+        for (int32_t i = 0; i < in->q_lens[b]; i++)
+            memcpy(instance_query_row(in, ROLE_KEY_RANGE, b, 0, i), (const int32_t[2]){0, shorter->kv_lens[b]}, 2 * sizeof(int32_t));
+    }
+}
+
 static void show_all(struct instance *in, const void *arg)
 {
     (void)arg;
@@ -299,19 +314,16 @@ static void relations(const struct bench *bench)
     in_pieces(bench, "pieces", 40, 90, "hq4 hk4 d40 sinks softcap=5 alibi invariant lse");
 }
 
-/* Few queries and many keys, which prefill takes in chunks. Alone a sequence makes few items, so its tiles are smaller, and the first rows' keys are one
- * chunk, beside others two, of which they see nothing of the second. */
-static void relations_short(const struct bench *bench, const char *type, const int32_t kv_lens[2])
+/* Few queries and many keys, which prefill takes in chunks; and so few keys that one chunk holds them, beside many of which no others are seen. */
+static void relations_short(const struct bench *bench, const char *type)
 {
-    char batch[LINE_BYTES], words[LINE_BYTES / 2];
-    for (int n = 0; n < 2 && kv_lens[n] > 0; n++) {
-        snprintf(words, sizeof words, "hq8 d8 %s causal sinks lse", type);
-        snprintf(batch, sizeof batch, "b4 q520 kv%d %s", (int)kv_lens[n], words);
-        sequences_alone(bench, "short prefill", batch, words);
-    }
+    char one[LINE_BYTES], other[LINE_BYTES], words[LINE_BYTES / 2];
+    snprintf(one, sizeof one, "b2 q9 kv1100 hq4 hk2 d16 %s sinks lse", type);
+    snprintf(other, sizeof other, "b2 q9 kv4000 hq4 hk2 d16 %s sinks keyrange lse", type);
+    with_edit(bench, "keys behind", one, other, first_keys);
     snprintf(words, sizeof words, "hq4 hk2 d16 %s wl=2900 causal lse seed=4", type);
-    snprintf(batch, sizeof batch, "b3 q50 kv9000 ragged %s", words);
-    sequences_alone(bench, "short prefill", batch, words);
+    snprintf(other, sizeof other, "b3 q50 kv9000 ragged %s", words);
+    sequences_alone(bench, "short prefill", other, words);
     snprintf(words, sizeof words, "hq8 hk1 d16 %s causal invariant lse", type);
     in_pieces(bench, "pieces", 140, 3700, words);
 }
@@ -368,7 +380,7 @@ static void relations_cpu(const char *isa)
             relations_bf16(&bench);
         else if (own || (!strcmp(isa, "scalar") && !strcmp(row, "reference")))
             relations(&bench);
-        if (own && strstr(row, ".prefill") && !test_is_over(&counts)) relations_short(&bench, bf16 ? "bf16 o=f32" : "f32", (const int32_t[2]){bf16 ? 3300 : 2600, bf16 ? 3800 : 0});
+        if (own && strstr(row, ".prefill") && !test_is_over(&counts)) relations_short(&bench, bf16 ? "bf16 o=f32" : "f32");
     }
     heed_context_destroy(context);
     count_end(&counts);

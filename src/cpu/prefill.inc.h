@@ -191,9 +191,10 @@ static void start_pass(struct prefill_pass *pass, const struct work_item *item, 
 
 /* ---- the keys -------------------------------------------------------------- */
 
-/* Keys per item where the query rows are few: whole blocks. Keys, keys at an edge, dimensions per step: whole tiles. Panels of two vectors are narrow enough without. CACHED_BYTES: half of a core's own cache. */
+/* Keys per item where the query rows are few: whole blocks. Keys, keys at an edge, dimensions per step: whole tiles. Panels of two vectors are narrow enough
+ * without. CACHED_BYTES: half of a core's own cache. */
 enum {
-    PREFILL_CHUNK = 24 * PANEL_KEYS,
+    PREFILL_CHUNK = 12 * PANEL_KEYS,
     SPAN_STEP = CELL_TILES ? 32 : 16,
     KEY_STEP = CELL_TILES ? 32 : 24,
     EDGE_STEP = CELL_TILES ? 32 : PANEL_VECTORS == 4 ? 12 : PANEL_KEYS,
