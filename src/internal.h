@@ -100,7 +100,7 @@ struct work_item {
     int32_t sequence;
     int32_t head;     /* KV head g where the row packs groups (row->packs_group), else query head h */
     int32_t q_begin, q_end;
-    int32_t kv_begin, kv_end; /* multiples of row->kv_chunk, but for the sequence's end, where kv is cut */
+    int32_t kv_begin, kv_end; /* multiples of row->kv_chunk or short_chunk, but for the sequence's end, where kv is cut */
     int32_t part;     /* -1: write o and lse. Else index of the first row of partial results in the workspace */
     int32_t reserved;
 };

@@ -16,7 +16,7 @@
 struct cpu_kernel {
     /* KIND_PREFILL, KIND_DECODE: writes o (lse, kept sums) of the item, or its partial rows where item->part >= 0. */
     void (*item)(const struct call *call, const struct work_item *item, void *scratch);
-    /* The same row's partial results put together, in key order. NULL where kv_chunk is 0. */
+    /* The same row's partial results put together, in key order. NULL where it cuts no keys. */
     void (*merge_parts)(const struct call *call, const struct merge_item *merge, void *scratch);
     /* KIND_SCORES: writes scores and key sums of the item, from the sums that the rows above kept. */
     void (*scores)(const struct call *call, const struct work_item *item, void *scratch);
