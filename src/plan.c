@@ -13,7 +13,7 @@
 static const char *const kind_names[KIND_COUNT] = {"prefill", "decode", "scores", "merge", "append", "rotate"};
 
 /* Up to how many query tokens a step is decode: while the row for decode is quicker with so many rows than that for prefill. One at least, but for groups so
- * large that even one token makes many rows, where the row for prefill can share them out as well; from 16 on, or every lane would be idle. */
+ * large that even one token makes many rows, where the row for prefill can share them out as well; from 16 on, but with tiles, or most of its lanes would idle. */
 static int32_t decode_threshold(const struct heed_plan *plan)
 {
     const struct kernel_row *row = plan->row[KIND_DECODE], *prefill = plan->row[KIND_PREFILL];

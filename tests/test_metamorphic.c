@@ -102,7 +102,7 @@ static void copy_rows(struct instance *in, const void *arg)
     for (int32_t b = 0; b < in->line.batch; b++)
         for (int n = 0; n < 4; n++)
             for (int32_t g = 0; g < in->problem.kv_heads && in->shape[roles[n]].given; g++)
-                for (int32_t j = 0; j < in->kv_lens[b]; j++)
+                for (int32_t j = 0; j < in->kv_lens[b] && j < from->kv_lens[b]; j++)
                     memcpy(instance_key_row(in, roles[n], b, g, j), instance_key_row(from, roles[n], b, g / times, j),
                            (size_t)in->shape[roles[n]].row_bytes);
 }
@@ -111,15 +111,10 @@ static void copy_rows(struct instance *in, const void *arg)
 static void first_keys(struct instance *in, const void *arg)
 {
     const struct instance *shorter = arg;
-    const enum role roles[2] = {ROLE_K, ROLE_V};
-    for (int32_t b = 0; b < in->line.batch; b++) {
-        for (int n = 0; n < 2; n++)
-            for (int32_t g = 0; g < in->problem.kv_heads; g++)
-                for (int32_t j = 0; j < shorter->kv_lens[b]; j++)
-                    memcpy(instance_key_row(in, roles[n], b, g, j), instance_key_row(shorter, roles[n], b, g, j), (size_t)in->shape[roles[n]].row_bytes);
+    copy_rows(in, shorter);
+    for (int32_t b = 0; b < in->line.batch; b++)
         for (int32_t i = 0; i < in->q_lens[b]; i++)
             memcpy(instance_query_row(in, ROLE_KEY_RANGE, b, 0, i), (const int32_t[2]){0, shorter->kv_lens[b]}, 2 * sizeof(int32_t));
-    }
 }
 
 static void show_all(struct instance *in, const void *arg)
