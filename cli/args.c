@@ -84,7 +84,7 @@ const char *option_words(const struct option_row *row)
 const struct environment_row environment_rows[] = {
     {"HEED_DEVICE", "the device where no --device says another: cpu, opencl:0, part of a name"},
     {"HEED_THREADS", "threads of the built-in pool"},
-    {"HEED_CPU", "highest instruction set to use: scalar, vector, avx2, avx512, avx512bf16, amx; on ARM neon, neonbf16"},
+    {"HEED_CPU", "highest instruction set to use: scalar, vector, avx2, avx512, avx512vbmi, avx512bf16, amx; on ARM neon, neonbf16"},
     {"HEED_CACHE_DIR", "folder of compiled kernels and of verdicts on OpenCL rows; off: memory only"},
     {"HEED_LOG", "0 errors, 1 warnings, 2 information, 3 everything, on standard error"},
     {"HEED_VALIDATE", "n: every n-th run is computed again by the other wing and compared"},

@@ -29,11 +29,14 @@ static long level2_kib(void)
 #endif
 }
 
+/* Is the bit a set, and one of these? */
+static bool has_set(uint32_t isas, uint32_t bit) { return isas & bit & ~(uint32_t)ISA_SLOW_DOTS; }
+
 static json_t *isas_json(uint32_t isas)
 {
     json_t *list = json_array();
     for (uint32_t bit = 1; bit; bit <<= 1)
-        if (isas & bit) json_array_append_new(list, json_string(cpu_isa_name(bit)));
+        if (has_set(isas, bit)) json_array_append_new(list, json_string(cpu_isa_name(bit)));
     return list;
 }
 
@@ -95,7 +98,7 @@ static void print_text(const struct tool *tool, int32_t opencl_devices)
     printf("heed %s\ncpu        %s (", version, cpu_isa_name(services->isa));
     bool first = true;
     for (uint32_t bit = 1; bit; bit <<= 1) {
-        if (!(services->isa & bit)) continue;
+        if (!has_set(services->isa, bit)) continue;
         printf("%s%s", first ? "" : " ", cpu_isa_name(bit));
         first = false;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * heed.c - heed @VERSION@ in one file: attention for inference on the CPU, with every row of the CPU wing (x86-64: scalar, vector, avx2, avx512, avx512bf16, amx;
+ * heed.c - heed @VERSION@ in one file: attention for inference on the CPU, with every row of the CPU wing (x86-64: scalar, vector, avx2, avx512, avx512vbmi, avx512bf16, amx;
  * 64-bit ARM: scalar, vector, neon; others: scalar, vector), chosen at run time. No OpenCL: that is in the library.
  *
  * Put it and heed.h into your tree and compile it with gcc or clang for Linux, C99 or later, with any -O and any -march:

@@ -28,9 +28,10 @@ enum isa {
     ISA_SCALAR = 1u << 0,
     ISA_AVX2 = 1u << 1,       /* AVX2, FMA and F16C */
     ISA_AVX512 = 1u << 2,     /* F, BW, DQ, VL, CD */
-    ISA_AVX512BF16 = 1u << 3,
-    ISA_AMX = 1u << 4,        /* tiles of bf16; with ISA_AVX512BF16 */
-    ISA_SLOW_DOTS = 1u << 5,  /* no set, but a word on one: bf16 dots of AVX512-BF16 take longer here than the fma that they stand for */
+    ISA_AVX512VBMI = 1u << 3, /* bytes looked up in a table; with ISA_AVX512 */
+    ISA_AVX512BF16 = 1u << 4,
+    ISA_AMX = 1u << 5,        /* tiles of bf16; with ISA_AVX512BF16 */
+    ISA_SLOW_DOTS = 1u << 6,  /* no set, but a word on one: bf16 dots of AVX512-BF16 take longer here than the fma that they stand for */
     ISA_VECTOR = 1u << 7,     /* what the compiler makes of 16-byte vectors on any machine */
     ISA_SVE128 = 1u << 8,     /* SVE with vectors of exactly so many bits: a machine has one of them at most */
     ISA_NEON = 1u << 9,
@@ -229,6 +230,7 @@ struct kernel_row {
     int32_t q_tile_few;       /* the same in batches that make few items of q_tile; 0 = q_tile. The bits of a query must not depend on which */
     int32_t kv_chunk;         /* keys per work item when the row can split keys (partial results, merged); 0 = never split */
     int32_t short_chunk;      /* the same for sequences of up to plan.short_max_q_len queries; 0 = kv_chunk */
+    int32_t short_rows;       /* query rows of a KV head in such a sequence, at most: while partial results cost little beside the products */
     int32_t q_align;          /* 0/1; queries per item are counted from 0 in steps of q_tile always */
     int32_t decode_rows;      /* a step is decode while its queries times the group are at most so many; 0 = 8. A single query may be with more: plan.c */
     int32_t decode_queries;   /* or its queries alone, where there are groups and prefill takes each head for itself; 0 = no matter */

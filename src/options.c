@@ -79,7 +79,7 @@ static heed_status take_isa(const heed_context_options *options, struct services
     services->isa = cpu_isa_present();
     if (cap && !cpu_isa_cap(cap, services->isa, &services->isa))
         return fail(HEED_INVALID_ARGUMENT, "%s \"%s\" is no instruction set that this library knows "
-                    "(scalar, vector; x86: avx2 avx512 avx512bf16 amx; ARM: neon sve; RISC-V: rvv)",
+                    "(scalar, vector; x86: avx2 avx512 avx512vbmi avx512bf16 amx; ARM: neon sve; RISC-V: rvv)",
                     options->cpu_features ? "cpu_features" : "environment variable HEED_CPU", cap);
     return HEED_OK;
 }

@@ -129,6 +129,7 @@ static void check_words(uint32_t isa, struct tally *tally)
         {ISA_AVX2, words_avx2},
         {ISA_AVX512, words_avx512},
 #if !defined(HEED_EMULATE_AVX512)
+        {ISA_AVX512VBMI, words_avx512vbmi},
         {ISA_AVX512BF16, words_avx512bf16},
         {ISA_AMX, words_amx},
 #endif

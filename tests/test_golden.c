@@ -115,6 +115,7 @@ static void golden_cpu(const char *isa)
 Test(golden, scalar) { golden_cpu("scalar"); }
 Test(golden, avx2) { golden_cpu("avx2"); }
 Test(golden, avx512) { golden_cpu("avx512"); }
+Test(golden, avx512vbmi) { golden_cpu("avx512vbmi"); }
 Test(golden, avx512bf16) { golden_cpu("avx512bf16"); }
 Test(golden, amx) { golden_cpu("amx"); }
 

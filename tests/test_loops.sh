@@ -11,7 +11,7 @@ lines=20
 objdump=${OBJDUMP:-objdump}
 [ $# = 0 ] || shift
 
-for isa in ${*:-avx2 avx512 avx512bf16}; do
+for isa in ${*:-avx2 avx512 avx512vbmi avx512bf16}; do
   object=$(find "$build" -name "isa_$isa.c.o" -printf "%T@ %p\n" 2>/dev/null | grep -v functions_ | sort -rn | head -1 | cut -d" " -f2)
   if [ -z "$object" ] || ! command -v "$objdump" >/dev/null; then skip loops "no $isa rows in this build, or no objdump"; continue; fi
   if nm "$object" | grep -q __asan_; then skip loops "$isa: a build with sanitizers"; continue; fi

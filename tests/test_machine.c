@@ -21,7 +21,7 @@ enum {
 };
 
 /* Zen 4 as read on one; the others are it with the bits that its description names. */
-#define NO_TILES 0, 0x68747541, 0
+#define NO_TILES 0, 0x68747541, 0, 0
 #define ZEN4 28, 0xfffa3203, 0xf1bf07ab, 0x20
 /* Emerald Rapids, likewise. */
 #define EMERALD 32, 0xfffa3203, 0xf1bf27eb, 0x1c30
@@ -33,14 +33,17 @@ static const struct {
 } machines[] = {
     {"Zen 4", {ZEN4, 0xe7, NO_TILES}, V4BF16},
     {"Zen 4 whose system has MPX and AMX state, too", {ZEN4, 0x602ff, NO_TILES}, V4BF16},
-    {"Emerald Rapids", {EMERALD, 0x602e7, 0xbfd14410, INTEL, 0x602e7}, TILES},
-    {"the same, whose system does not grant tiles", {EMERALD, 0x602e7, 0xbfd14410, INTEL, 0x2e7}, SLOW},
-    {"the same, whose system grants their shapes alone", {EMERALD, 0x602e7, 0xbfd14410, INTEL, 0x202e7}, SLOW},
-    {"the same, whose system saves no tiles", {EMERALD, 0x202e7, 0xbfd14410, INTEL, 0x602e7}, SLOW},
-    {"tiles of whole numbers alone", {EMERALD, 0x602e7, 0xbfd14410 & ~(1u << 22), INTEL, 0x602e7}, SLOW},
-    {"bf16 tiles without tiles", {EMERALD, 0x602e7, 0xbfd14410 & ~(1u << 24), INTEL, 0x602e7}, SLOW},
-    {"tiles without bf16 dots", {32, 0xfffa3203, 0xf1bf27eb, 0x1c10, 0x602e7, 0xbfd14410, INTEL, 0x602e7}, V4},
-    {"tiles of another maker", {EMERALD, 0x602e7, 0xbfd14410, 0x68747541, 0x602e7}, V4BF16 | ISA_AMX},
+    {"Emerald Rapids", {EMERALD, 0x602e7, 0xbfd14410, INTEL, 0x602e7, 0}, TILES},
+    {"the same, whose system does not grant tiles", {EMERALD, 0x602e7, 0xbfd14410, INTEL, 0x2e7, 0}, SLOW},
+    {"the same, whose system grants their shapes alone", {EMERALD, 0x602e7, 0xbfd14410, INTEL, 0x202e7, 0}, SLOW},
+    {"the same, whose system saves no tiles", {EMERALD, 0x202e7, 0xbfd14410, INTEL, 0x602e7, 0}, SLOW},
+    {"tiles of whole numbers alone", {EMERALD, 0x602e7, 0xbfd14410 & ~(1u << 22), INTEL, 0x602e7, 0}, SLOW},
+    {"bf16 tiles without tiles", {EMERALD, 0x602e7, 0xbfd14410 & ~(1u << 24), INTEL, 0x602e7, 0}, SLOW},
+    {"tiles without bf16 dots", {32, 0xfffa3203, 0xf1bf27eb, 0x1c10, 0x602e7, 0xbfd14410, INTEL, 0x602e7, 0}, V4},
+    {"tiles of another maker", {EMERALD, 0x602e7, 0xbfd14410, 0x68747541, 0x602e7, 0}, V4BF16 | ISA_AMX},
+    {"Zen 4 with its bytes by table", {ZEN4, 0xe7, 0, 0x68747541, 0, 0x405fce}, V4BF16 | ISA_AVX512VBMI},
+    {"bytes by table, no bf16 dots (Ice Lake)", {28, 0xfffa3203, 0xf1bf07ab, 0, 0xe7, 0, 0x68747541, 0, 0x2}, V4 | ISA_AVX512VBMI},
+    {"bytes by table, nothing of AVX-512 saved", {ZEN4, 0x07, 0, 0x68747541, 0, 0x2}, V3},
     {"AVX-512 in CPUID, registers 16 to 31 not saved", {ZEN4, 0x67, NO_TILES}, V3},
     {"AVX-512 in CPUID, upper halves not saved", {ZEN4, 0xa7, NO_TILES}, V3},
     {"AVX-512 in CPUID, masks not saved", {ZEN4, 0xc7, NO_TILES}, V3},
@@ -137,9 +140,11 @@ Test(machine, this_machine_as_the_compiler_reads_it)
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
+    const bool vbmi = avx512 && __builtin_cpu_supports("avx512vbmi");
     const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
     const uint32_t isa = cpu_isa_present(), asked = ISA_AMX | ISA_SLOW_DOTS; /* of the system, and of the maker's name */
-    cr_assert_eq(isa & ~asked, (uint32_t)(bf16 ? V4BF16 : avx512 ? V4 : avx2 ? V3 : V2));
+    cr_assert_eq((isa & ISA_AVX512VBMI) != 0, vbmi);
+    cr_assert_eq(isa & ~asked & ~(uint32_t)ISA_AVX512VBMI, (uint32_t)(bf16 ? V4BF16 : avx512 ? V4 : avx2 ? V3 : V2));
     cr_assert_eq((isa & ISA_SLOW_DOTS) != 0, bf16 && __builtin_cpu_is("intel"));
     cr_assert_eq(isa, cpu_isa_present(), "to ask for tiles twice changes nothing");
 }

@@ -65,6 +65,28 @@ static void check_loads(void)
     check(e4m3, "vload_e4m3_n", 0), check(e5m2, "vload_e5m2_n", 0), check(splat, "vset1_f16", 0), check(nibbles, "vload_nibbles", 0);
 }
 
+#ifdef VEC_E4M3
+/* Every code in every place. */
+static void check_wide(void)
+{
+    bool e4m3 = true;
+    for (int turn = 0; turn < 256; turn++) {
+        uint8_t codes[VEC_E4M3];
+        vf x[VEC_E4M3 / VW];
+        for (int i = 0; i < VEC_E4M3; i++) codes[i] = (uint8_t)(turn + i * 37);
+        vload_e4m3_wide(codes, x);
+        for (int v = 0; v < VEC_E4M3 / VW; v++) {
+            float want[VW];
+            for (int i = 0; i < VW; i++) want[i] = f8_e4m3_to_f32(codes[v * VW + i]);
+            e4m3 &= lanes_are(x[v], want, VW);
+        }
+    }
+    check(e4m3, "vload_e4m3_wide", 0);
+}
+#else
+static void check_wide(void) {}
+#endif
+
 /* One value in every lane but the first, n of them stored; nothing else may be written. */
 static bool narrows(float x, int n)
 {
@@ -212,6 +234,7 @@ void CAT(words_, WORDS_NAME)(struct words_tally *to)
 {
     tally = to;
     check_loads();
+    check_wide();
     check_stores();
     check_memory();
     check_arithmetic();

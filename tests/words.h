@@ -21,6 +21,7 @@ void words_rvv128(struct words_tally *tally);
 void words_rvv256(struct words_tally *tally);
 void words_avx2(struct words_tally *tally);
 void words_avx512(struct words_tally *tally);
+void words_avx512vbmi(struct words_tally *tally);
 void words_avx512bf16(struct words_tally *tally); /* words_cells.c */
 void words_amx(struct words_tally *tally);
 void words_neonbf16(struct words_tally *tally);

@@ -19,6 +19,7 @@ static const struct kernel_row *const lists[] = {
 #if defined(__x86_64__)
     cpu_rows_amx,
     cpu_rows_avx512bf16,
+    cpu_rows_avx512vbmi,
     cpu_rows_avx512,
     cpu_rows_avx2,
 #elif defined(__aarch64__)

@@ -11,7 +11,7 @@ extern const struct backend cpu_backend;
 /* Scratch of all workers, to be added to a batch's workspace behind its partial results (backend hook `workspace`). */
 size_t cpu_workspace_bytes(const struct heed_batch *batch);
 
-/* Instruction sets of this machine, and the cap by name ("scalar", "avx2", "avx512", "avx512bf16", "amx", "neon", "neonbf16", "sve", ...): all bits up to it.
+/* Instruction sets of this machine, and the cap by name ("scalar", "avx2", "avx512", "avx512vbmi", "avx512bf16", "amx", "neon", "neonbf16", "sve", ...): all bits up to it.
  * false: unknown name. */
 uint32_t cpu_isa_present(void);
 bool cpu_isa_cap(const char *name, uint32_t present, uint32_t *isa);
@@ -22,6 +22,7 @@ struct cpu_words {
     uint64_t xcr0;                                           /* 0 where the system saves nothing by XSAVE */
     uint32_t leaf_7_edx, vendor;                             /* vendor: EBX of leaf 0 */
     uint64_t granted;                                        /* state that the system gives this process on request: bits of XCR0 */
+    uint32_t leaf_7_ecx;
 };
 uint32_t cpu_isa_of(const struct cpu_words *words);
 /* The same of 64-bit ARM and of RISC-V. */

@@ -319,7 +319,10 @@ static const struct cpu_kernel decode_kernel __attribute__((unused)) = {.item = 
     .dot_lanes = 16, .dot_extra = 4 / CELL_ROUNDINGS, .key_block = DECODE_CHUNK, .sum_extra = 2 / CELL_ROUNDINGS, .add_roundings = CELL_ROUNDINGS, \
     .together = CELL_TOGETHER, .rescale_block = DECODE_CHUNK, .exp_ulp = EXP_ULP, \
     .exp_roundings = 1, .tanh_ulp = TANH_ULP + 1, .log_ulp = 1, .div_roundings = 2
-#if CELL == 1
+#ifdef VEC_E4M3_ALONE
+#define DECODE_ROWS(isa, need)                                                                                            \
+    DECODE_ROW(isa, need, .q_types = TYPES_FLOAT, .k_types = TYPE_BIT(HEED_F8_E4M3), .v_types = TYPE_BIT(HEED_F8_E4M3), .arithmetic = {DECODE_ARITHMETIC})
+#elif CELL == 1
 #define DECODE_ROWS(isa, need)                                                                                            \
     DECODE_ROW(isa, need, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {DECODE_ARITHMETIC})
 #else /* denormal bf16 and f32 count as 0; weights meet V as bf16 */

@@ -41,13 +41,28 @@ INLINE vf load_key_n(const heed_type type, const unsigned char *row, int32_t d, 
 }
 #endif
 
+/* What element d, a multiple of 16, and those behind it, up to 16, add to the sums of dots(). */
+INLINE void dots_tail(const heed_type type, const int R, const int KP, const int VS, const float *q, int32_t dim, const unsigned char *const *rows,
+                      const int u, int32_t d, vf (*a)[LANE_VECTORS])
+{
+    UNROLL for (int v = 0; v < VS; v++) {
+        vf x[16];
+        UNROLL for (int n = 0; n < KP; n++) x[n] = load_key_n(type, rows[n], d + (u + v) * VW, dim);
+        UNROLL for (int r = 0; r < R; r++) {
+            const vf y = vload(q + d * R + r * 16 + (u + v) * VW);
+            UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vmac(a[r * KP + n][v], y, x[n]);
+        }
+    }
+}
+
 /* Dots of R rows with KP keys, VS vectors of the 16 lanes at a time: by so few that sums and operands stay in registers. q: [d / 16][R][16]
  * in cells, so that one address serves all rows. scales: [block][16] of the keys, in types whose blocks have some. */
 INLINE void dots(const heed_type type, const int R, const int KP, const int VS, const float *q, int32_t dim,
                  const unsigned char *const *rows, const float *scales, vf (*sum)[LANE_VECTORS], const int sum_step)
 {
-    const int32_t whole = dim / CELL / 16 * 16;
-    const int span = has_block_scales(type) ? 32 : 16;
+    const bool at_once = widens_at_once(type) && VS == LANE_VECTORS;
+    const int span = has_block_scales(type) ? 32 : at_once ? VEC_E4M3 : 16;
+    const int32_t whole = dim / CELL / span * span;
     UNROLL for (int u = 0; u < LANE_VECTORS; u += VS) {
         vf a[16][LANE_VECTORS];
         const unsigned char *row[16];
@@ -56,6 +71,18 @@ INLINE void dots(const heed_type type, const int R, const int KP, const int VS, 
             UNROLL for (int v = 0; v < VS; v++) a[n][v] = vset1(0);
         ptrdiff_t at = 0; /* of a block in its row */
         for (int32_t d = 0; d < whole; d += span, at += block_bytes(type)) {
+            if (at_once) { /* key by key, each wants its registers */
+                UNROLL for (int n = 0; n < KP; n++) {
+                    vf x[VEC_E4M3 / VW];
+                    vload_e4m3_wide(row[n] + d, x);
+                    UNROLL for (int e = 0; e < VEC_E4M3 / VW; e++)
+                        UNROLL for (int r = 0; r < R; r++) {
+                            const vf y = vload(q + (d + e * VW / 16 * 16) * R + r * 16 + e % LANE_VECTORS * VW);
+                            a[r * KP + n][e % LANE_VECTORS] = vmac(a[r * KP + n][e % LANE_VECTORS], y, x[e]);
+                        }
+                }
+                continue;
+            }
             UNROLL for (int h = 0; h < span; h += 16) {
                 UNROLL for (int n = 0; n < KP; n++) KEEP_ADDRESS(row[n]);
                 UNROLL for (int v = 0; v < VS; v++) {
@@ -72,16 +99,10 @@ INLINE void dots(const heed_type type, const int R, const int KP, const int VS, 
                 }
             }
         }
-        if (!has_block_scales(type) && whole * CELL < dim) /* blocks are whole */
-            UNROLL for (int v = 0; v < VS; v++) {
-                const int32_t d = whole + (u + v) * VW;
-                vf x[16];
-                UNROLL for (int n = 0; n < KP; n++) x[n] = load_key_n(type, rows[n], d, dim);
-                UNROLL for (int r = 0; r < R; r++) {
-                    const vf y = vload(q + whole * R + r * 16 + (u + v) * VW);
-                    UNROLL for (int n = 0; n < KP; n++) a[r * KP + n][v] = vmac(a[r * KP + n][v], y, x[n]);
-                }
-            }
+        int32_t tail = whole;
+        if (at_once && span > 16)
+            for (; tail + 16 <= dim; tail += 16) dots_tail(type, R, KP, VS, q, dim, rows, u, tail, a);
+        if (!has_block_scales(type) && tail * CELL < dim) dots_tail(type, R, KP, VS, q, dim, rows, u, tail, a); /* blocks are whole */
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int n = 0; n < KP; n++)
                 UNROLL for (int v = 0; v < VS; v++) sum[r * sum_step + n][u + v] = a[r * KP + n][v];
@@ -212,6 +233,9 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
             if (VEC_REGISTERS < 32 && has_block_scales(type)) KEEP_ADDRESS(scale);
             if (TAIL)
                 x[v] = vload_row_n(type, row, own.d + v * VW, lanes_left(own.n - v * VW));
+            else if (widens_at_once(type) && VEC_E4M3 <= 16 * C) {
+                if (v % (VEC_E4M3 / VW) == 0) vload_e4m3_wide(row + own.d + v * VW, x + v);
+            }
             else if (has_block_scales(type))
                 x[v] = vload_half_block(type, row + at + c / 2 * block_bytes(type), C > 1 ? c % 2 : half, v % LANE_VECTORS, vset1(*scale));
             else
@@ -259,7 +283,7 @@ typedef void (*value_fn)(const float *p, uint64_t bits, const unsigned char *con
 #if VW >= 8 || (VW == 4 && VEC_REGISTERS == 32)
 #define DECODE_TILES 3 /* of 1, 2 and 4 rows */
 enum { KEYS_BESIDE = VW == 8 ? 2 : 4, VECTORS_OF_2 = VW == 4 ? 2 : LANE_VECTORS };
-#define KEYS_OF_1(type) ((type) == HEED_Q4_0 && VEC_REGISTERS < 32 ? 2 : 4) /* nibbles want registers, too */
+#define KEYS_OF_1(type) (((type) == HEED_Q4_0 || widens_at_once(type)) && VEC_REGISTERS < 32 ? 2 : 4) /* what they are made of wants registers, too */
 #define DECODE_INSTANCES(name, type)                                 \
     SCORE_INSTANCE(name, type, 1, KEYS_OF_1(type), LANE_VECTORS)        \
     SCORE_INSTANCE(name, type, 2, KEYS_BESIDE, VECTORS_OF_2)         \
@@ -302,10 +326,14 @@ struct decode_tiles {
     value_fn value[DECODE_TILES][3];
 };
 
+#ifdef VEC_E4M3_ALONE
+DECODE_INSTANCES(f8_e4m3, HEED_F8_E4M3)
+static const struct decode_tiles decode_tiles[] = {[HEED_F8_E4M3] = DECODE_ENTRY(f8_e4m3)};
+#elif CELL == 2
 DECODE_INSTANCES(bf16, HEED_BF16)
-#if CELL == 2
 static const struct decode_tiles decode_tiles[] = {[HEED_BF16] = DECODE_ENTRY(bf16)};
 #else
+DECODE_INSTANCES(bf16, HEED_BF16)
 DECODE_INSTANCES(f32, HEED_F32)
 DECODE_INSTANCES(f16, HEED_F16)
 DECODE_INSTANCES(i8, HEED_I8)

@@ -31,8 +31,9 @@ static const struct {
     {"vector", ISA_VECTOR, ISA_SCALAR | ISA_VECTOR},
     {"avx2", ISA_AVX2, ISA_SCALAR | ISA_VECTOR | ISA_AVX2},
     {"avx512", ISA_AVX512, ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512},
-    {"avx512bf16", ISA_AVX512BF16, ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512 | ISA_AVX512BF16},
-    {"amx", ISA_AMX, ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512 | ISA_AVX512BF16 | ISA_AMX | ISA_SLOW_DOTS},
+    {"avx512vbmi", ISA_AVX512VBMI, ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512 | ISA_AVX512VBMI},
+    {"avx512bf16", ISA_AVX512BF16, ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512 | ISA_AVX512VBMI | ISA_AVX512BF16},
+    {"amx", ISA_AMX, ISA_SCALAR | ISA_VECTOR | ISA_AVX2 | ISA_AVX512 | ISA_AVX512VBMI | ISA_AVX512BF16 | ISA_AMX | ISA_SLOW_DOTS},
     {"sve", ISA_SVE, ISA_SCALAR | ISA_VECTOR | ISA_SVE}, /* of whatever length, also where neon is as good */
     {"sve128", ISA_SVE128, ISA_SCALAR | ISA_VECTOR | ISA_SVE128},
     {"neon", ISA_NEON, ISA_SCALAR | ISA_VECTOR | ISA_NEON},
@@ -56,7 +57,7 @@ static bool all_set(uint64_t word, uint64_t bits) { return (word & bits) == bits
  * registers at the next switch. */
 uint32_t cpu_isa_of(const struct cpu_words *w)
 {
-    enum { FMA = 12, OSXSAVE = 27, AVX = 28, F16C = 29, AVX2 = 5, F = 16, DQ = 17, CD = 28, BW = 30, VL = 31, BF16 = 5, AMX_BF16 = 22, AMX_TILE = 24, INTEL = 0x756e6547 };
+    enum { FMA = 12, OSXSAVE = 27, AVX = 28, F16C = 29, AVX2 = 5, F = 16, DQ = 17, CD = 28, BW = 30, VL = 31, VBMI = 1, BF16 = 5, AMX_BF16 = 22, AMX_TILE = 24, INTEL = 0x756e6547 };
     const uint64_t ymm = BIT(1) | BIT(2), zmm = ymm | BIT(5) | BIT(6) | BIT(7); /* of XCR0: SSE, AVX; masks, upper halves, registers 16 to 31 */
     uint32_t isa = ISA_SCALAR | ISA_VECTOR;
     if (w->max_leaf < 7 || !all_set(w->leaf_1_ecx, BIT(FMA) | BIT(OSXSAVE) | BIT(AVX) | BIT(F16C))) return isa;
@@ -65,6 +66,7 @@ uint32_t cpu_isa_of(const struct cpu_words *w)
     if (!all_set(w->leaf_7_ebx, BIT(F) | BIT(DQ) | BIT(CD) | BIT(BW) | BIT(VL))) return isa;
     if (!all_set(w->xcr0, zmm) && !MUTANT(cpu_zmm_unsaved)) return isa;
     isa |= ISA_AVX512;
+    if (all_set(w->leaf_7_ecx, BIT(VBMI))) isa |= ISA_AVX512VBMI;
     if (!all_set(w->leaf_7_1_eax, BIT(BF16))) return isa;
     isa |= ISA_AVX512BF16;
     if (w->vendor == INTEL) isa |= ISA_SLOW_DOTS;
@@ -141,6 +143,7 @@ static struct cpu_words words_here(void)
     w.leaf_1_ecx = ecx;
     __cpuid_count(7, 0, eax, ebx, ecx, edx);
     w.leaf_7_ebx = ebx;
+    w.leaf_7_ecx = ecx;
     w.leaf_7_edx = edx;
     if (eax >= 1) {
         __cpuid_count(7, 1, eax, ebx, ecx, edx);
@@ -162,7 +165,7 @@ uint32_t cpu_isa_present(void)
     const struct cpu_words words = words_here();
     isa = cpu_isa_of(&words);
 #if defined(HEED_EMULATE_AVX512)
-    if (isa & ISA_AVX2) isa = (isa | ISA_AVX512) & ~(uint32_t)(ISA_AVX512BF16 | ISA_AMX); /* a test build: isa_avx512.c holds AVX2 instructions alone */
+    if (isa & ISA_AVX2) isa = (isa | ISA_AVX512) & ~(uint32_t)(ISA_AVX512VBMI | ISA_AVX512BF16 | ISA_AMX); /* a test build: isa_avx512.c holds AVX2 instructions alone */
 #endif
 #elif defined(__aarch64__)
     const struct cpu_words_arm words = words_here();

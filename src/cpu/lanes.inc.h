@@ -61,6 +61,13 @@ INLINE vf vload_row(const heed_type type, const unsigned char *row, int64_t d)
 INLINE bool has_block_scales(const heed_type type) { return type == HEED_Q8_0 || type == HEED_Q4_0; }
 INLINE int block_bytes(const heed_type type) { return type == HEED_Q8_0 ? 34 : 18; }
 
+/* Is a type best widened several vectors at once? */
+#ifndef VEC_E4M3
+#define VEC_E4M3 VW
+INLINE void vload_e4m3_wide(const uint8_t *p, vf *x) { (void)p, (void)x; }
+#endif
+INLINE bool widens_at_once(const heed_type type) { return type == HEED_F8_E4M3 && VEC_E4M3 > VW; }
+
 enum { BLOCK_SCALES_MOST = MAX_HEAD_DIM / 32 * 16 };
 
 /* Scales of block b, b + 1, ... of some rows as f32, [block][step], the rows of the set bits: to widen one where it is used takes longer than its elements. */

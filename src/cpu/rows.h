@@ -14,6 +14,7 @@ extern const struct kernel_row cpu_rows_vector[];
 #if defined(__x86_64__)
 extern const struct kernel_row cpu_rows_avx2[];
 extern const struct kernel_row cpu_rows_avx512[];
+extern const struct kernel_row cpu_rows_avx512vbmi[];
 extern const struct kernel_row cpu_rows_avx512bf16[];
 extern const struct kernel_row cpu_rows_amx[];
 #elif defined(__aarch64__)

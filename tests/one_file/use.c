@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const sets[] = {"scalar", "vector", "avx2", "avx512", "avx512bf16", "amx", "neon"};
+static const char *const sets[] = {"scalar", "vector", "avx2", "avx512", "avx512vbmi", "avx512bf16", "amx", "neon"};
 static const char *const problems[] = {
     "hq4 hk2 d64 q40 kv40 causal lse",      "hq8 hk2 d80 q1 kv300 causal lse",      "hq2 d33 q37 kv70 wl=20 wr=3 softcap=0.5",
     "hq4 hk1 d64 q30 kv90 causal bf16",     "hq4 hk1 d64 q1 kv200 causal bf16",     "hq4 hk2 d64 q20 kv64 f16 causal",
