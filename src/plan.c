@@ -27,14 +27,13 @@ static int32_t decode_threshold(const struct heed_plan *plan)
     return queries > alone ? queries : alone > 1 ? alone : 1;
 }
 
-/* Query rows of a KV head that make few items: many cores want chunks of their keys, too, and the partial rows are few beside K and V. HEED_INVARIANT wants
- * one chain whatever the queries. */
-enum { SHORT_ROWS = 128 };
-
+/* Up to how many query tokens a KV head's rows make few items, so that many cores want chunks of their keys, too. HEED_INVARIANT wants one chain whatever
+ * the queries. */
 static int32_t short_threshold(const struct heed_plan *plan)
 {
+    const struct kernel_row *row = plan->row[KIND_PREFILL];
     if ((plan->problem.flags & HEED_INVARIANT) && !MUTANT(plan_short_invariant)) return 0;
-    return SHORT_ROWS / (plan->row[KIND_PREFILL]->packs_group ? plan->problem.group : 1);
+    return row->short_rows / (row->packs_group ? plan->problem.group : 1);
 }
 
 struct walk {

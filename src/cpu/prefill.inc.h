@@ -541,7 +541,8 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
     {                                                                                                                               \
         .name = "cpu." isa ".prefill" name_end, .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .needs = need,                \
         .features = FEATURES_ALL, .o_types = TYPES_FLOAT, .dim_limit = MAX_HEAD_DIM, .fits = fits_,               \
-        .q_tile = tile, .q_tile_few = (tile) / 2, .short_chunk = PREFILL_CHUNK, .full_rows = VW == 16 ? VW : 0,                      \
+        .q_tile = tile, .q_tile_few = (tile) / 2, .short_chunk = PREFILL_CHUNK, .short_rows = CELL_TILES ? 128 : 256,                \
+        .full_rows = VW == 16 ? VW : 0,                                                                                             \
         .step_rows = CELL_TILES ? 8 : 0, .steps_in_order = CELL_TILES, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__        \
     }
 #define PREFILL_ARITHMETIC                                                                                                          \
