@@ -18,7 +18,9 @@ for isa in ${*:-avx2 avx512 avx512vbmi avx512bf16}; do
   "$objdump" -d --no-show-raw-insn "$object" | awk -f tests/innermost_loops.awk | grep -E '^(score|value)_' | sort >"$work/all"
   if ! grep -q '_[1-4]' "$work/all"; then skip loops "$isa: nothing is unrolled in this build"; continue; fi
   if readelf -p .comment "$object" | grep -q clang; then
-    awk '$3 >= 8 && $1 ~ /_(f32|f16|bf16|keys|dims|whole)_/ && $1 !~ /tail/' "$work/all" >"$work/hot"
+    types="f32|f16|bf16|keys|dims|whole"
+    [ "$isa" != avx512vbmi ] || types=f8_e4m3
+    awk -v types="_($types)_" '$3 >= 8 && $1 ~ types && $1 !~ /tail/' "$work/all" >"$work/hot"
     share=3
   else
     awk '$3 >= 8' "$work/all" >"$work/hot"
