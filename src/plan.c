@@ -23,7 +23,7 @@ static int32_t decode_threshold(const struct heed_plan *plan)
     if (prefill->step_rows > 0 && rows > prefill->step_rows) rows = prefill->step_rows;
     const int32_t alone = group == 1 || prefill->packs_group ? 1 : row->decode_queries, queries = rows / group;
     const bool named = plan->insisted && !strcmp(plan->insisted, row->name);
-    if (prefill->short_chunk > 0 && group > rows && (group >= 16 || prefill->step_rows > 0) && !named) return 0;
+    if (prefill->packs_group && prefill->short_chunk > 0 && group > rows && (group >= 16 || prefill->step_rows > 0) && !named) return 0;
     return queries > alone ? queries : alone > 1 ? alone : 1;
 }
 
