@@ -38,7 +38,7 @@
 #define HEAD_OF(n) (first_head + (n) % PER_QUERY)
 #define QUERY_OF(n) (item.q_begin + (n) / PER_QUERY)
 
-/* Scaled in the exponent alone: where sums of different warps or chunks never meet, because each has its own rounding of the base. */
+/* Scaled in the exponent alone: where sums of different warps never meet, nor those of decode's chunks, because each has its own rounding of the base. */
 #define RAW_SUMS (RAW && KEY_WARPS == 1 && KV_CHUNK == 0)
 
 ATTENTION_KERNEL MU_ATTRIBUTES void attention_columns(ATTENTION_ARGUMENTS)
@@ -68,12 +68,11 @@ ATTENTION_KERNEL MU_ATTRIBUTES void attention_columns(ATTENTION_ARGUMENTS)
         MU_UNROLL for (int t = 0; t < COLUMN_TILES; t++)
         {
             const int n = first + min(own + t * MU_COLUMNS, rows - 1);
-            seen[t] = row_of(st, s, b, HEAD_OF(n), QUERY_OF(n), q_positions, key_range, alibi, problem);
+            seen[t] = row_within(row_of(st, s, b, HEAD_OF(n), QUERY_OF(n), q_positions, key_range, alibi, problem), item);
         }
-        const struct reach reach = reach_of(st, s, b, first_head, QUERY_OF(first), QUERY_OF(first + rows - 1), q_positions, key_range, alibi, problem);
-        const int low = max(reach.low, item.kv_begin), high = max(min(reach.high, item.kv_end), 0), all_from = reach.all_from, all_to = reach.all_to;
-        const int first_block = low < high ? low / TILE_KEYS * TILE_KEYS : 0, last = low < high ? high : 0;
-        const int tiles = (last - first_block + TILE_KEYS - 1) / TILE_KEYS * 2;
+        const struct reach reach = reach_in(reach_of(st, s, b, first_head, QUERY_OF(first), QUERY_OF(first + rows - 1), q_positions, key_range, alibi, problem), item);
+        const int low = reach.low, high = reach.high, all_from = reach.all_from, all_to = reach.all_to;
+        const int first_block = high ? low / TILE_KEYS * TILE_KEYS : 0, tiles = high ? (high - first_block + TILE_KEYS - 1) / TILE_KEYS * 2 : 0;
 
         FENCE;
         _Pragma("unroll 1") for (int n = THREAD; n < TILE_ROWS * K_CHUNKS; n += LANES) {
@@ -106,7 +105,7 @@ ATTENTION_KERNEL MU_ATTRIBUTES void attention_columns(ATTENTION_ARGUMENTS)
             int next = 0, slot = 0;
             MU_UNROLL for (int n = 0; n < SLOTS - 1; n++) PREFETCH(n);
 
-            for (int block = first_block; block < last; block += TILE_KEYS) {
+            for (int block = first_block; block < high; block += TILE_KEYS) {
                 /* scores */
                 float score[COLUMN_TILES][KEY_TILES][MU_ACC];
                 MU_UNROLL for (int t = 0; t < COLUMN_TILES; t++)
@@ -222,15 +221,16 @@ ATTENTION_KERNEL MU_ATTRIBUTES void attention_columns(ATTENTION_ARGUMENTS)
         MU_UNROLL for (int t = 0; t < COLUMN_TILES; t++)
         {
             const int at = key_warp * TILE_ROWS + own + t * MU_COLUMNS;
-            float sum = l[t];
+            float sum = l[t], factor = 1;
             MU_UNROLL for (int x = MU_COLUMNS; x < MU_LANES; x *= 2) sum += mu_xor(sum, x);
+            if (RAW_SUMS && item.part >= 0) factor = logit_of_raw(m[t]).s1;
             if (lane < MU_COLUMNS && first_dim == 0) {
                 part_ml[2 * at] = RAW_SUMS && m[t] > -INFINITY ? m[t] * EXPONENT * MU_EXP_INVERSE : m[t];
-                part_ml[2 * at + 1] = sum;
+                part_ml[2 * at + 1] = sum * factor;
             }
             MU_UNROLL for (int n = 0; n < DIM_ACC; n++)
             {
-                float x = acc[t][n / MU_ACC][n % MU_ACC];
+                float x = acc[t][n / MU_ACC][n % MU_ACC] * factor;
                 if (plus[t][n / 32] >> n % 32 & 1) x += INFINITY;
                 if (minus[t][n / 32] >> n % 32 & 1) x -= INFINITY;
                 part_o[at * V_WIDTH + first_dim + n / MU_ACC * MU_ROWS + mu_row(lane, n % MU_ACC)] = x;

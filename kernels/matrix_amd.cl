@@ -58,6 +58,7 @@ static inline void mu_mma(float *acc, const uint *a, const uint *b)
 
 #define MU_EXP_FACTOR LOG2E
 #define MU_EXP_INVERSE LN2
+#define MU_EXP_REST LOG2E_REST
 static inline float mu_exp(float x) { return __builtin_amdgcn_exp2f(x); }
 
 static inline float mu_xor(float x, int mask)

@@ -156,6 +156,7 @@ static inline uint mu_fma_pair(int type, uint a, uint b, uint c)
 /* e^x is mu_exp(x * MU_EXP_FACTOR). */
 #define MU_EXP_FACTOR 1.0f
 #define MU_EXP_INVERSE 1.0f
+#define MU_EXP_REST 0.0f
 static inline float mu_exp(float x) { return exp_1(x); }
 
 static inline float mu_xor_through(local uint (*box)[6], float x, int mask)
@@ -243,6 +244,7 @@ static inline int mu_emulated_row(int lane, int e)
 
 #define MU_EXP_FACTOR 1.0f
 #define MU_EXP_INVERSE 1.0f
+#define MU_EXP_REST 0.0f
 static inline float mu_exp(float x) { return exp_1(x); }
 
 static inline float mu_xor_through(local uint (*box)[16], float x, int mask)

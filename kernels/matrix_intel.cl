@@ -35,6 +35,7 @@ static inline void mu_mma(float *acc, const uint *a, const uint *b)
 /* No two lanes have the same column, so nothing is ever exchanged. */
 #define MU_EXP_FACTOR 1.0f
 #define MU_EXP_INVERSE 1.0f
+#define MU_EXP_REST 0.0f
 static inline float mu_exp(float x) { return exp_1(x); }
 static inline float mu_xor(float x, int mask) { return x; }
 #endif

@@ -19,7 +19,8 @@
  *   mu_copy8  mu_copy4   the same for 8 and 4 bytes
  *   mu_copy_commit       ... everything since the last commit is one parcel ...
  *   mu_copy_wait(n)      ... wait until at most n of this work-item's parcels are on their way; a barrier must follow before others' bytes are read
- *   mu_exp               e^x is mu_exp(x * MU_EXP_FACTOR); 2 ulp, exactly 1 at 0, 0 where the result would be denormal
+ *   mu_exp               e^x is mu_exp(x * MU_EXP_FACTOR); 2 ulp, exactly 1 at 0, 0 where the result would be denormal. MU_EXP_INVERSE is 1 / MU_EXP_FACTOR, MU_EXP_REST
+ *                        what the factor lacks of log2 e, or 0
  *   mu_fma_f16x2         a b + c in both halves, rounded once; mu_fma_bf16x2
  *   mu_any               is x true in any lane of the warp? (the emulated unit says yes)
  *   mu_xor               x of the lane whose number differs in the bits of mask
@@ -113,6 +114,7 @@ static inline uint mu_fma_bf16x2(uint a, uint b, uint c)
 
 #define MU_EXP_FACTOR LOG2E
 #define MU_EXP_INVERSE LN2
+#define MU_EXP_REST LOG2E_REST
 static inline float mu_exp(float x)
 {
     float r;

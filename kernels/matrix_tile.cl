@@ -256,6 +256,41 @@ static inline struct reach reach_of(struct strides st, struct sequence s, int b,
     return reach;
 }
 
+/* The same, but of the item's keys alone. */
+static inline struct reach reach_in(struct reach reach, struct work_item item)
+{
+    reach.low = max(reach.low, item.kv_begin);
+    reach.high = min(reach.high, item.kv_end);
+    reach.all_from = max(reach.all_from, item.kv_begin);
+    reach.all_to = min(reach.all_to, item.kv_end);
+    if (reach.low >= reach.high) reach.high = 0;
+    return reach;
+}
+
+/* ---- sums of some of the keys ---------------------------------------------------- */
+
+/* Raw sums are those of a base that was rounded when it was scaled. m as a logit, and what makes them sums of e^m: the merge compares m with others. */
+static inline float2 logit_of_raw(float m)
+{
+    const float base = m * EXPONENT, logit = base * MU_EXP_INVERSE;
+#ifdef MUTANT_cl_part_scaled
+    return (float2)(m, 1);
+#endif
+    return m > -INFINITY ? (float2)(logit, mu_exp(fma(-logit, MU_EXP_FACTOR, base) - logit * MU_EXP_REST)) : (float2)(m, 1);
+}
+
+/* m and l into a partial row; what its accumulators are to be multiplied with. */
+static inline float leave_row(global float *work, long part_rows, long part, float m, float l, bool raw, bool writes, struct problem problem)
+{
+    const float2 top = raw ? logit_of_raw(m) : (float2)(m, 1);
+    if (writes) {
+        global float *sums = part_sums(work, part_rows, part, problem);
+        sums[0] = top.s0;
+        sums[1] = l * top.s1;
+    }
+    return top.s1;
+}
+
 /* ---- the ring -------------------------------------------------------------------- */
 
 /* SLOTS - 1 tiles are on their way at any time; the oldest must have landed. */

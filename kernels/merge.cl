@@ -11,6 +11,9 @@ ONCE void merge_item(ATTENTION_ARGUMENTS, int number, int lane)
     struct merge_item item = AT(struct merge_item, items)[item_first + number];
     struct sequence s = sequences[item.sequence];
     int heads = item.rows / (item.q_end - item.q_begin); /* the group's heads where the row packs them, else 1 */
+#ifdef MUTANT_cl_parts_head
+    heads = GROUP;
+#endif
     int sixteens = (V_HEAD_DIM + 15) / 16, known = -1; /* known: the row that m, l and what follows from them belong to */
     float m = -INFINITY, l = 0, base = 0;
     float2 end = 0;
@@ -34,6 +37,9 @@ ONCE void merge_item(ATTENTION_ARGUMENTS, int number, int lane)
             for (int c = 0; c < item.chunks; c++) {
                 long part = item.part + (long)c * item.rows + r;
                 float weight = exp_1(part_sums(work, part_rows, part, problem)[0] - base);
+#ifdef MUTANT_cl_parts_weight
+                weight = 1;
+#endif
                 sum = fma((float16)weight, vload16(0, work + part * V_HEAD_DIM + d), sum);
             }
             GLUE(store16_, O_TYPE)(o_row, d, l != 0 ? sum * end.s0 / (float16)end.s1 : (float16)0.0f);

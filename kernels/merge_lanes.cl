@@ -25,7 +25,7 @@ static inline float4 part_four(global const float *part, int d)
 ATTENTION_KERNEL void merge_lanes(ATTENTION_ARGUMENTS)
 {
     local float share[LANES], weight[LANES], sum_of[LANES];
-    const int number = ITEM_NUMBER, lane = LANE, team = lane / M_TEAM, t = lane % M_TEAM;
+    const int number = ITEM_NUMBER, lane = LANE, team = min(lane / M_TEAM, M_TEAMS - 1), t = lane % M_TEAM; /* those of no whole team do what the last one's do */
     if (number >= item_count) return; /* the whole group */
     const struct merge_item item = AT(struct merge_item, items)[item_first + number];
     const struct sequence s = sequences[item.sequence];
@@ -77,7 +77,7 @@ ATTENTION_KERNEL void merge_lanes(ATTENTION_ARGUMENTS)
         }
 
         const int h = item.head * heads + r % heads, i = item.q_begin + r / heads;
-        const bool mine = first + team < item.rows;
+        const bool mine = first + team < item.rows && lane < M_TEAMS * M_TEAM;
         const float2 end = end_row(m, l, st, s, item.sequence, h, i, lse, sinks, mine && t == 0, problem);
         global uchar *o_row = o + query_offset(st.o, s, item.sequence, h, i);
 #pragma unroll

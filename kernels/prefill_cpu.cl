@@ -8,6 +8,8 @@
  *     m' = max(m, s)   fade = e^(m - m')   p = e^(s - m')   l = l fade + sum p  element-wise, keys in order
  *     O^T [d][row]   = O^T fade + V (a scalar per key and d) x P^T [key][row]   MR x N vectors, one chain over the keys
  *
+ * An item of few query rows may have a chunk of the keys: it leaves o, m and l of its rows, which merge.cl puts together in key order.
+ *
  * Not for GPUs: the private arrays are 200 KiB and more. Keys that no row of a panel may see are not read. Where V holds NaN or infinity, rows that do
  * not see the key pass it over (0 * NaN would be NaN).
  *
@@ -392,9 +394,9 @@ static inline void copy_queries(global const uchar *q, private const long *at, i
         NO_UNROLL for (int r = 0; r < 16; r++) to[d * vectors * 16 + r] = GLUE(load1_, Q_TYPE)(q + at[r], d, 1.0f) * SCALE;
 }
 
-/* o[rows] = acc keep / sum, from acc[d][16 rows]; adding +0 turns -0 into +0: hidden keys may decide its sign. */
+/* o[rows] = acc keep / sum, from acc[d][16 rows]; adding +0 turns -0 into +0: hidden keys may decide its sign. part: o is the workspace, whose rows are f32. */
 #define OUTPUT(d) (none ? (float16)0.0f : GET(acc + (d) * vectors * 16) * keep / sum + (float16)0.0f)
-static inline void write_rows(global uchar *o, private const long *at, int rows, private const float *acc, int vectors, float16 l,
+static inline void write_rows(bool part, global uchar *o, private const long *at, int rows, private const float *acc, int vectors, float16 l,
                               float16 keep, float16 sum)
 {
     int16 none = l == (float16)0.0f;
@@ -403,12 +405,20 @@ static inline void write_rows(global uchar *o, private const long *at, int rows,
     {
         NO_UNROLL for (int c = 0; c < 4; c++) turn_rows(OUTPUT(d + c * 4), OUTPUT(d + c * 4 + 1), OUTPUT(d + c * 4 + 2), OUTPUT(d + c * 4 + 3), t, c);
         turn_fours(t, x, 16);
-        NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store16_, O_TYPE)(o + at[r], d, GET(x + r * 16));
+        NO_UNROLL for (int r = 0; r < rows; r++)
+        {
+            if (part) store16_1(o + at[r], d, GET(x + r * 16));
+            else GLUE(store16_, O_TYPE)(o + at[r], d, GET(x + r * 16));
+        }
     }
     NO_UNROLL for (int d = V_HEAD_DIM / 16 * 16; d < V_HEAD_DIM; d++)
     {
         PUT(OUTPUT(d), x);
-        NO_UNROLL for (int r = 0; r < rows; r++) GLUE(store1_, O_TYPE)(o + at[r], d, x[r]);
+        NO_UNROLL for (int r = 0; r < rows; r++)
+        {
+            if (part) store1_1(o + at[r], d, x[r]);
+            else GLUE(store1_, O_TYPE)(o + at[r], d, x[r]);
+        }
     }
 }
 
@@ -432,7 +442,7 @@ ONCE void prefill_item(ATTENTION_ARGUMENTS, int number)
     int whole = (rows + 15) / 16 * 16;
     for (int r = 0; r < whole; r++) {
         int i = item.q_begin + min(r, rows - 1);
-        struct row row = row_of(st, s, b, h, i, q_positions, key_range, alibi, problem);
+        struct row row = row_in(row_of(st, s, b, h, i, q_positions, key_range, alibi, problem), item);
         begin[r] = r < rows ? row.begin : 0;
         end[r] = r < rows ? row.end : INT_MAX;
         own[r] = (float)row.own;
@@ -547,12 +557,21 @@ ONCE void prefill_item(ATTENTION_ARGUMENTS, int number)
             long o_at[16];
             for (int y = 0; y < 16; y++) {
                 int r = a.first + min(x + y, a.rows - 1), i = item.q_begin + r;
+                if (item.part >= 0) {
+                    global float *sums = part_sums(work, part_rows, (long)item.part + r, problem);
+                    sums[0] = m[r];
+                    sums[1] = l[r];
+                    keep[y] = sum[y] = 1;
+                    o_at[y] = ((long)item.part + r) * V_HEAD_DIM * sizeof(float);
+                    continue;
+                }
                 float2 by = end_row(m[r], l[r], st, s, b, h, i, lse, sinks, x + y < a.rows, problem);
                 keep[y] = by.s0;
                 sum[y] = by.s1;
                 o_at[y] = query_offset(st.o, s, b, h, i);
             }
-            write_rows(o, o_at, min(16, a.rows - x), acc + a.first * V_HEAD_DIM + x, a.vectors, GET(l + a.first + x), GET(keep), GET(sum));
+            write_rows(item.part >= 0, item.part >= 0 ? (global uchar *)work : o, o_at, min(16, a.rows - x), acc + a.first * V_HEAD_DIM + x, a.vectors,
+                       GET(l + a.first + x), GET(keep), GET(sum));
         }
     }
 }

@@ -43,9 +43,9 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
         MU_UNROLL for (int t = 0; t < ROW_TILES; t++)
         {
             MU_UNROLL for (int side = 0; side < 2; side++)
-                seen[t][side] = row_of(st, s, b, h, first + min(OWN_ROW(t, side), rows - 1), q_positions, key_range, alibi, problem);
+                seen[t][side] = row_within(row_of(st, s, b, h, first + min(OWN_ROW(t, side), rows - 1), q_positions, key_range, alibi, problem), item);
         }
-        const struct reach reach = reach_of(st, s, b, h, first, first + rows - 1, q_positions, key_range, alibi, problem);
+        const struct reach reach = reach_in(reach_of(st, s, b, h, first, first + rows - 1, q_positions, key_range, alibi, problem), item);
         const int low = reach.low, high = reach.high, all_from = reach.all_from, all_to = reach.all_to;
         const int first_block = high ? low / TILE_KEYS * TILE_KEYS : 0, tiles = high ? (high - first_block + TILE_KEYS - 1) / TILE_KEYS * 2 : 0;
 
@@ -242,8 +242,13 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                 const int r = OWN_ROW(t, side);
                 const float top_score = RAW && m[t][side] > -INFINITY ? m[t][side] * EXPONENT * MU_EXP_INVERSE : m[t][side];
                 if (r < rows) {
-                    const float2 by = end_row(top_score, sum, st, s, b, h, first + r, lse, sinks, (lane & 3) == 0, problem);
-                    const float factor = by.s0 * (1.0f / by.s1);
+                    const long part = (long)item.part + (first - item.q_begin) + r;
+                    float factor;
+                    if (item.part >= 0) factor = leave_row(work, part_rows, part, m[t][side], sum, RAW, (lane & 3) == 0, problem);
+                    else {
+                        const float2 by = end_row(top_score, sum, st, s, b, h, first + r, lse, sinks, (lane & 3) == 0, problem);
+                        factor = by.s0 * (1.0f / by.s1);
+                    }
                     global uchar *to = o + query_offset(st.o, s, b, h, first + r);
                     MU_UNROLL for (int n = 0; n < V_TILES * 2; n++)
                     {
@@ -251,7 +256,9 @@ ATTENTION_KERNEL void prefill_matrix(ATTENTION_ARGUMENTS)
                         float x = sum == 0 ? 0.0f : acc[t][c][e] * factor + 0.0f;
                         if (plus[t][c / 8] >> bit & 1) x += INFINITY;
                         if (minus[t][c / 8] >> bit & 1) x -= INFINITY;
-                        if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, x);
+                        if (d >= V_HEAD_DIM) continue;
+                        if (item.part >= 0) work[part * V_HEAD_DIM + d] = x;
+                        else GLUE(store1_, O_TYPE)(to, d, x);
                     }
                 }
             }

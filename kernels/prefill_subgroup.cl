@@ -58,7 +58,7 @@ ATTENTION_KERNEL SG_ATTRIBUTES void prefill_subgroup(ATTENTION_ARGUMENTS)
         struct row row[TR];
         int low = INT_MAX, high = 0, all_from = 0, all_to = INT_MAX;
         UNROLL for (int r = 0; r < TR; r++) {
-            row[r] = row_of(st, s, b, h, first + min(r, rows - 1), q_positions, key_range, alibi, problem);
+            row[r] = row_in(row_of(st, s, b, h, first + min(r, rows - 1), q_positions, key_range, alibi, problem), item);
             all_from = max(all_from, row[r].begin);
             all_to = min(all_to, row[r].end);
             low = row[r].end == 0 ? low : min(low, row[r].begin);
@@ -165,11 +165,20 @@ ATTENTION_KERNEL SG_ATTRIBUTES void prefill_subgroup(ATTENTION_ARGUMENTS)
 
         UNROLL for (int r = 0; r < TR; r++) {
             if (r >= rows) continue;
-            const float2 by = end_row(row_m[r], row_l[r], st, s, b, h, first + r, lse, sinks, lane == 0, problem);
+            const long part = (long)item.part + (first - item.q_begin) + r;
             global uchar *to = o + query_offset(st.o, s, b, h, first + r);
+            float2 by = 1;
+            if (item.part < 0) by = end_row(row_m[r], row_l[r], st, s, b, h, first + r, lse, sinks, lane == 0, problem);
+            else if (lane == 0) { /* some of the keys: for merge_lanes.cl */
+                global float *sums = part_sums(work, part_rows, part, problem);
+                sums[0] = row_m[r];
+                sums[1] = row_l[r];
+            }
             UNROLL for (int t = 0; t < TD; t++) {
                 const int d = lane + SG_LANES * t;
-                if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, row_l[r] == 0 ? 0.0f : o_tile[r][t] * by.s0 / by.s1 + 0.0f);
+                if (d >= V_HEAD_DIM) continue;
+                if (item.part >= 0) work[part * V_HEAD_DIM + d] = o_tile[r][t];
+                else GLUE(store1_, O_TYPE)(to, d, row_l[r] == 0 ? 0.0f : o_tile[r][t] * by.s0 / by.s1 + 0.0f);
             }
         }
     }

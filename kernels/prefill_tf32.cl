@@ -102,8 +102,8 @@ ATTENTION_KERNEL void prefill_tf32(ATTENTION_ARGUMENTS)
         const int rows = min(TILE_ROWS, item.q_end - first), own = warp_row + (lane >> 2);
         struct row seen[2];
         MU_UNROLL for (int side = 0; side < 2; side++)
-            seen[side] = row_of(st, s, b, h, first + min(own + 8 * side, rows - 1), q_positions, key_range, alibi, problem);
-        const struct reach reach = reach_of(st, s, b, h, first, first + rows - 1, q_positions, key_range, alibi, problem);
+            seen[side] = row_within(row_of(st, s, b, h, first + min(own + 8 * side, rows - 1), q_positions, key_range, alibi, problem), item);
+        const struct reach reach = reach_in(reach_of(st, s, b, h, first, first + rows - 1, q_positions, key_range, alibi, problem), item);
         const int low = reach.low, high = reach.high, all_from = reach.all_from, all_to = reach.all_to;
         const int first_block = high ? low / TILE_KEYS * TILE_KEYS : 0, tiles = high ? (high - first_block + TILE_KEYS - 1) / TILE_KEYS * 2 : 0;
 
@@ -239,8 +239,13 @@ ATTENTION_KERNEL void prefill_tf32(ATTENTION_ARGUMENTS)
             MU_UNROLL for (int x = 1; x <= 2; x++) sum += mu_xor(sum, x);
             const int r = own + 8 * side;
             if (r < rows) {
-                const float2 by = end_row(m[side], sum, st, s, b, h, first + r, lse, sinks, (lane & 3) == 0, problem);
-                const float factor = by.s0 * (1.0f / by.s1);
+                const long part = (long)item.part + (first - item.q_begin) + r;
+                float factor;
+                if (item.part >= 0) factor = leave_row(work, part_rows, part, m[side], sum, false, (lane & 3) == 0, problem);
+                else {
+                    const float2 by = end_row(m[side], sum, st, s, b, h, first + r, lse, sinks, (lane & 3) == 0, problem);
+                    factor = by.s0 * (1.0f / by.s1);
+                }
                 global uchar *to = o + query_offset(st.o, s, b, h, first + r);
                 MU_UNROLL for (int n = 0; n < D_TILES * 2; n++)
                 {
@@ -248,7 +253,9 @@ ATTENTION_KERNEL void prefill_tf32(ATTENTION_ARGUMENTS)
                     float x = sum == 0 ? 0.0f : acc[c][e] * factor + 0.0f;
                     if (plus[c / 8] >> bit & 1) x += INFINITY;
                     if (minus[c / 8] >> bit & 1) x -= INFINITY;
-                    if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, x);
+                    if (d >= V_HEAD_DIM) continue;
+                    if (item.part >= 0) work[part * V_HEAD_DIM + d] = x;
+                    else GLUE(store1_, O_TYPE)(to, d, x);
                 }
             }
         }

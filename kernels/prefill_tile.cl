@@ -239,7 +239,7 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
         FENCE;
         float slope = 0;
         NO_UNROLL for (int r = lane; r < ROWS; r += LANES) {
-            struct row row = row_of(st, s, b, h, first + min(r, rows - 1), q_positions, key_range, alibi, problem);
+            struct row row = row_in(row_of(st, s, b, h, first + min(r, rows - 1), q_positions, key_range, alibi, problem), item);
             seen.begin[r] = row.begin;
             seen.end[r] = row.end;
             q_at[r] = query_offset(st.q, s, b, h, first + min(r, rows - 1));
@@ -480,9 +480,15 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
         }
 
         FENCE;
-        /* p is free: the factors of each row's end */
+        /* p is free: the factors of each row's end; of some of the keys the sums stay as they are, for merge_lanes.cl */
+        const long part = (long)item.part + (first - item.q_begin);
         NO_UNROLL for (int r = lane; r < rows; r += LANES) {
-            float2 by = end_row(row_m[r], row_l[r], st, s, b, h, first + r, lse, sinks, true, problem);
+            float2 by = 1;
+            if (item.part >= 0) {
+                global float *sums = part_sums(work, part_rows, part + r, problem);
+                sums[0] = row_m[r];
+                sums[1] = row_l[r];
+            } else by = end_row(row_m[r], row_l[r], st, s, b, h, first + r, lse, sinks, true, problem);
             p[r] = by.s0;
             p[ROWS + r] = by.s1;
         }
@@ -496,7 +502,9 @@ ATTENTION_KERNEL void prefill_tile(ATTENTION_ARGUMENTS)
                 GLUE(vstore, VW)(row_l[n] == 0 ? (VEC)0.0f : o_tile[r][c] * p[n] / (VEC)p[ROWS + n] + (VEC)0.0f, 0, one);
                 for (int e = 0; e < VW; e++) {
                     const int d = (tx + LOCAL_X * c) * VW + e;
-                    if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, one[e]);
+                    if (d >= V_HEAD_DIM) continue;
+                    if (item.part >= 0) work[(part + n) * V_HEAD_DIM + d] = one[e];
+                    else GLUE(store1_, O_TYPE)(to, d, one[e]);
                 }
             }
         }

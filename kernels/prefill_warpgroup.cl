@@ -140,8 +140,8 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
         const int rows = min(TILE_ROWS, item.q_end - first);
         struct row seen[2];
         MU_UNROLL for (int side = 0; side < 2; side++)
-            seen[side] = row_of(st, s, b, h, first + min(OWN_ROW(side), rows - 1), q_positions, key_range, alibi, problem);
-        const struct reach reach = reach_of(st, s, b, h, first, first + rows - 1, q_positions, key_range, alibi, problem);
+            seen[side] = row_within(row_of(st, s, b, h, first + min(OWN_ROW(side), rows - 1), q_positions, key_range, alibi, problem), item);
+        const struct reach reach = reach_in(reach_of(st, s, b, h, first, first + rows - 1, q_positions, key_range, alibi, problem), item);
         const int low = reach.low, high = reach.high, all_from = reach.all_from, all_to = reach.all_to;
         const int first_block = high ? low / TILE_KEYS * TILE_KEYS : 0, blocks = high ? (high - first_block + TILE_KEYS - 1) / TILE_KEYS : 0;
         float acc[SUMS_HERE], m[2], l[2];
@@ -221,6 +221,6 @@ ATTENTION_KERNEL void prefill_warpgroup(ATTENTION_ARGUMENTS)
             if (pass == PASS_FIRST && !group_says(odd, wrong != 0)) pass = PASSES;
         }
 
-        store_rows(acc, m, l, plus, minus, st, s, b, h, first, rows, warp_row, lane, o_even, work, o, lse, sinks, problem MU_SCRATCH_GIVEN);
+        store_rows(acc, m, l, plus, minus, st, s, b, h, item, first, rows, warp_row, lane, o_even, work, part_rows, o, lse, sinks, problem MU_SCRATCH_GIVEN);
     }
 }

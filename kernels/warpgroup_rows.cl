@@ -92,11 +92,11 @@ __attribute__((always_inline)) static inline void weigh(private float *score, pr
 #define WEIGH(block) weigh(score, m, l, fade, seen, PARCEL_GIVEN block, EDGE(block), pass, lane, s.kv_len, mask, bias, problem MU_SCRATCH_GIVEN)
 #define PACK_WEIGHTS() MU_UNROLL for (int x = 0; x < TILE_KEYS / 4; x++) p[x] = mu_pack(score[2 * x], score[2 * x + 1])
 
-/* o and lse of this lane's parts of two rows. */
+/* o and lse of this lane's parts of two rows; where the item has some of the keys only, sums for merge_lanes.cl. */
 __attribute__((always_inline)) static inline void store_rows(private const float *acc, private const float *m, private const float *l, private const uint *plus,
-                                                             private const uint *minus, struct strides st, struct sequence s, int b, int h, int first, int rows,
-                                                             int warp_row, int lane, bool o_even, global float *work, global uchar *o, global uchar *lse, global const uchar *sinks,
-                                                             struct problem problem MU_SCRATCH_TAKEN)
+                                                             private const uint *minus, struct strides st, struct sequence s, int b, int h, struct work_item item,
+                                                             int first, int rows, int warp_row, int lane, bool o_even, global float *work, long part_rows,
+                                                             global uchar *o, global uchar *lse, global const uchar *sinks, struct problem problem MU_SCRATCH_TAKEN)
 {
     MU_UNROLL for (int side = 0; side < 2; side++)
     {
@@ -105,8 +105,14 @@ __attribute__((always_inline)) static inline void store_rows(private const float
         const int r = OWN_ROW(side);
         const float top_score = RAW && m[side] > -INFINITY ? m[side] * EXPONENT * MU_EXP_INVERSE : m[side];
         if (r < rows) {
-            const float2 by = end_row(top_score, sum, st, s, b, h, first + r, lse, sinks, (lane & 3) == 0, problem);
-            const float factor = by.s0 * (1.0f / by.s1);
+            const long part = (long)item.part + (first - item.q_begin) + r;
+            global float *sums = work + part * V_HEAD_DIM;
+            float factor;
+            if (item.part >= 0) factor = leave_row(work, part_rows, part, m[side], sum, RAW, (lane & 3) == 0, problem);
+            else {
+                const float2 by = end_row(top_score, sum, st, s, b, h, first + r, lse, sinks, (lane & 3) == 0, problem);
+                factor = by.s0 * (1.0f / by.s1);
+            }
             global uchar *to = o + query_offset(st.o, s, b, h, first + r);
             MU_UNROLL for (int c = 0; c < V_CHUNKS; c++)
             {
@@ -119,7 +125,13 @@ __attribute__((always_inline)) static inline void store_rows(private const float
                     if (plus[e / 32] >> e % 32 & 1) x[n] += INFINITY;
                     if (minus[e / 32] >> e % 32 & 1) x[n] -= INFINITY;
                 }
-                if (o_even && d + 1 < V_HEAD_DIM) GLUE(store2_, O_TYPE)(to, d, x[0], x[1]);
+                if (item.part >= 0) {
+                    if (V_HEAD_DIM % 2 == 0 && d < V_HEAD_DIM) store2_1((global uchar *)sums, d, x[0], x[1]);
+                    else {
+                        if (d < V_HEAD_DIM) sums[d] = x[0];
+                        if (d + 1 < V_HEAD_DIM) sums[d + 1] = x[1];
+                    }
+                } else if (o_even && d + 1 < V_HEAD_DIM) GLUE(store2_, O_TYPE)(to, d, x[0], x[1]);
                 else {
                     if (d < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d, x[0]);
                     if (d + 1 < V_HEAD_DIM) GLUE(store1_, O_TYPE)(to, d + 1, x[1]);

@@ -230,7 +230,7 @@ struct kernel_row {
     int32_t q_tile_few;       /* the same in batches that make few items of q_tile; 0 = q_tile. The bits of a query must not depend on which */
     int32_t kv_chunk;         /* keys per work item when the row can split keys (partial results, merged); 0 = never split */
     int32_t short_chunk;      /* the same for sequences of up to plan.short_max_q_len queries; 0 = kv_chunk */
-    int32_t short_rows;       /* query rows of a KV head in such a sequence, at most: while partial results cost little beside the products */
+    int32_t short_rows;       /* query rows of an item's head, or group, in such a sequence at most: while partial results cost little beside the products */
     int32_t q_align;          /* 0/1; queries per item are counted from 0 in steps of q_tile always */
     int32_t decode_rows;      /* a step is decode while its queries times the group are at most so many; 0 = 8. A single query may be with more: plan.c */
     int32_t decode_queries;   /* or its queries alone, where there are groups and prefill takes each head for itself; 0 = no matter */

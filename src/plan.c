@@ -23,17 +23,17 @@ static int32_t decode_threshold(const struct heed_plan *plan)
     if (prefill->step_rows > 0 && rows > prefill->step_rows) rows = prefill->step_rows;
     const int32_t alone = group == 1 || prefill->packs_group ? 1 : row->decode_queries, queries = rows / group;
     const bool named = plan->insisted && !strcmp(plan->insisted, row->name);
-    if (prefill->short_chunk > 0 && group > rows && (group >= 16 || prefill->step_rows > 0) && !named) return 0;
+    if (prefill->packs_group && prefill->short_chunk > 0 && group > rows && (group >= 16 || prefill->step_rows > 0) && !named) return 0;
     return queries > alone ? queries : alone > 1 ? alone : 1;
 }
 
-/* Up to how many query tokens a KV head's rows make few items, so that many cores want chunks of their keys, too. HEED_INVARIANT wants one chain whatever
- * the queries. */
+/* Up to how many query tokens make few items, so that many cores want chunks of their keys, too. Rows of the panel's order count the group, whether they pack it or
+ * not: so all of them cut the same sequences, and give the same bits. HEED_INVARIANT wants one chain whatever the queries. */
 static int32_t short_threshold(const struct heed_plan *plan)
 {
     const struct kernel_row *row = plan->row[KIND_PREFILL];
     if ((plan->problem.flags & HEED_INVARIANT) && !MUTANT(plan_short_invariant)) return 0;
-    return row->short_rows / (row->packs_group ? plan->problem.group : 1);
+    return row->short_rows / (row->packs_group || (row->order == ORDER_PANEL && !MUTANT(plan_short_alone)) ? plan->problem.group : 1);
 }
 
 struct walk {

@@ -309,6 +309,45 @@ Test(opencl_cache, a_kernel_with_wrong_answers_is_refused)
     heed_context_destroy(context);
 }
 
+/* Right answers for all keys at once are not enough where a row leaves sums of some keys to be merged. */
+static size_t wrong_cpu_parts(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    (void)device, (void)problem;
+    return text_append(text, capacity, 0, " -DMUTANT_cl_part_end"); /* planted: items see the keys behind theirs, too */
+}
+
+static size_t wrong_tile_parts(const struct cl_device *device, const struct problem *problem, char *text, size_t capacity)
+{
+    return text_append(text, capacity, cl_prefill_tile.options(device, problem, text, capacity), " -DMUTANT_cl_part_end");
+}
+
+static void refused_for_parts(struct device *device, const char *name, size_t (*options)(const struct cl_device *, const struct problem *, char *, size_t))
+{
+    const struct problem problem = small_problem();
+    char reason[256] = "";
+    struct kernel_row row = *cl_rows;
+    for (int n = 0; strcmp(row.name, name); n++) row = cl_rows[n];
+    struct cl_kernel_spec spec = *row.cl;
+    if (cl_admit(device, &problem, &row, KIND_PREFILL, reason, sizeof reason) != HEED_OK) {
+        fprintf(stderr, "skipped: %s: %s\n", name, reason);
+        return;
+    }
+    spec.options = options;
+    row.cl = &spec;
+    cr_assert_eq(cl_admit(device, &problem, &row, KIND_PREFILL, reason, sizeof reason), HEED_UNSUPPORTED, "%s", name);
+    cr_assert(strstr(reason, "wrong result in its probe: o["), "%s", reason);
+}
+
+Test(opencl_cache, a_kernel_with_wrong_parts_is_refused, .timeout = 120)
+{
+    heed_context *context;
+    struct device *device;
+    first_device(&context, &device);
+    refused_for_parts(device, "opencl.prefill_cpu", wrong_cpu_parts);
+    refused_for_parts(device, "opencl.prefill_tile", wrong_tile_parts);
+    heed_context_destroy(context);
+}
+
 /* ---- tuning ------------------------------------------------------------------------------------- */
 
 Test(opencl_cache, a_tuning_file_overrides_the_built_in_line)

@@ -67,3 +67,10 @@ static void same_bits(const char *line, int32_t most)
 /* Several blocks of keys, the last one cut; some rows that see less; sizes that are no multiple of anything. */
 Test(opencl_order, keys_by_position, .timeout = 300) { same_bits("hq2 hk1 d40 q37 kv250 causal", 12); }
 Test(opencl_order, altered_logits, .timeout = 300) { same_bits("b2 hq2 d33 dv50 q5 kv130 f16 o=f32 kvlens softcap=8 alibi sinks", 8); }
+/* Heads of a large group do not make prefill quicker that takes each of them for itself. */
+Test(opencl_order, a_large_group, .timeout = 300) { same_bits("hq32 hk1 d40 q13 kv30", 12); }
+
+/* Keys that prefill of few queries takes in chunks: several, one that some rows see nothing of, the heads of a group. */
+Test(opencl_order, chunks_of_keys, .timeout = 300) { same_bits("hq2 hk1 d40 q33 kv3475 causal sinks", 12); }
+Test(opencl_order, a_group_with_too_many_rows_for_chunks, .timeout = 300) { same_bits("hq8 hk2 d24 q70 kv2400 causal", 12); }
+Test(opencl_order, chunks_of_altered_logits, .timeout = 300) { same_bits("b2 hq2 d33 dv50 q11 kv2400 f16 o=f32 kvlens wl=1500 softcap=8 alibi", 8); }

@@ -25,7 +25,7 @@ Test(opencl_subgroup, no_lanes_no_row)
 
 Test(opencl_subgroup, emulated_lanes_agree)
 {
-    static const char *const lines[] = {"hq4 hk2 d64 q67 kv67 causal lse",
+    static const char *const lines[] = {"hq4 hk2 d64 q67 kv67 causal lse", "hq4 hk2 d64 q67 kv1251 causal lse",
                                         "b2 hq2 hk1 d40 dv24 q21 kv130 f16 o=f32 ragged page=5 causal wl=30 softcap=8 alibi sinks mask=bool bias=f16 lse"};
     struct counts counts = {0};
     if (!test_wants_device("opencl")) return;

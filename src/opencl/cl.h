@@ -112,7 +112,7 @@ enum { CL_PARTS = 10, CL_UNITS = 4, CL_OPTIONS = 4096, CL_CONSTANTS = 32, CL_DUM
 struct cl_kernel_spec {
     const char *parts[CL_PARTS];  /* names of files in kernels/, in order, "common.cl" first; the rest NULL */
     const char *kernel;           /* the kernel of the row's kinds */
-    const char *merge;            /* kernel in the same program that merges this row's partial results; NULL where kv_chunk is 0 */
+    const char *merge;            /* kernel in the same program that merges this row's partial results; NULL where it never cuts the keys */
     bool shrinks;                 /* local() goes down to device->kernel_group: a kernel that takes less than its device is built again */
     bool marked;                  /* NVIDIA's compiler does not know some instructions: its program is rewritten (retarget.c) and built again */
     bool run_time;                /* the problem's constants are an argument: one program for all problems. Else -D: a program for each */

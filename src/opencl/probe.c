@@ -38,8 +38,8 @@ static heed_status verdict_key(struct cl_device *device, const struct kernel_row
     heed_status status = cl_program_hash(device, row, problem, program);
     if (status != HEED_OK) return status;
     char text[256];
-    const size_t n = text_append(text, sizeof text, 0, "%s %d %d %d %d %llx", row->name, (int)kind, row->q_tile, row->kv_chunk,
-                                 (int)row->packs_group, (unsigned long long)program[1]);
+    const size_t n = text_append(text, sizeof text, 0, "%s %d %d %d %d %d %llx", row->name, (int)kind, row->q_tile, row->kv_chunk,
+                                 row->short_chunk > 0, (int)row->packs_group, (unsigned long long)program[1]);
     const XXH128_hash_t sum = XXH3_128bits_withSeed(text, n, program[0]);
     key[0] = sum.low64;
     key[1] = sum.high64;

@@ -282,7 +282,7 @@ static heed_status probe_attention(struct probe_set *set, const struct kernel_ro
     return status;
 }
 
-static heed_status probe_one(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
+static heed_status probe_one(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind, bool cut,
                              float *work_seconds, bool *wrong)
 {
     struct probe_set *set = calloc(1, sizeof *set);
@@ -291,7 +291,9 @@ static heed_status probe_one(struct cl_device *device, const struct problem *pro
     set->random = 1;
     set->plan =
         (struct heed_plan){.context = &device->shadow_context, .device = &device->shadow, .problem = *problem, .state = &set->state};
-    for (int k = 0; k < KIND_COUNT; k++) set->plan.row[k] = row;
+    set->cut = *row;
+    for (int k = 0; k < KIND_COUNT; k++) set->plan.row[k] = cut ? &set->cut : row;
+    set->plan.short_max_q_len = cut ? INT32_MAX : 0;
     set->kind = kind;
     if (kind != KIND_SCORES) { /* attention keeps its sums; what is made of them is another row's */
         set->plan.row[KIND_SCORES] = NULL;
@@ -316,6 +318,16 @@ static heed_status probe_one(struct cl_device *device, const struct problem *pro
     return status;
 }
 
+/* The keys as a whole and, where the row cuts those of few queries, in chunks: far smaller ones than its own, of which a kernel knows nothing. */
+static heed_status probe_both(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
+                              float *work_seconds, bool *wrong)
+{
+    float seconds_cut = 0;
+    heed_status status = probe_one(device, problem, row, kind, false, work_seconds, wrong);
+    if (status == HEED_OK && row->short_chunk > 0 && !MUTANT(cl_probe_whole)) status = probe_one(device, problem, row, kind, true, &seconds_cut, wrong);
+    return status;
+}
+
 heed_status probe_case(struct cl_device *device, const struct problem *problem, const struct kernel_row *row, enum kind kind,
                        float *work_seconds, bool *wrong)
 {
@@ -323,7 +335,7 @@ heed_status probe_case(struct cl_device *device, const struct problem *problem, 
     const char *text;
     bool served;
     heed_status status = cl_program_hash(device, row, problem, hash);
-    if (status == HEED_OK) status = probe_one(device, problem, row, kind, work_seconds, wrong);
+    if (status == HEED_OK) status = probe_both(device, problem, row, kind, work_seconds, wrong);
     for (int n = 0; status == HEED_OK; n++) {
         struct problem other;
         float seconds_of = 0;
@@ -331,7 +343,7 @@ heed_status probe_case(struct cl_device *device, const struct problem *problem, 
         status = probe_problem(device, row, hash, n, &other, &text, &served);
         if (!text) break;
         if (status != HEED_OK || !served) continue;
-        status = probe_one(device, &other, row, kind, &seconds_of, wrong);
+        status = probe_both(device, &other, row, kind, &seconds_of, wrong);
         if (status != HEED_OK) {
             snprintf(message, sizeof message, "%s", heed_error_message());
             fail(status, "%.*s (%s)", (int)strcspn(message, "\n"), message, text);

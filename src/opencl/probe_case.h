@@ -23,6 +23,7 @@ struct probe_set {
     struct cl_device *device;
     enum kind kind;
     struct heed_plan plan;          /* on the device's shadow; the probed row for every kind */
+    struct kernel_row cut;          /* that row with small chunks, where the probe wants them */
     struct heed_batch batch;
     struct cl_plan state;
     int32_t q_lens[PROBE_BATCH], kv_lens[PROBE_BATCH], q_position[PROBE_BATCH];

@@ -76,6 +76,7 @@ static void choose_lengths(struct probe_set *set, enum kind kind)
     const int32_t q = sizes[n][0], kv = sizes[n][1];
     const int32_t q_lens[PROBE_BATCH] = {q, kind == KIND_DECODE ? 1 : 3, kind == KIND_DECODE ? 1 : 2, 1};
     const int32_t kv_lens[PROBE_BATCH] = {kv, kv / 2 + 1, 0, kv / 3 + 1};
+    set->cut.short_chunk = kv / 3 + 1; /* three chunks, which begin in the midst of tiles */
     memcpy(set->q_lens, q_lens, sizeof q_lens);
     memcpy(set->kv_lens, kv_lens, sizeof kv_lens);
     if (kind >= WORK_KINDS) { /* append: the new tokens are among the keys */

@@ -4,6 +4,16 @@
  */
 #include "cl.h"
 
+/* Keys per item of prefill of few queries, and how many are few. With the panel's order of arithmetic as an f32 row of the CPU has them (cpu/prefill.inc.h), or the bits would differ. On matrix
+ * units a multiple of every TILE_KEYS up to 128, also of 96, or the last tile would be half empty; twelve times what 128 partial rows take, whatever the dimensions, are K and V
+ * of such a chunk in 16 bits, and eight heads on 16384 keys make 88 items. */
+enum {
+    PANEL_CHUNK = 12 * 96,
+    PANEL_SHORT = 256,
+    UNIT_CHUNK = 1536,
+    UNIT_SHORT = 128
+};
+
 enum {
     TYPES_FLOAT = 1u << HEED_F32 | 1u << HEED_F16 | 1u << HEED_BF16,
     NAIVE_TILE = 16,
@@ -412,34 +422,34 @@ static const struct cl_kernel_spec decode_cpu = {
 static const struct cl_kernel_spec decode_dots = {.parts = {"common.cl", "fetch.cl", "dots.cl", "decode_keys.cl", "decode.cl", "merge.cl"}, .kernel = "decode_cpu",
     .merge = "merge_parts", .options = decode_dots_options};
 static const struct cl_kernel_spec prefill_cpu = {
-    .parts = {"common.cl", "fetch.cl", "prefill_cpu.cl"}, .kernel = "prefill_cpu", .options = prefill_cpu_options};
+    .parts = {"common.cl", "fetch.cl", "prefill_cpu.cl", "merge.cl"}, .kernel = "prefill_cpu", .merge = "merge_parts", .options = prefill_cpu_options};
 static const struct cl_kernel_spec decode_lanes = {.parts = {"common.cl", "decode_lanes.cl", "merge_lanes.cl"}, .kernel = "decode_lanes",
     .merge = "merge_lanes", .options = decode_lanes_options, .local = decode_lanes_local, .local_bytes = decode_lanes_bytes};
 #define COLUMNS_PARTS "common.cl", "matrix_columns.cl", "matrix_emulated.cl", "matrix_amd.cl", "matrix_intel.cl", "matrix_tile.cl", "attention_columns.cl"
 static const struct cl_kernel_spec decode_columns = {.parts = {COLUMNS_PARTS, "merge_lanes.cl"}, .kernel = "attention_columns", .merge = "merge_lanes",
     .options = decode_columns_options, .local = decode_columns_local, .local_bytes = decode_columns_bytes};
-static const struct cl_kernel_spec prefill_columns = {.parts = {COLUMNS_PARTS}, .kernel = "attention_columns", .options = prefill_columns_options,
-    .local = prefill_columns_local, .local_bytes = prefill_columns_bytes};
+static const struct cl_kernel_spec prefill_columns = {.parts = {COLUMNS_PARTS, "merge_lanes.cl"}, .kernel = "attention_columns", .merge = "merge_lanes",
+    .options = prefill_columns_options, .local = prefill_columns_local, .local_bytes = prefill_columns_bytes};
 #define MATRIX_PARTS "matrix_emulated.cl", "matrix_nvidia.cl", "matrix_tile.cl"
 static const struct cl_kernel_spec decode_matrix = {.parts = {"common.cl", MATRIX_PARTS, "decode_matrix.cl", "merge_lanes.cl"}, .kernel = "decode_matrix",
     .merge = "merge_lanes", .options = decode_matrix_options, .local = decode_matrix_local, .local_bytes = decode_matrix_bytes};
 static const struct cl_kernel_spec decode_bytes = {.parts = {"common.cl", MATRIX_PARTS, "matrix_bytes.cl", "decode_matrix.cl", "merge_lanes.cl"},
     .kernel = "decode_matrix", .merge = "merge_lanes", .options = decode_bytes_options, .local = decode_bytes_local, .local_bytes = decode_bytes_bytes};
-static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATRIX_PARTS, "prefill_matrix.cl"},
-    .kernel = "prefill_matrix", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
+static const struct cl_kernel_spec prefill_matrix = {.parts = {"common.cl", MATRIX_PARTS, "prefill_matrix.cl", "merge_lanes.cl"},
+    .kernel = "prefill_matrix", .merge = "merge_lanes", .options = prefill_matrix_options, .local = prefill_matrix_local, .local_bytes = prefill_matrix_bytes};
 #define WARPGROUP_PARTS "common.cl", MATRIX_PARTS, "matrix_warpgroup.cl"
 #define WARPGROUP_SPEC(name)                                                                                                     \
-    static const struct cl_kernel_spec name = {.parts = {WARPGROUP_PARTS, "warpgroup_parcels.cl", "warpgroup_rows.cl", "prefill_warpgroup.cl"}, \
-        .kernel = "prefill_warpgroup", .marked = true, .options = name##_options, .local = name##_local, .local_bytes = name##_bytes}
+    static const struct cl_kernel_spec name = {.parts = {WARPGROUP_PARTS, "warpgroup_parcels.cl", "warpgroup_rows.cl", "prefill_warpgroup.cl", "merge_lanes.cl"}, \
+        .kernel = "prefill_warpgroup", .merge = "merge_lanes", .marked = true, .options = name##_options, .local = name##_local, .local_bytes = name##_bytes}
 #define BULK_SPEC(name)                                                                                                          \
-    static const struct cl_kernel_spec name = {.parts = {WARPGROUP_PARTS, "warpgroup_boxes.cl", "warpgroup_rows.cl", "prefill_bulk.cl"}, \
-        .kernel = "prefill_bulk", .marked = true, .options = name##_options, .local = name##_local, .local_bytes = name##_bytes, .item_bytes = 256}
+    static const struct cl_kernel_spec name = {.parts = {WARPGROUP_PARTS, "warpgroup_boxes.cl", "warpgroup_rows.cl", "prefill_bulk.cl", "merge_lanes.cl"}, \
+        .kernel = "prefill_bulk", .merge = "merge_lanes", .marked = true, .options = name##_options, .local = name##_local, .local_bytes = name##_bytes, .item_bytes = 256}
 WARPGROUP_SPEC(prefill_warpgroup2);
 WARPGROUP_SPEC(prefill_warpgroup3);
 BULK_SPEC(prefill_bulk2);
 BULK_SPEC(prefill_bulk3);
-static const struct cl_kernel_spec prefill_tf32 = {.parts = {"common.cl", MATRIX_PARTS, "prefill_tf32.cl"}, .kernel = "prefill_tf32",
-    .options = prefill_tf32_options, .local = prefill_tf32_local, .local_bytes = prefill_tf32_bytes};
+static const struct cl_kernel_spec prefill_tf32 = {.parts = {"common.cl", MATRIX_PARTS, "prefill_tf32.cl", "merge_lanes.cl"}, .kernel = "prefill_tf32",
+    .merge = "merge_lanes", .options = prefill_tf32_options, .local = prefill_tf32_local, .local_bytes = prefill_tf32_bytes};
 static const struct cl_kernel_spec naive = {
     .parts = {"common.cl", "naive.cl"}, .kernel = "naive", .shrinks = true, .run_time = true, .options = naive_options, .local = naive_local};
 static const struct cl_kernel_spec scores_cpu = {
@@ -474,7 +484,7 @@ static const struct cl_kernel_spec merge_two = {BESIDE, .kernel = "merge_two"};
      .kv_chunk = 1024, .decode_rows = 16, .packs_group = true,                                                                   \
      .arithmetic = {MATRIX_MATHS, .dot_extra = 1, .key_block = 1024, .weight_type = HEED_BF16, .flushes = true}, .cl = &spec}
 #define UNIT_ROWS(text, type, has, need, dims, rows) \
-    .name = text, .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type, has), .dim_limit = dims, .q_tile = rows
+    .name = text, .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = need, UNIT_TYPES(type, has), .dim_limit = dims, .q_tile = rows, .short_chunk = UNIT_CHUNK, .short_rows = UNIT_SHORT
 #define UNIT_PREFILL(text, type, need, maths, dims, rows, spec)                                                                  \
     {UNIT_ROWS(text, type, FEATURES_ALL, need, dims, rows), .arithmetic = {maths, .weight_type = type}, .cl = &spec}
 /* Tiles that come whole out of one matrix: no pages, and rows at multiples of 16 bytes. Dimensions that are none of 8 lie elsewhere in most layouts, and prefill_warpgroup gathers
@@ -513,20 +523,20 @@ const struct kernel_row cl_rows[] = {
     UNIT_PREFILL("opencl.prefill_matrix_f16", HEED_F16, CL_NEEDS_MATRIX, MATRIX_MATHS, 256, 128, prefill_matrix),
     {.name = "opencl.prefill_tf32x3", .kinds = KIND_BIT(KIND_PREFILL), .order = ORDER_OWN, .needs = CL_NEEDS_MATRIX, .on_request = true,
      .features = FEATURES_ALL, .q_types = 1u << HEED_F32, .k_types = 1u << HEED_F32, .v_types = 1u << HEED_F32, .o_types = TYPES_FLOAT,
-     .dim_limit = 128, .q_tile = 64, .arithmetic = {TF32_MATHS}, .cl = &prefill_tf32},
+     .dim_limit = 128, .q_tile = 64, .short_chunk = UNIT_CHUNK, .short_rows = UNIT_SHORT, .arithmetic = {TF32_MATHS}, .cl = &prefill_tf32},
     UNIT_PREFILL("opencl.prefill_columns_bf16", HEED_BF16, CL_NEEDS_COLUMNS, COLUMNS_MATHS, 256, 64, prefill_columns),
     UNIT_PREFILL("opencl.prefill_columns_f16", HEED_F16, CL_NEEDS_COLUMNS, COLUMNS_MATHS, 256, 64, prefill_columns),
     {.name = "opencl.prefill_cpu", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL, .needs = CL_NEEDS_CPU,
      .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
-     .q_tile = 128,
+     .q_tile = 128, .short_chunk = PANEL_CHUNK, .short_rows = PANEL_SHORT,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &prefill_cpu},
     {.name = "opencl.prefill_tile", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL,
      .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
-     .dim_limit = 512, .q_tile = 64,
+     .dim_limit = 512, .q_tile = 64, .short_chunk = PANEL_CHUNK, .short_rows = PANEL_SHORT,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &cl_prefill_tile},
     {.name = "opencl.tile.sg", .kinds = KIND_BIT(KIND_PREFILL) | KIND_BIT(KIND_DECODE), .order = ORDER_PANEL, .needs = CL_NEEDS_SUBGROUPS,
      .features = FEATURES_ALL, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .o_types = TYPES_FLOAT,
-     .q_tile = 64,
+     .q_tile = 64, .short_chunk = PANEL_CHUNK, .short_rows = PANEL_SHORT,
      .arithmetic = {.dot_lanes = 1, .rescale_block = 96, OWN_MATHS}, .cl = &cl_prefill_subgroup},
     {.name = "opencl.append", .kinds = KIND_BIT(KIND_APPEND), .features = FEATURES_ALL, .q_types = TYPES_ALL, .k_types = TYPES_ALL,
      .v_types = TYPES_ALL, .o_types = TYPES_ALL, .cl = &append},

@@ -81,5 +81,5 @@ static size_t prefill_subgroup_bytes(const struct cl_device *device, const struc
     return device->subgroup_words == SUBGROUP_EMULATED ? (size_t)lanes_of(device) * 4 : 0;
 }
 
-const struct cl_kernel_spec cl_prefill_subgroup = {.parts = {"common.cl", "subgroup.cl", "prefill_subgroup.cl"}, .kernel = "prefill_subgroup",
-    .options = prefill_subgroup_options, .local = prefill_subgroup_local, .local_bytes = prefill_subgroup_bytes};
+const struct cl_kernel_spec cl_prefill_subgroup = {.parts = {"common.cl", "subgroup.cl", "prefill_subgroup.cl", "merge_lanes.cl"}, .kernel = "prefill_subgroup",
+    .merge = "merge_lanes", .options = prefill_subgroup_options, .local = prefill_subgroup_local, .local_bytes = prefill_subgroup_bytes};

@@ -113,7 +113,7 @@ static size_t scores_tile_options(const struct cl_device *device, const struct p
 
 /* ---- specs --------------------------------------------------------------------- */
 
-const struct cl_kernel_spec cl_prefill_tile = {.parts = {"common.cl", "prefill_tile.cl"}, .kernel = "prefill_tile",
-    .options = prefill_tile_options, .local = prefill_tile_local, .local_bytes = prefill_tile_bytes};
+const struct cl_kernel_spec cl_prefill_tile = {.parts = {"common.cl", "prefill_tile.cl", "merge_lanes.cl"}, .kernel = "prefill_tile",
+    .merge = "merge_lanes", .options = prefill_tile_options, .local = prefill_tile_local, .local_bytes = prefill_tile_bytes};
 const struct cl_kernel_spec cl_scores_tile = {.parts = {"common.cl", "scores_tile.cl"}, .kernel = "scores_tile", .options = scores_tile_options,
     .local = scores_tile_local, .local_bytes = scores_tile_bytes};
