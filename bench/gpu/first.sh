@@ -167,7 +167,7 @@ if [ $small = no ]; then
   rows=("prefill_matrix_bf16|hq16 d128 q16384 bf16" "prefill_matrix_bf16|hq16 d128 q16384 bf16 causal" "prefill_tile|b4 hq16 d128 q4096 bf16 causal"
     "decode_lanes|b4 hq64 hk8 d128 q1 kv8192 bf16" "prefill_tf32x3|hq16 d128 q4096 f32") # what the units are worth
   problems=("hq16 d128 q16384 bf16" "hq16 d128 q16384 bf16 causal" "hq16 d128 q16384 f16 causal" "hq32 d64 q16384 bf16" "hq8 d256 q16384 bf16"
-    "b4 hq16 d128 q4096 bf16 causal" "b16 hq32 hk8 d128 q1024 bf16 causal" "b16 hq64 hk8 d128 q1 kv8192 bf16" "hq32 hk8 d128 q1 kv32768 bf16"
+    "b4 hq16 d128 q4096 bf16 causal" "b16 hq32 hk8 d128 q1024 bf16 causal" "b16 hq64 hk8 d128 q1 kv8192 bf16" "hq32 hk8 d128 q1 kv32768 bf16" "hq32 hk8 d128 q64 kv32768 bf16 causal"
     "b16 hq32 hk8 d128 q1 kv4096 f16" "hq32 hk8 d128 q1 kv4096 bf16" "hq16 d128 q4096 f32" "hq16 d128 q4096 f32 causal" "b4 hq64 hk8 d128 q1 kv8192 f32"
     "b16 hq64 hk8 d128 q1 kv8192 f16 kv=q8_0" "b16 hq64 hk8 d128 q1 kv8192 bf16 kv=i8" "b16 hq64 hk8 d128 q1 kv8192 bf16 kv=f8_e4m3" "hq32 hk8 d128 q1 kv4096 bf16 kv=i8"
     "hq32 d128 q1 kv16384 f32")
