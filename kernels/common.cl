@@ -467,20 +467,13 @@ static inline struct row row_of(struct strides st, struct sequence s, int b, int
     return row;
 }
 
-/* Of an item with some of the keys a row sees those alone; others have all that it sees. begin >= end: none. */
-static inline struct row row_within(struct row row, struct work_item item)
+/* Of an item with some of the keys a row sees those alone; others have all that it sees. */
+static inline struct row row_in(struct row row, struct work_item item)
 {
     row.begin = max(row.begin, item.kv_begin);
 #ifndef MUTANT_cl_part_end
     row.end = min(row.end, item.kv_end);
 #endif
-    return row;
-}
-
-/* The same with 0, 0 for none. */
-static inline struct row row_in(struct row row, struct work_item item)
-{
-    row = row_within(row, item);
     if (row.begin >= row.end) row.begin = row.end = 0;
     return row;
 }

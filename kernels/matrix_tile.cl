@@ -267,6 +267,14 @@ static inline struct reach reach_in(struct reach reach, struct work_item item)
     return reach;
 }
 
+/* row_in() for registers that are few: where a row sees nothing begin >= end will do, since no tile has a key of it. */
+static inline struct row row_within(struct row row, struct work_item item)
+{
+    row.begin = max(row.begin, item.kv_begin);
+    row.end = min(row.end, item.kv_end);
+    return row;
+}
+
 /* ---- sums of some of the keys ---------------------------------------------------- */
 
 /* Raw sums are those of a base that was rounded when it was scaled. m as a logit, and what makes them sums of e^m: the merge compares m with others. */
