@@ -53,6 +53,7 @@ struct terms {
     double tiny;        /* what may be lost of a product that underflows */
     double losses;      /* of products and of sums, for each product */
     double rescales;    /* T; where sums are flushed, one more loss each */
+    double above;       /* R: weights are smaller by a factor of up to e^R, their sum too; what underflows counts more */
     double tiny_input;  /* the same for an input or a scaled q */
 };
 
@@ -93,6 +94,7 @@ static struct terms terms_of(const struct problem *p, const struct arithmetic *a
         /* A machine that rounds between flushes a product, half a sum of two, and half of what the chain is then (a fused one rounds once). */
         .losses = together > 1 ? 2 : 1,
         .rescales = rescales,
+        .above = a->above,
     };
 }
 
@@ -146,12 +148,12 @@ static double weight_errors(const struct problem *p, const struct terms *t, stru
     double e_max = max_of(top - m, own); /* the computed maximum lies in [m - own, top] */
     for (int32_t j = row->begin; j < row->end; j++) {
         if (row->logit[j] == -INFINITY) continue;
-        double distance = m - row->logit[j] + row->error[j] + e_max; /* all arguments of exp together; exp(0) is exactly 1 */
+        double distance = m - row->logit[j] + row->error[j] + e_max + t->above; /* all arguments of exp together; exp(0) is exactly 1 */
         row->error[j] += t->roundings * distance + (distance > 0 ? t->exp_error : 0);
     }
     *d_0 = 0;
     if (row->sink != -INFINITY) {
-        double distance = m - row->sink + e_max;
+        double distance = m - row->sink + e_max + t->above;
         *d_0 = t->roundings * distance + (distance > 0 ? t->exp_error : 0);
     }
     return e_max;
@@ -248,7 +250,7 @@ static double output_bound(const struct problem *p, const struct arithmetic *a, 
     double w = numerator + gamma_of(t->chain + t->division) * (o + numerator);
     double lost = t->losses * n * largest_stored(p->v_type) + 2;
     if (a->flushes) lost += t->rescales + 1; /* a sum that was rescaled to a denormal; and denormal values, whose weights are at most 1 together */
-    w += t->tiny_weight * (s->sum[c] + n * o) + lost * t->tiny;
+    w += (t->tiny_weight * (s->sum[c] + n * o) + lost * t->tiny) * exp(t->above);
     return stored(p->o_type, o, w, a->flushes);
 }
 
@@ -259,11 +261,11 @@ static double lse_bound_of(const struct problem *p, const struct arithmetic *a, 
 {
     double lse = (p->flags & HEED_LSE_BASE2) ? row->lse_out * LN2 : row->lse_out;
     double g = gamma_of(t->chain);
-    double x = l + g / (1 - g) + (row->visible + 1.0) * 0x1p-126; /* the sum takes weights before they are rounded to P */
+    double x = l + g / (1 - g) + (row->visible + 1.0) * 0x1p-126 * exp(t->above); /* the sum takes weights before they are rounded to P */
     double m = row->maximum;
     if (p->flags & HEED_LSE_WITHOUT_SINK) m = min_of(m, lse); /* the keys' own maximum is near: between lse - log n and lse */
-    double spread = max_of(fabs(lse - m), log(row->visible + 1.0));
-    double bound = x + U * (t->log_error * (spread + x) + 2 * (fabs(m) + e_max) + 2 * (fabs(lse) + x)) + t->tiny;
+    double spread = max_of(fabs(lse - m), log(row->visible + 1.0)) + t->above;
+    double bound = x + U * (t->log_error * (spread + x) + 2 * (fabs(m) + e_max + t->above) + 2 * (fabs(lse) + x)) + t->tiny;
     if (p->flags & HEED_LSE_BASE2) bound = bound / LN2 + 2 * U * fabs(row->lse_out);
     return a->flushes ? bound + 0x1p-126 : bound;
 }
@@ -282,11 +284,11 @@ static double stage_bound(const struct problem *p, const struct arithmetic *a, d
  * without its own roundings) and by the rounding of the difference; then come exp, the quotient, and what underflows. */
 static double weight_bound(const struct terms *t, const struct reference_row *row, double e, double x, double e_max, int32_t j)
 {
-    const double weight = row->weight[j], distance = fabs(row->maximum - row->logit[j]) + e + e_max;
+    const double weight = row->weight[j], distance = fabs(row->maximum - row->logit[j]) + e + e_max + t->above;
     double d = e + x + t->roundings * distance + (distance > 0 ? t->exp_once : 0);
     if (MUTANT(bound_edges_sums_exact)) d -= x;
     d = growth(weight, row->logit[j] - row->lse, d);
-    return d + gamma_of(t->division + 2) * (weight + d) + 0x1p-125;
+    return d + gamma_of(t->division + 2) * (weight + d) + 0x1p-125 * exp(t->above);
 }
 
 static void score_bounds(const struct problem *p, const struct arithmetic *a, const struct terms *t, const struct reference_row *row,

@@ -203,6 +203,7 @@ struct arithmetic {
     int32_t dot_lanes, dot_extra;
     int32_t key_block, sum_extra;
     int32_t rescale_block;
+    float above;                  /* R: how far above the largest score what stands for the running maximum may be */
     float exp_ulp, exp_roundings; /* a, r */
     float tanh_ulp, log_ulp;
     float div_roundings;          /* e_div */

@@ -206,6 +206,7 @@ Test(bound_edges, every_constant_counts)
         {"key_block", offsetof(struct arithmetic, key_block), 0, false, true, true},
         {"sum_extra", offsetof(struct arithmetic, sum_extra), 200, false, true, true},
         {"rescale_block", offsetof(struct arithmetic, rescale_block), 2, false, true, true},
+        {"above", offsetof(struct arithmetic, above), 80, true, true, true},
         {"exp_ulp", offsetof(struct arithmetic, exp_ulp), 20, true, true, true},
         {"exp_roundings", offsetof(struct arithmetic, exp_roundings), 40, true, true, true},
         {"tanh_ulp", offsetof(struct arithmetic, tanh_ulp), 50, true, true, true},

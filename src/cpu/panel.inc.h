@@ -22,11 +22,11 @@
 
 enum {
     /* Keys per block, counted from key 0: where the maximum is taken, so part of the bits. Weights in cells of two take half the room, so that more
-     * keys fit beside O in the nearest cache, and O is stored less often. With tiles it holds two panels' scores. */
+     * keys fit beside O in the nearest cache, and O is stored less often. */
     PANEL_KEYS = CELL == 1 ? 96 : CELL_TILES ? 128 : 144,
     PANEL_VECTORS = VEC_REGISTERS == 32 && !CELL_QUADS && !CELL_TILES ? 4 : 2, /* most vectors per panel: 6 x this many accumulators fit the registers */
     PANEL_ROWS = PANEL_VECTORS * VW,
-    P_BUFFERS = CELL_TILES ? 2 : 1, /* panels whose scores or weights are at hand at once */
+    P_BUFFERS = CELL_TILES ? 2 : 1, /* panels whose weights are at hand at once, and, with tiles, in the same room the scores of two steps */
     TILE_MAX = 12
 };
 
@@ -242,16 +242,24 @@ INLINE vf weight_of(vf s, vf m, const bool mark)
     return mark && !MUTANT(cpu_prefill_no_mark) ? vselect(veq(s, vset1(-INFINITY)), vset1(-0.0f), e) : e;
 }
 
-/* Weights of four keys. A sum of differences that is no NaN and not below EXP_LOW has no such one in it, since none is above 0: they are looked at together. */
-INLINE void weights_of_4(const vf s[4], vf m, const bool mark, vf e[4])
+/* Four weights, each with the maximum of its rows. A sum of differences that is no NaN and not below EXP_LOW has no such one in it, since none is above 0:
+ * they are looked at together. */
+INLINE void weights_of_each(const vf s[4], const vf m[4], const bool mark, vf e[4])
 {
     vf x[4];
-    UNROLL for (int n = 0; n < 4; n++) x[n] = vsub(s[n], m);
+    UNROLL for (int n = 0; n < 4; n++) x[n] = vsub(s[n], m[n]);
     const vf sum = vadd(vadd(x[0], x[1]), vadd(x[2], x[3]));
     if (!mark && vevery(vge(sum, vset1(MUTANT(cpu_prefill_exp_any) ? -1e30f : EXP_LOW))))
         UNROLL for (int n = 0; n < 4; n++) e[n] = CELL == 1 ? vexp_of(x[n], 1) : vexp_near_of(x[n], 1);
     else
-        UNROLL for (int n = 0; n < 4; n++) e[n] = weight_of(s[n], m, mark);
+        UNROLL for (int n = 0; n < 4; n++) e[n] = weight_of(s[n], m[n], mark);
+}
+
+/* The same of four keys. */
+INLINE void weights_of_4(const vf s[4], vf m, const bool mark, vf e[4])
+{
+    const vf same[4] = {m, m, m, m};
+    weights_of_each(s, same, mark, e);
 }
 
 /* m' = max(m, s), fade = e^(m - m'), p = e^(s - m'), l' = l fade + sum p, key by key. Cells of two keys are packed in place, behind what is

@@ -26,17 +26,22 @@ struct tile_product {
     bool more;              /* is added to what the sums are, else to 0 */
 };
 
-/* Products that wait, first come, first done: the unit for tiles works on them while the vector units do something else. */
+/* Products that wait, first come, first done. */
 enum { TILES_WAITING = 64 };
 struct tile_queue {
     struct tile_product waiting[TILES_WAITING];
     unsigned first, end;    /* modulo TILES_WAITING */
 };
 
-INLINE void multiply_tiles_of(const int high, const int wide, const struct tile_product *w)
+/* Where a product is: its rows, those of its lower tiles, and what stands above. */
+struct tile_walk {
+    const float *left, *lower, *above;
+    ptrdiff_t step, width;
+};
+
+INLINE struct tile_walk begin_tiles(const int high, const int wide, const struct tile_product *w)
 {
-    const float *left = w->left, *above = w->above, *lower = left + TILE_ROWS * w->step;
-    float *sums = w->sums, *below = sums + TILE_ROWS * w->width;
+    const float *sums = w->sums, *below = sums + TILE_ROWS * w->width;
     if (w->more) {
         vtile_load(0, sums, w->width);
         if (wide > 1) vtile_load(1, sums + TILE_CELLS, w->width);
@@ -48,40 +53,65 @@ INLINE void multiply_tiles_of(const int high, const int wide, const struct tile_
         if (high > 1) vtile_zero(2);
         if (high > 1 && wide > 1) vtile_zero(3);
     }
-    for (int n = w->cells; n > 0; n -= TILE_CELLS) {
-        vtile_load(4, left, w->step);
-        vtile_load(6, above, w->width);
-        vtile_mac(0, 4, 6);
-        if (wide > 1) {
-            vtile_load(7, above + TILE_CELLS, w->width);
-            vtile_mac(1, 4, 7);
-        }
-        if (high > 1) {
-            vtile_load(5, lower, w->step);
-            vtile_mac(2, 5, 6);
-            if (wide > 1) vtile_mac(3, 5, 7);
-        }
-        left += TILE_CELLS;
-        lower += TILE_CELLS;
-        above += TILE_ROWS * w->width;
+    return (struct tile_walk){w->left, w->left + TILE_ROWS * w->step, w->above, w->step, w->width};
+}
+
+/* TILE_CELLS of them, in two halves: the upper tiles, then the lower ones. */
+INLINE void multiply_upper(const int wide, const struct tile_walk *at)
+{
+    vtile_load(4, at->left, at->step);
+    vtile_load(6, at->above, at->width);
+    vtile_mac(0, 4, 6);
+    if (wide > 1) {
+        vtile_load(7, at->above + TILE_CELLS, at->width);
+        vtile_mac(1, 4, 7);
     }
+}
+INLINE void multiply_lower(const int high, const int wide, struct tile_walk *at)
+{
+    if (high > 1) {
+        vtile_load(5, at->lower, at->step);
+        vtile_mac(2, 5, 6);
+        if (wide > 1) vtile_mac(3, 5, 7);
+    }
+    at->left += TILE_CELLS;
+    at->lower += TILE_CELLS;
+    at->above += TILE_ROWS * at->width;
+}
+
+INLINE void end_tiles(const int high, const int wide, const struct tile_product *w)
+{
+    float *sums = w->sums, *below = sums + TILE_ROWS * w->width;
     vtile_store(0, sums, w->width);
     if (wide > 1) vtile_store(1, sums + TILE_CELLS, w->width);
     if (high > 1) vtile_store(2, below, w->width);
     if (high > 1 && wide > 1) vtile_store(3, below + TILE_CELLS, w->width);
+}
+
+INLINE void multiply_tiles_of(const int high, const int wide, const struct tile_product *w)
+{
+    struct tile_walk at = begin_tiles(high, wide, w);
+    for (int n = w->cells; n > 0; n -= TILE_CELLS) {
+        multiply_upper(wide, &at);
+        multiply_lower(high, wide, &at);
+    }
+    end_tiles(high, wide, w);
 }
 NOINLINE void multiply_tiles_1x1(const struct tile_product *w) { multiply_tiles_of(1, 1, w); }
 NOINLINE void multiply_tiles_1x2(const struct tile_product *w) { multiply_tiles_of(1, 2, w); }
 NOINLINE void multiply_tiles_2x1(const struct tile_product *w) { multiply_tiles_of(2, 1, w); }
 NOINLINE void multiply_tiles_2x2(const struct tile_product *w) { multiply_tiles_of(2, 2, w); }
 
+static void multiply_tiles(const struct tile_product *w)
+{
+    static void (*const multiply[2][2])(const struct tile_product *) = {{multiply_tiles_1x1, multiply_tiles_1x2}, {multiply_tiles_2x1, multiply_tiles_2x2}};
+    multiply[w->high - 1][w->wide - 1](w);
+}
+
 /* The next one; without one nothing. */
 static void tiles_next(struct tile_queue *queue)
 {
-    static void (*const multiply[2][2])(const struct tile_product *) = {{multiply_tiles_1x1, multiply_tiles_1x2}, {multiply_tiles_2x1, multiply_tiles_2x2}};
-    if (queue->first == queue->end) return;
-    const struct tile_product *w = &queue->waiting[queue->first++ % TILES_WAITING];
-    multiply[w->high - 1][w->wide - 1](w);
+    if (queue->first != queue->end) multiply_tiles(&queue->waiting[queue->first++ % TILES_WAITING]);
 }
 
 static void tiles_finish(struct tile_queue *queue)

@@ -201,8 +201,10 @@ enum {
     DIM_STEP = CELL_TILES ? 32 : 48,
     FEW_STEP = PANEL_KEYS,
     FEW_DIMS = 8 * VW,
+    RESCALE_KEYS = CELL_TILES ? 32 : PANEL_KEYS, /* how often the maximum may rise; how far above it may be: */
     CACHED_BYTES = 512 << 10
 };
+#define ABOVE (CELL_TILES ? 8 * 0.693147182f : 0.0f) /* ln 2^8 in the words of vexp_near(): e^-ABOVE is 2^-8 exactly */
 
 /* Part of [block, block + PANEL_KEYS) that a panel may see; it begins at a multiple of 16, where masks of bits can be loaded, or of a tile's step. */
 static struct prefill_span span_of(const struct panel *a, int32_t block)
@@ -270,21 +272,6 @@ static struct lanes lanes_of(const struct panel *a, int32_t j0, int32_t j1)
     return lanes;
 }
 
-/* End of the run of steps from key x on which the same vectors see something of; `whole`: all do. */
-static int run_end(const struct prefill_span *span, int x, bool whole, struct lanes *same)
-{
-    const int keys = span->j1 - span->j0;
-    int end = whole ? keys : min_int(x + EDGE_STEP, keys);
-    *same = lanes_of(span->a, span->j0 + x, span->j0 + end);
-    while (end < keys) {
-        const int next = min_int(end + EDGE_STEP, keys);
-        const struct lanes more = lanes_of(span->a, span->j0 + end, span->j0 + next);
-        if (more.first != same->first || more.end != same->end) break;
-        end = next;
-    }
-    return end;
-}
-
 #if CELL_TILES
 #include "prefill_pipeline.inc.h"
 #else
@@ -299,6 +286,21 @@ static void score_span(const struct prefill_pass *pass, const struct prefill_spa
         prefetch_outputs(pass, ahead, span->a, x / size, (keys + size - 1) / size);
         score_keys(span->a, &pass->work, lanes, k.data + x * k.step, k.step, x, n, pass->p->head_dim);
     }
+}
+
+/* End of the run of steps from key x on which the same vectors see something of; `whole`: all do. */
+static int run_end(const struct prefill_span *span, int x, bool whole, struct lanes *same)
+{
+    const int keys = span->j1 - span->j0;
+    int end = whole ? keys : min_int(x + EDGE_STEP, keys);
+    *same = lanes_of(span->a, span->j0 + x, span->j0 + end);
+    while (end < keys) {
+        const int next = min_int(end + EDGE_STEP, keys);
+        const struct lanes more = lanes_of(span->a, span->j0 + end, span->j0 + next);
+        if (more.first != same->first || more.end != same->end) break;
+        end = next;
+    }
+    return end;
 }
 
 /* Weighted values of runs of steps with the same vectors. A vector is rescaled by the first run that holds it. */
@@ -546,7 +548,8 @@ static const char *prefill_group_fits(const struct problem *p, char *text, size_
         .step_rows = CELL_TILES ? 8 : 0, .steps_in_order = CELL_TILES, .packs_group = true, .cpu = &prefill_kernel, __VA_ARGS__        \
     }
 #define PREFILL_ARITHMETIC                                                                                                          \
-    .dot_lanes = 1, .add_roundings = CELL_ROUNDINGS, .together = CELL_TOGETHER, .rescale_block = PANEL_KEYS, .exp_roundings = 1, .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = CELL_TILES ? 2 : 1
+    .dot_lanes = 1, .add_roundings = CELL_ROUNDINGS, .together = CELL_TOGETHER, .rescale_block = RESCALE_KEYS, .above = ABOVE, .exp_roundings = 1,           \
+    .tanh_ulp = TANH_ULP, .log_ulp = 1, .div_roundings = CELL_TILES ? 2 : 1
 #define PREFILL_FLOATS                                                                                                              \
     .order = VEC_FUSED ? ORDER_PANEL : ORDER_PANEL_UNFUSED, .q_types = TYPES_FLOAT, .k_types = TYPES_ALL, .v_types = TYPES_ALL, .arithmetic = {PREFILL_ARITHMETIC, .exp_ulp = EXP_ULP}
 /* vdpbf16ps, TDPBF16PS and BFDOT take bf16 and f32 that are denormal for 0; weights meet V as bf16. */

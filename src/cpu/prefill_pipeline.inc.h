@@ -1,14 +1,21 @@
 /* SPDX-License-Identifier: MIT
- * prefill_pipeline.inc.h - template, part of prefill.inc.h where products go by tiles: the panels of a block one behind the other, so that the unit for
- * tiles and the vector units work at the same time.
+ * prefill_pipeline.inc.h - template, part of prefill.inc.h where products go by tiles: the panels of a block one behind the other, in steps of TILE_SPAN keys,
+ * so that the unit for tiles and the vector units work at the same time.
  *
- *     tiles:   S0 | S1    | O0 S2 | O1 S3 | ...        S^T = K Q^T, O^T += V^T P^T of each panel
- *     vectors:    | p0 o0 | p1 o1 | p2 o2 | ...        p = e^(scale s - m), o = o fade
+ *     tiles:   s0 | s1    | s2    | s3    | ... | s5 o      | s6 o      |        s = K Q^T of a step, o += V^T P^T of some columns of the panel before
+ *     vectors:    | p0    | p1    | p2    | ... | p4        | p5        |        p = e^(scale s - m)
  *
- * Products wait in a queue, and the softmax takes one after every few keys; what the processor has not finished of it goes on beside the next keys.
+ * What is written and soon read again, two steps' scores and two panels' weights, stays in the nearest cache, beside the outputs of one panel.
+ *
+ * m is no maximum but a number that no score exceeds: where one does, m becomes the score and ABOVE more, and what was summed is multiplied, which is rare then.
+ * (FlashAttention-4, Zadouri et al. 2026, lets scores exceed a late maximum; so weights stay 1 at most.) A row goes by its own scores alone, and so do its bits.
  */
 #ifndef HEED_PREFILL_PIPELINE_INC_H
 #define HEED_PREFILL_PIPELINE_INC_H
+
+#include "panel_weights.inc.h"
+
+/* ---- the scores of a panel at once: for scores.inc.h ------------------------- */
 
 /* Scores of one step after the other into p, as soon as the queue comes to them; those of vectors that see nothing of a step stay garbage till hide_by_position(). */
 static void queue_scores(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, float *p)
@@ -23,22 +30,7 @@ static void queue_scores(const struct prefill_pass *pass, const struct prefill_s
     }
 }
 
-/* Weighted values of runs of steps with the same vectors. */
-static void queue_values(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block v, float *p)
-{
-    const int keys = span->j1 - span->j0;
-    struct panel_work work = pass->work;
-    work.p = p;
-    work.fresh = span->fresh;
-    const bool whole = !is_partial(span);
-    for (int x = 0, end; x < keys; x = end) {
-        struct lanes some;
-        end = run_end(span, x, whole, &some);
-        if (some.first < some.end) value_dims(span->a, &work, some, values_from(v, x).data, v.step, x, end - x, 0, pass->p->v_head_dim);
-    }
-}
-
-/* The scores of a panel at once, scaled, and their maximum: for scores.inc.h. */
+/* Scaled, and their maximum. */
 static void score_span(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, const struct prefill_ahead *ahead)
 {
     queue_scores(pass, span, k, pass->work.p);
@@ -47,142 +39,204 @@ static void score_span(const struct prefill_pass *pass, const struct prefill_spa
     scale_scores(pass->work.p, span->a->width, span->j1 - span->j0, span->a->vectors, pass->work.scale, pass->work.top);
 }
 
-/* ---- the softmax of a panel ------------------------------------------------ */
-
-/* One vector of a panel: its scores, [key] `width` apart, are still to be multiplied by `by`; its weights take their place, pair by pair. */
-struct weighing {
-    const float *s;
-    float *p;
-    ptrdiff_t width;
-    vf by, m, l;
-};
-
-/* The largest score. by > 0 and rounding keep the order, so it is multiplied afterwards. */
-NOINLINE vf top_score(const float *s, ptrdiff_t width, int keys)
-{
-    vf top[4];
-    UNROLL for (int n = 0; n < 4; n++) top[n] = vset1(-INFINITY);
-    int j = 0;
-    for (; j + 4 <= keys; j += 4, s += 4 * width) UNROLL for (int n = 0; n < 4; n++) top[n] = vmax(top[n], vload(s + n * width));
-    for (; j < keys; j++, s += width) top[0] = vmax(top[0], vload(s));
-    return vmax(vmax(top[0], top[1]), vmax(top[2], top[3]));
-}
-
-/* p = e^(s by - m), l += p, of the next `keys` keys, a multiple of 4. */
-NOINLINE void weigh_fours(struct weighing *w, int keys, const bool mark)
-{
-    const float *s = w->s;
-    float *p = w->p;
-    vf l = w->l;
-    for (int j = 0; j < keys; j += 4, s += 4 * w->width, p += 2 * w->width) {
-        vf x[4], e[4];
-        UNROLL for (int n = 0; n < 4; n++) x[n] = vmul(vload(s + n * w->width), w->by);
-        weights_of_4(x, w->m, mark, e);
-        UNROLL for (int n = 0; n < 4; n++) l = vadd(l, e[n]);
-        vstore(p, vpack(e[0], e[1]));
-        vstore(p + w->width, vpack(e[2], e[3]));
-    }
-    w->s = s;
-    w->p = p;
-    w->l = l;
-}
-
-/* The same of the last ones, fewer than 4, and weights of nothing up to whole steps: hidden keys. */
-static void weigh_rest(struct weighing *w, int keys, int whole, const bool mark)
-{
-    const vf none = vset1(mark ? -0.0f : 0.0f);
-    float *p = w->p;
-    if (MUTANT(cpu_tiles_rest) && whole > keys + 1) whole = keys + 1;
-    for (int j = 0; j < whole; j += 2, p += w->width) {
-        const vf e = j < keys ? weight_of(vmul(vload(w->s + j * w->width), w->by), w->m, mark) : none;
-        const vf f = j + 1 < keys && !(MUTANT(cpu_pairs_odd_key) && j + 3 > keys) ? weight_of(vmul(vload(w->s + (j + 1) * w->width), w->by), w->m, mark) : none;
-        w->l = vadd(vadd(w->l, e), f);
-        vstore(p, vpack(e, f));
-    }
-}
-
-/* m' = max(m, s by), fade = e^(m - m'), p = e^(s by - m'), l' = l fade + sum p of vector c, as softmax_of() does it; with a product of tiles, and what is to be
- * fetched, after every step. top: the maximum if it is known, else NULL. */
-static void weigh_vector(const struct prefill_pass *pass, const struct prefill_span *span, int c, float scale, const float *top, const bool mark,
-                         const struct prefill_ahead *ahead)
-{
-    const struct panel *a = span->a;
-    const struct panel_work *w = &pass->work;
-    const int keys = span->j1 - span->j0, fours = keys / 4 * 4, steps = (keys + KEY_STEP - 1) / KEY_STEP;
-    const vf by = vset1(scale), old = vload(a->m + c);
-    const vf best = top ? vload(top + c) : vmax(old, vmul(top_score(w->p + c, a->width, keys), by)), m = vmax(best, vset1(-FLT_MAX)), fade = vexp(vsub(old, m));
-    struct weighing at = {.s = w->p + c, .p = w->p + c, .width = a->width, .by = by, .m = m, .l = vmul(vload(a->l + c), fade)};
-    for (int j = 0; j < fours; j += KEY_STEP) {
-        const int step = c / VW * steps + j / KEY_STEP, all = a->vectors * steps;
-        tiles_next(w->queue);
-        prefetch_step(pass, ahead, ahead->k, step, all);
-        prefetch_step(pass, ahead, ahead->v, step, all);
-        prefetch_queries(pass, ahead, step, all);
-        prefetch_outputs(pass, ahead, a, step, all);
-        if (mark)
-            weigh_fours(&at, min_int(KEY_STEP, fours - j), true);
-        else
-            weigh_fours(&at, min_int(KEY_STEP, fours - j), false);
-    }
-    weigh_rest(&at, keys - fours, whole_cells(keys) * CELL - fours, mark);
-    vstore(a->m + c, best);
-    vstore(a->l + c, at.l);
-    vstore(w->fade + c, MUTANT(cpu_prefill_no_rescale) ? vset1(1) : fade);
-}
-
-static void weigh_panel(struct prefill_pass *pass, const struct prefill_span *span, bool mark, const struct prefill_ahead *ahead)
-{
-    const struct panel *a = span->a;
-    const struct panel_work *w = &pass->work;
-    const bool first = has_terms(pass, span) || !(w->scale > 0); /* all scores are needed as they are, before the first weight */
-    if (first) {
-        memcpy(w->top, a->m, sizeof(float) * (size_t)a->width);
-        scale_scores(w->p, a->width, span->j1 - span->j0, a->vectors, w->scale, w->top);
-        apply_terms(pass, span);
-    }
-    for (int c = 0; c < a->width; c += VW) weigh_vector(pass, span, c, first ? 1 : w->scale, first ? w->top : NULL, mark, ahead);
-}
-
 /* ---- a block ----------------------------------------------------------------- */
 
-/* o = o fade. The first block writes O instead; or it adds to zeros, where not all vectors of the panel see all of it. */
-static void fade_or_clear(struct prefill_pass *pass, struct prefill_span *span, bool finite)
+enum { STEP_FLOATS = TILE_SPAN * PANEL_ROWS, WEIGHT_FLOATS = PANEL_KEYS / CELL * PANEL_ROWS };
+enum { SCRATCH_HAS_ROOM = 1 / (2 * (int)STEP_FLOATS + 2 * (int)WEIGHT_FLOATS <= (int)P_BUFFERS * (int)PANEL_KEYS * (int)PANEL_ROWS) }; /* else this does not compile */
+
+/* A block of keys, from j0 on, and the panels that see some of it. */
+struct tile_block {
+    struct prefill_span *span[PASS_PANELS];
+    int count;
+    struct key_block k, v;
+    int32_t j0;
+    bool finite;        /* V */
+    float *scores;      /* [2][TILE_SPAN][width] of this step and the next */
+    float *weights;     /* [2][pairs of PANEL_KEYS][width] of this panel and the one before */
+    int together;       /* keys whose weights meet V at once: so many that beside each step's scores one product waits, of about the same size */
+};
+
+/* Keys from x on, counted from the first of span n, of which the weights of keys [from, x) wait for V. */
+struct tile_step { int n, x, from; };
+
+static int span_keys(const struct tile_block *block, int n) { return block->span[n]->j1 - block->span[n]->j0; }
+
+static struct prefill_span step_span(const struct tile_block *block, struct tile_step at)
 {
+    const struct prefill_span *span = block->span[at.n];
+    return (struct prefill_span){.a = span->a, .j0 = span->j0 + at.x, .j1 = min_int(span->j0 + at.x + TILE_SPAN, span->j1)};
+}
+
+/* The scores of a step, and the largest of each row once they are there: looked for soon, while the processor has a product in hand. */
+struct step_scores {
+    struct tile_product product;
+    int keys;
+    vf top[PANEL_VECTORS];
+};
+
+/* Of keys behind the last one, up to a whole tile, K is read too. */
+static void expect_scores(const struct prefill_pass *pass, const struct tile_block *block, struct tile_step at, float *sums, struct step_scores *scores)
+{
+    const struct prefill_span step = step_span(block, at);
+    scores->keys = step.j1 - step.j0;
+    scores->product = (struct tile_product){.left = block->k.data + (step.j0 - block->j0) * block->k.step, .step = block->k.step, .above = step.a->q, .width = step.a->width,
+                                 .sums = sums, .cells = whole_cells(pass->p->head_dim), .high = scores->keys > TILE_ROWS ? 2 : 1, .wide = step.a->vectors};
+}
+
+/* By vector, as they are. */
+static void find_tops(struct step_scores *scores)
+{
+    const struct tile_product *w = &scores->product;
+    for (int n = 0; n < w->wide; n++) scores->top[n] = top_score(w->sums + n * VW, w->width, scores->keys);
+}
+
+/* O^T += V^T P^T of the keys that wait, up to at.x; the first ones write O. */
+static void queue_values(struct prefill_pass *pass, const struct tile_block *block, struct tile_step *at)
+{
+    const struct prefill_span *span = block->span[at->n];
     struct panel *a = &pass->panel[span->a - pass->panel];
-    span->fresh = !a->begun && finite && (!is_partial(span) || MUTANT(cpu_tiles_fresh));
-    if (a->begun)
-        fade_outputs(a, &pass->work, pass->p->v_head_dim);
-    else if (!span->fresh)
-        clear_outputs(a, pass->p->v_head_dim);
+    const int keys = at->x - at->from, dim = pass->p->v_head_dim;
+    struct panel_work work = pass->work;
+    struct key_block v = values_from(block->v, span->j0 - block->j0 + at->from);
+    work.p = block->weights + (at->n & 1) * WEIGHT_FLOATS + at->from / CELL * a->width;
+    work.fresh = !a->begun && block->finite;
+    at->from = at->x;
+    if (keys <= 0) return;
+    if (MUTANT(cpu_tiles_fresh)) work.fresh = true;
+    if (block->finite)
+        value_dims(a, &work, (struct lanes){0, a->vectors}, v.data, v.step, 0, keys, 0, dim);
+    else {
+        if (!a->begun) clear_outputs(a, dim);
+        value_select(a, &work, v.data, v.step, keys, dim);
+    }
     a->begun = true;
+}
+
+/* m' = top + ABOVE where top exceeds m, fade = e^(m - m'), l' = l fade, o' = o fade, which needs all that was weighed by m. */
+static void raise_maximum(struct prefill_pass *pass, const struct tile_block *block, struct tile_step *at, const vf top[PANEL_VECTORS])
+{
+    struct panel *a = &pass->panel[block->span[at->n]->a - pass->panel];
+    if (!MUTANT(cpu_tiles_flush)) queue_values(pass, block, at);
+    tiles_finish(&pass->queue);
+    for (int n = 0; n < a->vectors; n++) {
+        const vf old = vload(a->m + n * VW), m = vselect(vlt(old, top[n]), vadd(top[n], vset1(ABOVE)), old);
+        const vf fade = vexp(vsub(old, vmax(m, vset1(-FLT_MAX))));
+        vstore(a->m + n * VW, m);
+        vstore(a->l + n * VW, vmul(vload(a->l + n * VW), fade));
+        vstore(pass->work.fade + n * VW, MUTANT(cpu_prefill_no_rescale) ? vset1(1) : fade);
+    }
+    if (a->begun) fade_outputs(a, &pass->work, pass->p->v_head_dim);
+}
+
+/* The end of the keys whose weights meet V together. */
+static int values_end(const struct tile_block *block, struct tile_step at) { return min_int(at.from + block->together, span_keys(block, at.n)); }
+
+/* What is to be fetched, a step's share. */
+static void fetch_ahead(const struct prefill_pass *pass, const struct tile_block *block, struct tile_step at, const struct prefill_ahead *ahead)
+{
+    const int step = at.x / TILE_SPAN, steps = (span_keys(block, at.n) + TILE_SPAN - 1) / TILE_SPAN;
+    prefetch_step(pass, ahead, ahead->k, step, steps);
+    prefetch_step(pass, ahead, ahead->v, step, steps);
+    prefetch_queries(pass, ahead, step, steps);
+    prefetch_outputs(pass, ahead, block->span[at.n]->a, step, steps);
+}
+
+/* Products and weights side by side: the scores of the next step (NULL: there is none), and so many of those that wait that none is left when others come. */
+static void weigh_step(struct prefill_pass *pass, struct weighing *w, int vectors, int keys, bool mark, struct step_scores *next, int steps_left)
+{
+    struct tile_queue *queue = &pass->queue;
+    const struct tile_product *beside[TILES_WAITING + 1];
+    const int waiting = (int)(queue->end - queue->first), share = (waiting + steps_left - 1) / steps_left;
+    int count = 0, cells = 0, fours = TILE_SPAN * vectors / 4;
+    if (next) beside[count++] = &next->product;
+    for (int n = 0; n < share; n++) beside[count++] = &queue->waiting[queue->first++ % TILES_WAITING];
+    for (int n = 0; n < count; n++) cells += beside[n]->cells;
+    if (keys < TILE_SPAN || mark) {
+        for (int n = 0; n < count; n++) multiply_tiles(beside[n]);
+        if (next) find_tops(next);
+        weigh_keys(w, vectors, keys, mark);
+        return;
+    }
+    for (int n = 0; n < count; n++) {
+        const int part = fours * beside[n]->cells / cells;
+        weigh_beside(w, vectors, part, beside[n]);
+        if (n == 0 && next) find_tops(next);
+        fours -= part;
+        cells -= beside[n]->cells;
+    }
+    if (fours > 0) (vectors == 1 ? weigh_alone_1 : weigh_alone_2)(w, fours);
+}
+
+/* The weights of a step, whose scores are there. */
+static void attend_step(struct prefill_pass *pass, const struct tile_block *block, struct tile_step *at, struct step_scores *scores, struct step_scores *next)
+{
+    const struct prefill_span step = step_span(block, *at);
+    const struct panel *a = step.a;
+    const int keys = scores->keys;
+    float *const s = scores->product.sums;
+    const bool first = has_terms(pass, &step) || !(pass->work.scale > 0); /* all scores are needed as they are, before the first weight */
+    struct weighing w = {.s = s, .p = block->weights + (at->n & 1) * WEIGHT_FLOATS + at->x / CELL * a->width, .by = vset1(first ? 1 : pass->work.scale)};
+    if (first) {
+        pass->work.p = s;
+        memcpy(pass->work.top, a->m, sizeof(float) * (size_t)a->width);
+        scale_scores(s, a->width, keys, a->vectors, pass->work.scale, pass->work.top);
+        apply_terms(pass, &step);
+        find_tops(scores);
+    }
+    vf top[PANEL_VECTORS];
+    bool rises = false;
+    for (int n = 0; n < a->vectors; n++) {
+        top[n] = vmul(scores->top[n], w.by);
+        rises |= vany(vlt(vload(a->m + n * VW), top[n])) && !(MUTANT(cpu_tiles_never) && a->begun);
+    }
+    if (rises) raise_maximum(pass, block, at, top);
+    for (int n = 0; n < a->vectors; n++) {
+        w.m[n] = vmax(vload(a->m + n * VW), vset1(-FLT_MAX)); /* a row that has seen nothing keeps m = -infinity */
+        w.l[n] = vload(a->l + n * VW);
+    }
+    weigh_step(pass, &w, a->vectors, keys, !block->finite, next, (values_end(block, *at) - at->x + TILE_SPAN - 1) / TILE_SPAN);
+    for (int n = 0; n < a->vectors; n++) vstore(a->l + n * VW, w.l[n]);
 }
 
 /* One block of keys, from j0 on, and all panels that see some of it. */
 static void attend_panels(struct prefill_pass *pass, struct prefill_span *spans, struct key_block k, struct key_block v, int32_t j0, bool finite,
                           struct prefill_ahead *ahead)
 {
-    struct prefill_span *span[PASS_PANELS];
-    float *const buffers = pass->work.p;
-    int count = 0;
+    float *const scratch = pass->work.p;
+    struct tile_block block = {.k = k, .v = v, .j0 = j0, .finite = finite, .scores = scratch, .weights = scratch + 2 * STEP_FLOATS,
+                               .together = min_int(whole_cells(pass->p->v_head_dim) * CELL, PANEL_KEYS)};
     for (int n = 0; n < pass->panels; n++)
-        if (spans[n].j0 < spans[n].j1) span[count++] = &spans[n];
-    for (int n = -1; n <= count; n++) {
-        float *const own = buffers + (n & 1) * PANEL_KEYS * PANEL_ROWS, *const other = buffers + (~n & 1) * PANEL_KEYS * PANEL_ROWS;
-        if (n > 0 && finite) queue_values(pass, span[n - 1], values_from(v, span[n - 1]->j0 - j0), other);
-        if (n + 1 < count) queue_scores(pass, span[n + 1], (struct key_block){k.data + (span[n + 1]->j0 - j0) * k.step, k.step}, other);
-        if (n >= 0 && n < count) {
-            pass->work.p = own;
-            weigh_panel(pass, span[n], !finite, ahead);
-            fade_or_clear(pass, span[n], finite);
-            ahead->turn++;
+        if (spans[n].j0 < spans[n].j1) block.span[block.count++] = &spans[n];
+    struct tile_step at = {0};
+    struct step_scores scores[2];
+    expect_scores(pass, &block, at, block.scores, &scores[0]);
+    multiply_tiles(&scores[0].product);
+    find_tops(&scores[0]);
+    for (int turn = 0; at.n < block.count; turn++) {
+        struct tile_step next = {at.n, at.x + TILE_SPAN, 0};
+        const bool last = next.x >= span_keys(&block, at.n);
+        if (last) next = (struct tile_step){at.n + 1, 0, 0};
+        const bool more = next.n < block.count;
+        if (more) expect_scores(pass, &block, next, block.scores + (~turn & 1) * STEP_FLOATS, &scores[~turn & 1]);
+        fetch_ahead(pass, &block, at, ahead);
+        attend_step(pass, &block, &at, &scores[turn & 1], more ? &scores[~turn & 1] : NULL);
+        if (at.x + TILE_SPAN >= values_end(&block, at)) {
+            at.x = values_end(&block, at);
+            queue_values(pass, &block, &at);
         }
-        tiles_finish(&pass->queue);
-        if (n < 0 || n == count) continue;
-        if (!finite) value_select(span[n]->a, &pass->work, values_from(v, span[n]->j0 - j0).data, v.step, span[n]->j1 - span[n]->j0, pass->p->v_head_dim);
-        if (MUTANT(cpu_prefill_f16_accumulator))
-            for (int d = 0; d < pass->p->v_head_dim * span[n]->a->width; d++) span[n]->a->o[d] = f16_to_f32(f32_to_f16(span[n]->a->o[d]));
+        if (last)
+            ahead->turn++;
+        else
+            next.from = at.from;
+        at = next;
     }
-    pass->work.p = buffers;
+    tiles_finish(&pass->queue);
+    pass->work.p = scratch;
+    if (MUTANT(cpu_prefill_f16_accumulator))
+        for (int n = 0; n < block.count; n++) {
+            const struct panel *a = block.span[n]->a;
+            for (int d = 0; d < pass->p->v_head_dim * a->width; d++) a->o[d] = f16_to_f32(f32_to_f16(a->o[d]));
+        }
 }
 
 #endif

@@ -40,7 +40,6 @@ struct prefill_pass {
 struct prefill_span {
     const struct panel *a;
     int32_t j0, j1;
-    bool fresh;          /* the first of its panel, and its products write O: prefill_pipeline.inc.h */
 };
 
 /* Is some key of the span outside what some row may see by position and key range? */
