@@ -7,8 +7,9 @@
  *
  * What is written and soon read again, two steps' scores and two panels' weights, stays in the nearest cache, beside the outputs of one panel.
  *
- * m is no maximum but a number that no score exceeds: where one does, m becomes the score and ABOVE more, and what was summed is multiplied, which is rare then.
- * (FlashAttention-4, Zadouri et al. 2026, lets scores exceed a late maximum; so weights stay 1 at most.) A row goes by its own scores alone, and so do its bits.
+ * m is no maximum but a number that no score exceeds: where one does, m becomes that score and ABOVE more, and what was summed is multiplied, which is rare then.
+ * (FlashAttention-4, Zadouri et al., rescales as rarely, with a maximum that scores may exceed; from above weights stay at most 1.) A row goes by its own scores
+ * alone, and so do its bits.
  */
 #ifndef HEED_PREFILL_PIPELINE_INC_H
 #define HEED_PREFILL_PIPELINE_INC_H
@@ -79,8 +80,9 @@ static void expect_scores(const struct prefill_pass *pass, const struct tile_blo
 {
     const struct prefill_span step = step_span(block, at);
     scores->keys = step.j1 - step.j0;
-    scores->product = (struct tile_product){.left = block->k.data + (step.j0 - block->j0) * block->k.step, .step = block->k.step, .above = step.a->q, .width = step.a->width,
-                                 .sums = sums, .cells = whole_cells(pass->p->head_dim), .high = scores->keys > TILE_ROWS ? 2 : 1, .wide = step.a->vectors};
+    scores->product = (struct tile_product){.left = block->k.data + (step.j0 - block->j0) * block->k.step, .step = block->k.step,
+                                            .above = step.a->q, .width = step.a->width, .wide = step.a->vectors,
+                                            .sums = sums, .cells = whole_cells(pass->p->head_dim), .high = scores->keys > TILE_ROWS ? 2 : 1};
 }
 
 /* By vector, as they are. */
