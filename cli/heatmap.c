@@ -2,11 +2,13 @@
  * heatmap.c - weights as colours. A weight is drawn by its square root: a link of 0.05 beside one of 0.9 should still be seen.
  */
 #include "heatmap.h"
+#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 #ifdef HEED_PNG
 #include <png.h>
 #endif
@@ -71,31 +73,48 @@ static void print_cell(float weight, enum color color, int wide)
     }
 }
 
-/* At most `most` characters of a UTF-8 label; *length: how many. */
-static int label_bytes(const char *label, int most, int *length)
+/* Columns that the letter of UTF-8 at `text` takes on a terminal: two in much of East Asia, none for a mark that is drawn on the letter before. */
+static int letter_columns(const char *text, int *bytes)
 {
-    int bytes = 0;
+    static locale_t utf8;
+    if (!utf8) utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+    wchar_t letter = 0;
+    size_t length = (size_t)-1;
+    int columns = 1;
+    if (utf8) {
+        const locale_t before = uselocale(utf8);
+        length = mbrtowc(&letter, text, strlen(text), &(mbstate_t){0});
+        if (length <= 4) columns = wcwidth(letter);
+        uselocale(before);
+    }
+    *bytes = length <= 4 ? (int)length : 1;
+    while (length > 4 && ((unsigned char)text[*bytes] & 0xC0) == 0x80) ++*bytes; /* no such locale, or no letter */
+    return columns < 0 ? 1 : columns;
+}
+
+/* Bytes of a label that take at most `most` columns, or (upright) are so many letters, each with its marks; *length: how many it is. */
+static int label_bytes(const char *label, int most, bool upright, int *length)
+{
+    int bytes = 0, more;
     *length = 0;
-    while (label[bytes]) {
-        if (((unsigned char)label[bytes] & 0xC0) != 0x80 && ++*length > most) {
-            --*length;
-            break;
-        }
-        bytes++;
+    for (; label[bytes]; bytes += more) {
+        const int columns = letter_columns(label + bytes, &more), size = upright ? columns > 0 : columns;
+        if (*length + size > most) break;
+        *length += size;
     }
     return bytes;
 }
 
-int label_characters(const char *label)
+int label_columns(const char *label)
 {
     int length;
-    label_bytes(label, LABEL_MAX, &length);
+    label_bytes(label, LABEL_MAX, false, &length);
     return length;
 }
 
 void label_print(const char *label, int width)
 {
-    int length, bytes = label_bytes(label, LABEL_MAX, &length);
+    int length, bytes = label_bytes(label, LABEL_MAX, false, &length);
     printf("%*s%.*s", width > length ? width - length : 0, "", bytes, label);
 }
 
@@ -106,40 +125,39 @@ static const char *label_of(char *const *labels, int32_t n, char *text, size_t c
     return text;
 }
 
-static int widest(char *const *labels, int32_t count)
+static int longest(char *const *labels, int32_t count, bool upright)
 {
     int most = 0, length;
     char text[16];
     for (int32_t n = 0; n < count; n++) {
-        label_bytes(label_of(labels, n, text, sizeof text), LABEL_MAX, &length);
+        label_bytes(label_of(labels, n, text, sizeof text), LABEL_MAX, upright, &length);
         if (length > most) most = length;
     }
     return most;
 }
 
-/* One character of a label: the n-th, or a blank. */
-static void print_letter(const char *label, int n)
+/* One letter of a label, the n-th, or a blank, in `wide` columns; too wide a letter is a question mark. */
+static void print_letter(const char *label, int n, int wide)
 {
-    int before, length;
-    const int begin = label_bytes(label, n, &before), end = label_bytes(label, n + 1, &length);
-    if (length > n) printf("%.*s", end - begin, label + begin);
-    else putchar(' ');
+    int before, length, more;
+    const int begin = label_bytes(label, n, true, &before), end = label_bytes(label, n + 1, true, &length);
+    const int columns = n >= 0 && length > n ? letter_columns(label + begin, &more) : 0;
+    if (columns > wide) printf("?%*s", wide - 1, "");
+    else printf("%.*s%*s", columns > 0 ? end - begin : 0, label + begin, wide - columns, "");
 }
 
 /* Column labels stand upright above their columns, their last letters on the last line. */
 static void print_heads(const struct heatmap *map, int margin, int wide)
 {
-    const int high = widest(map->column_labels, map->columns);
+    const int high = longest(map->column_labels, map->columns, true);
     char text[16];
     for (int line = 0; line < high; line++) {
         printf("%*s ", margin, "");
         for (int32_t j = 0; j < map->columns; j++) {
             const char *label = label_of(map->column_labels, j, text, sizeof text);
             int length;
-            label_bytes(label, LABEL_MAX, &length);
-            if (line < high - length) putchar(' ');
-            else print_letter(label, line - (high - length));
-            if (wide > 1) printf("%*s", wide - 1, "");
+            label_bytes(label, LABEL_MAX, true, &length);
+            print_letter(label, line - (high - length), wide);
         }
         putchar('\n');
     }
@@ -162,7 +180,7 @@ static bool any_nan(const float *weights, int32_t count)
 
 static void print_map(const struct heatmap *map, enum color color, int wide)
 {
-    const int margin = widest(map->row_labels, map->rows);
+    const int margin = longest(map->row_labels, map->rows, false);
     char text[16];
     print_heads(map, margin, wide);
     for (int32_t i = 0; i < map->rows; i++) {
@@ -206,7 +224,7 @@ static bool coarse(const struct heatmap *map, int32_t by, struct heatmap *to)
 
 void heatmap_print(const struct heatmap *map, enum color color, int width)
 {
-    const int room = width - widest(map->row_labels, map->rows) - 4 - LABEL_MAX;
+    const int room = width - longest(map->row_labels, map->rows, false) - 4 - LABEL_MAX;
     const int cells = room > 16 ? room : 16;
     int32_t by = (map->columns + cells - 1) / cells;
     if ((map->rows + MAX_ROWS - 1) / MAX_ROWS > by) by = (map->rows + MAX_ROWS - 1) / MAX_ROWS;

@@ -23,9 +23,9 @@ bool color_from(const char *word, enum color *color);
  * averaged into one cell, and a line says so. */
 void heatmap_print(const struct heatmap *map, enum color color, int width);
 
-/* At most LABEL_MAX characters of a UTF-8 label, right-aligned in `width` of them. */
+/* At most LABEL_MAX columns of a terminal of a UTF-8 label, right-aligned in `width` of them. */
 enum { LABEL_MAX = 14 };
-int label_characters(const char *label);
+int label_columns(const char *label);
 void label_print(const char *label, int width);
 
 /* zoom pixels per element, 0 = so many that the longer side has about 600. False after a line on standard error. */

@@ -173,7 +173,7 @@ static int draw_sums(const struct options *options, const struct instance *insta
     if (!sums) return out_of_room();
     for (int32_t j = 0; j < keys; j++) {
         if (sums[j] > most) most = sums[j];
-        if (labels && label_characters(labels[j]) > widest) widest = label_characters(labels[j]);
+        if (labels && label_columns(labels[j]) > widest) widest = label_columns(labels[j]);
     }
     if (rows == 1) printf("weight that each key got from the last query, ");
     else printf("weight that each key got from %s%d queries, ", rows < queries ? "the last " : "", (int)rows);

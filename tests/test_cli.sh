@@ -224,6 +224,10 @@ open(sys.argv[1], "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)
   exits 0 "a?[31m" show --q $data/q.npy --k $data/k.npy --tokens "$work/labels"
   ! grep -qP '\x1b|\xc2\x9b' "$work/out"
   verdict $? "no label is an order to the terminal"
+  { printf '\347\214\253\nab\ne\314\201\n' && seq 34; } >"$work/labels" # two columns; two letters; one letter and its mark
+  exits 0 "" show --q $data/q.npy --k $data/k.npy --tokens "$work/labels" --color never
+  grep -q $'^\347\214\253 ' "$work/out" && grep -q '^ab ' "$work/out" && grep -q $'^ e\314\201 ' "$work/out"
+  verdict $? "labels take as many columns as a terminal gives them"
   exits 2 "the lesson has none" show --mask $data/q.npy
   exits 2 "bars of text" show --sums -o "$work/bars.png"
   exits 2 "should end in .png" show -o "$work/map.jpg"
