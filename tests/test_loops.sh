@@ -11,14 +11,14 @@ lines=20
 objdump=${OBJDUMP:-objdump}
 [ $# = 0 ] || shift
 
-for isa in ${*:-avx2 avx512 avx512vbmi avx512bf16}; do
+for isa in ${*:-avx2 avx512 avx512vbmi avx512bf16 amx}; do
   object=$(find "$build" -name "isa_$isa.c.o" -printf "%T@ %p\n" 2>/dev/null | grep -v functions_ | sort -rn | head -1 | cut -d" " -f2)
   if [ -z "$object" ] || ! command -v "$objdump" >/dev/null; then skip loops "no $isa rows in this build, or no objdump"; continue; fi
   if nm "$object" | grep -q __asan_; then skip loops "$isa: a build with sanitizers"; continue; fi
-  "$objdump" -d --no-show-raw-insn "$object" | awk -f tests/innermost_loops.awk | grep -E '^(score|value)_' | sort >"$work/all"
+  "$objdump" -d --no-show-raw-insn "$object" | awk -f tests/innermost_loops.awk | grep -E '^(score|value|weigh_(beside|alone))_' | sort >"$work/all"
   if ! grep -q '_[1-4]' "$work/all"; then skip loops "$isa: nothing is unrolled in this build"; continue; fi
   if readelf -p .comment "$object" | grep -q clang; then
-    types="f32|f16|bf16|keys|dims|whole"
+    types="f32|f16|bf16|keys|dims|whole|beside|alone"
     [ "$isa" != avx512vbmi ] || types=f8_e4m3
     awk -v types="_($types)_" '$3 >= 8 && $1 ~ types && $1 !~ /tail/' "$work/all" >"$work/hot"
     share=3
