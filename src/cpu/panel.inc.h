@@ -26,7 +26,7 @@ enum {
     PANEL_KEYS = CELL == 1 ? 96 : CELL_TILES ? 128 : 144,
     PANEL_VECTORS = VEC_REGISTERS == 32 && !CELL_QUADS && !CELL_TILES ? 4 : 2, /* most vectors per panel: 6 x this many accumulators fit the registers */
     PANEL_ROWS = PANEL_VECTORS * VW,
-    P_BUFFERS = CELL_TILES ? 2 : 1, /* panels whose weights are at hand at once, and, with tiles, in the same room the scores of two steps */
+    P_BUFFERS = CELL_TILES ? 2 : 1, /* with tiles: room for the weights of two panels and the scores of two steps */
     TILE_MAX = 12
 };
 

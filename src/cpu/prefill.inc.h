@@ -198,13 +198,15 @@ enum {
     SPAN_STEP = CELL_TILES ? 32 : 16,
     KEY_STEP = CELL_TILES ? 32 : 24,
     EDGE_STEP = CELL_TILES ? 32 : PANEL_VECTORS == 4 ? 12 : PANEL_KEYS,
-    DIM_STEP = CELL_TILES ? 32 : 48,
+    DIM_STEP = 48,
     FEW_STEP = PANEL_KEYS,
     FEW_DIMS = 8 * VW,
-    RESCALE_KEYS = CELL_TILES ? 32 : PANEL_KEYS, /* how often the maximum may rise; how far above it may be: */
+    RESCALE_KEYS = CELL_TILES ? 32 : PANEL_KEYS, /* how often the maximum may rise */
     CACHED_BYTES = 512 << 10
 };
-#define ABOVE (CELL_TILES ? 8 * 0.693147182f : 0.0f) /* ln 2^8 in the words of vexp_near(): e^-ABOVE is 2^-8 exactly */
+
+/* How far above the largest score what stands for the maximum may be: with tiles ln 2^8, in the words of vexp_near(), whose e^-ABOVE is 2^-8 exactly. */
+#define ABOVE (CELL_TILES ? 8 * 0.693147182f : 0.0f)
 
 /* Part of [block, block + PANEL_KEYS) that a panel may see; it begins at a multiple of 16, where masks of bits can be loaded, or of a tile's step. */
 static struct prefill_span span_of(const struct panel *a, int32_t block)
