@@ -121,6 +121,7 @@ static double capped_error(const struct problem *p, const struct terms *t, const
     if (p->softcap > 0) {
         e += t->tanh_error * fabs(row->capped[j]);
         if (row->capped[j] != 0) e += t->tiny * (4 * (double)p->softcap + 1);
+        if (p->softcap < 0x1p-126f) e = INFINITY; /* 1 / c is not a number of f32, or c itself is flushed */
         e = min_of(e, 2 * (double)p->softcap);
     }
     return e;

@@ -177,7 +177,63 @@ static void check_arithmetic(void)
         check(all_are(vexp_of(vset1(x), 1), whole[0]) && all_are(vexp_near_of(vset1(x), 1), near[0]), "exp of what is normal", (uint32_t)(-x * 16));
     }
     check(all_are(vscale_exp(vset1(NAN), vset1(NAN), vset1(NAN), -126.0f), NAN), "vscale_exp of NaN", 0);
-    check(all_are(vexp(vset1(0)), 1) && all_are(vexp2(vset1(-3)), 0.125f) && all_are(vexp(vset1(-INFINITY)), 0) && all_are(vtanh(vset1(20)), 1), "functions", 0);
+    check(all_are(vexp(vset1(0)), 1) && all_are(vexp2(vset1(-3)), 0.125f) && all_are(vexp(vset1(-INFINITY)), 0) && all_are(vsoftcap(vset1(20), vset1(2), vset1(0.5f)), 2), "functions", 0);
+}
+
+/* Four together are four on their own, whichever of them are far; lanes of a vector differ, too. */
+static void check_softcap(void)
+{
+    static const float caps[] = {1, 30, 0x1p-130f, 0x1p127f};
+    for (uint32_t turn = 0; turn < 4 * 256; turn++) {
+        const float cap = caps[turn % 4];
+        const vf c = vset1(cap), inverse = vset1(softcap_inverse(cap));
+        vf four[4];
+        float alone[4][VW];
+        for (uint32_t n = 0; n < 4; n++) {
+            float x[VW];
+            for (uint32_t i = 0; i < VW; i++) x[i] = cap * (turn >> (2 + n) & 1 ? 0.9f : 0.3f) * (float)(i + 1) / VW * (n % 2 ? -1 : 1);
+            if (turn >> 6 & 1) x[VW - 1] = specials[(turn * 4 + n) % SPECIALS];
+            four[n] = vload(x);
+            vstore(alone[n], vsoftcap(four[n], c, inverse));
+        }
+        vsoftcap_4(four, c, inverse);
+        for (uint32_t n = 0; n < 4; n++) check(lanes_are(four[n], alone[n], VW), "vsoftcap_4", 4 * turn + n);
+    }
+}
+
+/* Every bit of rows that end where they are asked to, from bytes and from bits. */
+static void check_shown(void)
+{
+    enum { FIRST = 16 };
+    bool good[2] = {true, true};
+    for (uint32_t turn = 0; turn < 200; turn++)
+        for (int count = 1; count <= VW; count++)
+            for (int bits = 0; bits < 2; bits++) {
+                const size_t size = (size_t)(bits ? (FIRST + count + 7) / 8 : FIRST + count);
+                const unsigned char *rows[VW];
+                unsigned char *copies[VW];
+                bool seen[VW][VW] = {{false}}, all = true;
+                struct shown_keys shown;
+                for (int r = 0; r < VW; r++) {
+                    copies[r] = memset(malloc(size), bits ? 0x5a : 3, size);
+                    rows[r] = copies[r];
+                    for (int n = 0; n < count; n++) {
+                        const int at = FIRST + n;
+                        seen[r][n] = turn == 0 || ((uint32_t)(r * VW + n + 1) * 2654435761u >> (turn % 28)) % 4 != turn % 3;
+                        all &= seen[r][n];
+                        if (bits) copies[r][at / 8] = (unsigned char)((copies[r][at / 8] & ~(1 << at % 8)) | seen[r][n] << at % 8);
+                        else copies[r][at] = seen[r][n] ? (unsigned char)(1 << (n + r) % 8) : 0;
+                    }
+                }
+                if (vload_shown(rows, FIRST, count, bits, &shown)) good[bits] &= all && count == VW;
+                for (int n = 0; n < count; n++) {
+                    float got[VW];
+                    vstore(got, vselect(vkey_shown(&shown, n), vset1(1), vset1(0)));
+                    for (int r = 0; r < VW; r++) good[bits] &= got[r] == seen[r][n];
+                }
+                for (int r = 0; r < VW; r++) free(copies[r]);
+            }
+    check(good[0], "vload_shown of bytes", 0), check(good[1], "vload_shown of bits", 0);
 }
 
 /* Truths of all lanes, and halves of vectors, where there are such words. */
@@ -238,6 +294,8 @@ void CAT(words_, WORDS_NAME)(struct words_tally *to)
     check_stores();
     check_memory();
     check_arithmetic();
+    check_softcap();
+    check_shown();
     check_halves();
     check_shuffles();
 }

@@ -41,6 +41,10 @@
 #define _mm512_cvtps_ph(a, rounding) emulated_cvtps_ph(a)
 #define _mm512_maskz_slli_epi32(mask, a, count) _mm512_maskz_mov_epi32(mask, _mm512_slli_epi32(a, count))
 #define _mm_maskz_loadu_epi8 emulated_maskz_loadu_epi8
+#undef _mm_test_epi8_mask
+#undef _mm256_test_epi16_mask
+#define _mm_test_epi8_mask emulated_test_epi8_mask
+#define _mm256_test_epi16_mask emulated_test_epi16_mask
 #undef _mm256_maskz_loadu_epi16
 #undef _mm256_mask_storeu_epi16
 #undef _mm512_maskz_loadu_ps
@@ -107,5 +111,14 @@ EMULATE void emulated_mask_storeu_ps(void *p, uint32_t mask, __m512 a)
     memcpy(from, &a, sizeof from);
     for (int i = 0; i < 16; i++)
         if (mask >> i & 1) ((float *)p)[i] = from[i];
+}
+EMULATE uint32_t emulated_test_epi8_mask(__m128i a, __m128i b)
+{
+    return ~(uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_and_si128(a, b), _mm_setzero_si128())) & 0xffff;
+}
+EMULATE uint32_t emulated_test_epi16_mask(__m256i a, __m256i b)
+{
+    const __m256i zero = _mm256_cmpeq_epi16(_mm256_and_si256(a, b), _mm256_setzero_si256());
+    return ~(uint32_t)_mm_movemask_epi8(_mm_packs_epi16(_mm256_castsi256_si128(zero), _mm256_extracti128_si256(zero, 1))) & 0xffff;
 }
 #endif

@@ -119,7 +119,7 @@ INLINE vf add_terms(const struct decode_pass *pass, vf x, int32_t n, float slope
     x = vmul(x, vset1(MUTANT(cpu_decode_scale_twice) ? p->scale * p->scale : p->scale));
     if (pass->plain) return x;
     if (bias && first) x = vadd(x, vload(pass->terms + n));
-    if (p->softcap > 0) x = vmul(vset1(p->softcap), vtanh(vdiv(x, vset1(p->softcap))));
+    if (p->softcap > 0) x = vsoftcap(x, vset1(p->softcap), vset1(softcap_inverse(p->softcap)));
     if (p->flags & HEED_ALIBI) x = vfma(vset1(MUTANT(cpu_decode_alibi_sign) ? slope : -slope), vload(pass->distances + n), x);
     if (bias && !first) x = vadd(x, vload(pass->terms + n));
     return x;

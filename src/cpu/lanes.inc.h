@@ -57,6 +57,22 @@ INLINE vf vload_row(const heed_type type, const unsigned char *row, int64_t d)
     }
 }
 
+/* t[e] lane n = element d + e of row n; elements from `count` on are zeros. */
+INLINE void load_across(const heed_type type, const unsigned char *const *rows, int d, int count, vf t[VW])
+{
+    if (count >= VW) {
+#ifdef VEC_LOADS_ACROSS
+        if (type == HEED_F32) vload_across(rows, d, t);
+        else vload_halves_across(rows, d, type == HEED_BF16, t);
+        return;
+#else
+        UNROLL for (int n = 0; n < VW; n++) t[n] = vload_row(type, rows[n], d);
+#endif
+    } else
+        for (int n = 0; n < VW; n++) t[n] = vload_row_n(type, rows[n], d, count);
+    vtranspose(t);
+}
+
 /* A type whose blocks of 32 elements have a scale of their own, f16 in front of them. */
 INLINE bool has_block_scales(const heed_type type) { return type == HEED_Q8_0 || type == HEED_Q4_0; }
 INLINE int block_bytes(const heed_type type) { return type == HEED_Q8_0 ? 34 : 18; }

@@ -352,14 +352,4 @@ NOINLINE void softmax_half(const struct panel *a, const struct panel_work *w, in
 NOINLINE void softmax_block(const struct panel *a, const struct panel_work *w, int keys) { softmax_of(a, w, keys, false); }
 NOINLINE void softmax_block_mark(const struct panel *a, const struct panel_work *w, int keys) { softmax_of(a, w, keys, true); }
 
-/* The maximum once more, after something changed the scores. */
-static void panel_top(const struct panel *a, const struct panel_work *w, int keys)
-{
-    for (int c = 0; c < a->width; c += VW) {
-        vf top = vload(a->m + c);
-        for (int j = 0; j < keys; j++) top = vmax(top, vload(w->p + (size_t)j * (size_t)a->width + c));
-        vstore(w->top + c, top);
-    }
-}
-
 #endif

@@ -19,22 +19,6 @@ static inline ptrdiff_t few_step(int v_head_dim) { return (v_head_dim + VW - 1) 
 /* `ahead`, if not 0: rows so many further on in the tables are fetched, one after the other, but evenly over the work: many lines at once would be waited for. */
 INLINE int line_elements(const heed_type type) { return type == HEED_F32 ? 16 : 32; }
 
-/* t[e] lane n = element d + e of row n; elements from `count` on are zeros. */
-INLINE void load_across(const heed_type type, const unsigned char *const *rows, int d, int count, vf t[VW])
-{
-    if (count >= VW) {
-#ifdef VEC_LOADS_ACROSS
-        if (type == HEED_F32) vload_across(rows, d, t);
-        else vload_halves_across(rows, d, type == HEED_BF16, t);
-        return;
-#else
-        UNROLL for (int n = 0; n < VW; n++) t[n] = vload_row(type, rows[n], d);
-#endif
-    } else
-        for (int n = 0; n < VW; n++) t[n] = vload_row_n(type, rows[n], d, count);
-    vtranspose(t);
-}
-
 /* Scores of `keys` keys for R rows, and the running maximum; what panel.inc.h says of score_tile_of holds. dim in cells; type: F32 where they are pairs. */
 INLINE void score_few_of(const heed_type type, const int R, const float *q, ptrdiff_t width, const unsigned char *const *k, int ahead, int keys,
                          int dim, float scale, float *p, float *top)

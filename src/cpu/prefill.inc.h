@@ -262,6 +262,22 @@ static void prefetch_outputs(const struct prefill_pass *pass, const struct prefi
     for (int r = a->first + a->rows * step / steps; r < end; r++) prefetch_row(&pass->call->o, pass->s, pass->b, pass->head[r], pass->query[r], bytes);
 }
 
+/* What is added to the scores of a span, or hides them: rows on memory pages of their own, of which each line is read once. */
+static void prefetch_terms(const struct prefill_pass *pass, const struct prefill_span *span, int step, int steps)
+{
+    const struct problem *p = pass->p;
+    const struct panel *a = span->a;
+    const bool bias = p->flags & HEED_BIAS, bits = p->flags & HEED_MASK_BITS, mask = bits || p->flags & HEED_MASK_BOOL;
+    if (!bias && !mask) return;
+    const int64_t from = bias ? type_row_bytes(p->bias_type, span->j0) : 0, to = bias ? type_row_bytes(p->bias_type, span->j1) : 0;
+    const int end = a->first + a->rows * (step + 1) / steps;
+    for (int r = a->first + a->rows * step / steps; r < end; r++) {
+        for (int64_t n = from; n < to; n += 64) vprefetch(pass->bias[r] + n);
+        if (mask)
+            for (int32_t j = span->j0; j < span->j1; j += bits ? 512 : 64) vprefetch(pass->mask[r] + (bits ? j / 8 : j));
+    }
+}
+
 /* Vectors that may see one of the keys [j0, j1): near the diagonal only the later rows. What the others would get are exact zeros. */
 static struct lanes lanes_of(const struct panel *a, int32_t j0, int32_t j1)
 {
@@ -277,7 +293,7 @@ static struct lanes lanes_of(const struct panel *a, int32_t j0, int32_t j1)
 #if CELL_TILES
 #include "prefill_pipeline.inc.h"
 #else
-/* Scores of one step after the other; those of vectors that see nothing of a step stay garbage till hide_by_position(). */
+/* Scores of one step after the other; those of vectors that see nothing of a step stay garbage till apply_rules(). */
 static void score_span(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, const struct prefill_ahead *ahead)
 {
     const int keys = span->j1 - span->j0, size = span->a->few ? FEW_STEP : is_partial(span) ? EDGE_STEP : KEY_STEP;
@@ -286,6 +302,7 @@ static void score_span(const struct prefill_pass *pass, const struct prefill_spa
         const struct lanes lanes = lanes_of(span->a, span->j0 + x, span->j0 + x + n);
         prefetch_step(pass, ahead, ahead->k, x / size, (keys + size - 1) / size);
         prefetch_outputs(pass, ahead, span->a, x / size, (keys + size - 1) / size);
+        prefetch_terms(pass, span, x / size, (keys + size - 1) / size);
         score_keys(span->a, &pass->work, lanes, k.data + x * k.step, k.step, x, n, pass->p->head_dim);
     }
 }

@@ -18,7 +18,7 @@
 
 /* ---- the scores of a panel at once: for scores.inc.h ------------------------- */
 
-/* Scores of one step after the other into p, as soon as the queue comes to them; those of vectors that see nothing of a step stay garbage till hide_by_position(). */
+/* Scores of one step after the other into p, as soon as the queue comes to them; those of vectors that see nothing of a step stay garbage till apply_rules(). */
 static void queue_scores(const struct prefill_pass *pass, const struct prefill_span *span, struct key_block k, float *p)
 {
     const int keys = span->j1 - span->j0, size = is_partial(span) ? EDGE_STEP : KEY_STEP;
@@ -181,14 +181,12 @@ static void attend_step(struct prefill_pass *pass, const struct tile_block *bloc
     if (first) {
         pass->work.p = s;
         memcpy(pass->work.top, a->m, sizeof(float) * (size_t)a->width);
-        scale_scores(s, a->width, keys, a->vectors, pass->work.scale, pass->work.top);
-        apply_terms(pass, &step);
-        find_tops(scores);
+        apply_rules(pass, &step, RULES_ALL, pass->work.scale);
     }
     vf top[PANEL_VECTORS];
     bool rises = false;
     for (int n = 0; n < a->vectors; n++) {
-        top[n] = vmul(scores->top[n], w.by);
+        top[n] = first ? vload(pass->work.top + n * VW) : vmul(scores->top[n], w.by);
         rises |= vany(vlt(vload(a->m + n * VW), top[n])) && !(MUTANT(cpu_tiles_never) && a->begun);
     }
     if (rises) raise_maximum(pass, block, at, top);
@@ -221,6 +219,10 @@ static void attend_panels(struct prefill_pass *pass, struct prefill_span *spans,
         const bool more = next.n < block.count;
         if (more) expect_scores(pass, &block, next, block.scores + (~turn & 1) * STEP_FLOATS, &scores[~turn & 1]);
         fetch_ahead(pass, &block, at, ahead);
+        if (more) {
+            const struct prefill_span step = step_span(&block, next);
+            prefetch_terms(pass, &step, 0, 1);
+        }
         attend_step(pass, &block, &at, &scores[turn & 1], more ? &scores[~turn & 1] : NULL);
         if (at.x + TILE_SPAN >= values_end(&block, at)) {
             at.x = values_end(&block, at);

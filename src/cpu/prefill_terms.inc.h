@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * prefill_terms.inc.h - template: from scale * q.k to logits: bias, softcap, ALiBi, and who sees what. Works on the scores of one panel and
- * one block, [key][row], after the products; each step is a loop of its own over them. A hidden key gets -infinity by selection, so that
- * whatever its score was (NaN) is gone.
+ * one block, [key][row], after the products, in one loop: a score is loaded once, whatever is done to it. A hidden key gets -infinity by selection, so
+ * that whatever its score was (NaN) is gone.
  */
 #ifndef HEED_PREFILL_TERMS_INC_H
 #define HEED_PREFILL_TERMS_INC_H
@@ -48,106 +48,139 @@ static bool is_partial(const struct prefill_span *span)
     return span->a->begin_max > span->j0 || span->a->end_min < span->j1;
 }
 
-/* t[n] lane r = element j + n of row r's mask or bias, n < count <= VW, as f32. */
-INLINE void load_columns(const struct prefill_pass *pass, const unsigned char *const *rows, bool bias, int32_t j, int count, vf t[VW])
-{
-    const uint64_t flags = pass->p->flags;
-    for (int r = 0; r < VW; r++) {
-        if (bias)
-            t[r] = load_float(pass->p->bias_type, rows[r], j, count);
-        else if (flags & HEED_MASK_BITS)
-            t[r] = vload_bits_n(rows[r], j, count);
-        else
-            t[r] = vload_u8_n(rows[r] + j, count);
-    }
-    vtranspose(t);
-}
+/* Which of rules 2 to 5 of doc/semantics.md, section 1: up to the softcap; behind it; all of them. */
+enum logit_rules { RULES_TO_CAP = 1, RULES_BEHIND_CAP = 2, RULES_ALL = 3 };
 
-/* s += bias; a bias of -infinity is kept for the end by hide_columns(). */
-static void add_bias(const struct prefill_pass *pass, const struct prefill_span *span)
+/* What a span needs of them, and their numbers by row of the panel. */
+struct logit_terms {
+    bool bias_first, cap, alibi, bias, bias_adds, mask, partial; /* bias: -infinity hides */
+    bool near;                                 /* distances are below 2^24, exact in f32; longer ones are rounded once from integers */
+    float own[PANEL_ROWS], slope[PANEL_ROWS];  /* from the span's first key to the row's own; of ALiBi, negated */
+    float low[PANEL_ROWS], high[PANEL_ROWS];   /* keys that the row may see by position and key range, from the span's first key on */
+};
+
+static void find_distances_of(const struct prefill_pass *pass, const struct prefill_span *span, struct logit_terms *t)
 {
     const struct panel *a = span->a;
-    for (int c = 0; c < a->width; c += VW)
-        for (int32_t j = span->j0; j < span->j1; j += VW) {
-            const int count = min_int(VW, span->j1 - j);
-            float *p = pass->work.p + (size_t)(j - span->j0) * (size_t)a->width + c;
-            vf t[VW];
-            load_columns(pass, pass->bias + a->first + c, true, j, MUTANT(cpu_prefill_bias_padded) ? VW : count, t);
-            for (int n = 0; n < count; n++, p += a->width) vstore(p, vadd(vload(p), t[n]));
-        }
-}
-
-/* Hide where the mask is 0, or (bias) where it is -infinity. */
-static void hide_columns(const struct prefill_pass *pass, const struct prefill_span *span, bool bias)
-{
-    const struct panel *a = span->a;
-    const unsigned char *const *rows = bias ? pass->bias : pass->mask;
-    const vf hides = vset1(bias ? -INFINITY : 0.0f);
-    for (int c = 0; c < a->width; c += VW)
-        for (int32_t j = span->j0; j < span->j1; j += VW) {
-            const int count = min_int(VW, span->j1 - j);
-            float *p = pass->work.p + (size_t)(j - span->j0) * (size_t)a->width + c;
-            vf t[VW];
-            load_columns(pass, rows + a->first + c, bias, j, count, t);
-            for (int n = 0; n < count; n++, p += a->width) vstore(p, vselect(veq(t[n], hides), vset1(-INFINITY), vload(p)));
-        }
-}
-
-/* s = c tanh(s / c) */
-static void cap_scores(const struct prefill_pass *pass, const struct prefill_span *span)
-{
-    const vf cap = vset1(pass->p->softcap);
-    float *p = pass->work.p, *end = p + (size_t)(span->j1 - span->j0) * (size_t)span->a->width;
-    for (; p < end; p += VW) vstore(p, vmul(cap, vtanh(vdiv(vload(p), cap))));
-}
-
-/* s -= slope |p_i - r_j|. Distances below 2^24 are exact in f32; longer ones are rounded once from integers. */
-static void add_alibi(const struct prefill_pass *pass, const struct prefill_span *span)
-{
-    const struct panel *a = span->a;
-    float base[PANEL_ROWS] = {0}, slope[PANEL_ROWS] = {0}, far[VW];
-    bool near = true;
-    for (int r = 0; r < a->rows; r++) {
-        const int64_t d = pass->own[a->first + r] - span->j0;
-        if (d > 0xffff00 || d < -0xffff00) near = false;
-        base[r] = (float)d;
-        slope[r] = -pass->slope[a->first + r];
-    }
-    for (int c = 0; c < a->width; c += VW) {
-        const vf own = vload(base + c), by = vload(slope + c);
-        float *p = pass->work.p + c;
-        for (int32_t j = span->j0; j < span->j1; j++, p += a->width) {
-            vf distance = vabs(vsub(own, vset1((float)(j - span->j0))));
-            if (!near) {
-                for (int r = 0; r < VW; r++) {
-                    const int64_t d = c + r < a->rows ? pass->own[a->first + c + r] - j : 0;
-                    far[r] = (float)(d < 0 ? -d : d);
-                }
-                distance = vload(far);
-            }
-            vstore(p, vfma(distance, by, vload(p)));
-        }
+    for (int r = 0; r < a->width; r++) {
+        const int64_t d = r < a->rows ? pass->own[a->first + r] - span->j0 : 0;
+        if (d > 0xffff00 || d < -0xffff00) t->near = false;
+        t->own[r] = (float)d;
+        t->slope[r] = r < a->rows ? -pass->slope[a->first + r] : 0;
     }
 }
 
-/* Hide what lies outside [begin, end) of the row. */
-static void hide_by_position(const struct prefill_pass *pass, const struct prefill_span *span)
+static void find_visible(const struct prefill_pass *pass, const struct prefill_span *span, struct logit_terms *t)
 {
     const struct panel *a = span->a;
-    float low[PANEL_ROWS], high[PANEL_ROWS];
     for (int r = 0; r < a->width; r++) {
         const int64_t begin = (int64_t)pass->begin[a->first + r] - span->j0, end = (int64_t)pass->end[a->first + r] - span->j0;
-        low[r] = begin < 0 ? 0.0f : begin > PANEL_KEYS ? PANEL_KEYS : (float)begin;
-        high[r] = end < 0 ? 0.0f : end > PANEL_KEYS ? PANEL_KEYS : (float)end;
-        if (MUTANT(cpu_prefill_range_end) && high[r] > 0 && high[r] < PANEL_KEYS) high[r] += 1;
+        t->low[r] = begin < 0 ? 0.0f : begin > PANEL_KEYS ? PANEL_KEYS : (float)begin;
+        t->high[r] = end < 0 ? 0.0f : end > PANEL_KEYS ? PANEL_KEYS : (float)end;
+        if (MUTANT(cpu_prefill_range_end) && t->high[r] > 0 && t->high[r] < PANEL_KEYS) t->high[r] += 1;
     }
-    for (int c = 0; c < a->width; c += VW) {
-        const vf from = vload(low + c), to = vload(high + c);
-        float *p = pass->work.p + c;
-        for (int32_t j = span->j0; j < span->j1; j++, p += a->width) {
-            const vf x = vset1((float)(j - span->j0));
-            vstore(p, vselect(vand(vge(x, from), vlt(x, to)), vload(p), vset1(-INFINITY)));
+}
+
+static void find_terms(const struct prefill_pass *pass, const struct prefill_span *span, enum logit_rules rules, struct logit_terms *t)
+{
+    const uint64_t flags = pass->p->flags;
+    const bool behind = rules & RULES_BEHIND_CAP, to_cap = rules & RULES_TO_CAP;
+    t->bias_first = to_cap && (flags & HEED_BIAS) && (flags & HEED_BIAS_FIRST);
+    t->cap = to_cap && pass->p->softcap > 0;
+    t->alibi = behind && (flags & HEED_ALIBI);
+    t->bias = behind && (flags & HEED_BIAS);
+    t->bias_adds = t->bias && !(flags & HEED_BIAS_FIRST);
+    t->mask = behind && (flags & (HEED_MASK_BOOL | HEED_MASK_BITS)) && !MUTANT(cpu_prefill_no_mask);
+    t->partial = behind && is_partial(span);
+    t->near = true;
+    if (t->alibi) find_distances_of(pass, span, t);
+    if (t->partial) find_visible(pass, span, t);
+}
+
+/* |p_i - r_j| of key j and the rows from c on, where they are long. */
+NOINLINE vf far_distance(const struct prefill_pass *pass, const struct panel *a, int c, int32_t j)
+{
+    float far[VW];
+    for (int r = 0; r < VW; r++) {
+        const int64_t d = c + r < a->rows ? pass->own[a->first + c + r] - j : 0;
+        far[r] = (float)(d < 0 ? -d : d);
+    }
+    return vload(far);
+}
+
+/* Of rows c ... c + VW - 1 and VW keys: what is added, lane r of bias[n] for key n, and what is seen. */
+struct term_columns {
+    vf bias[VW];
+    struct shown_keys shown;
+    bool masked;
+};
+
+/* Keys j ... j + count - 1. */
+INLINE void load_columns(const struct prefill_pass *pass, const struct prefill_span *span, const struct logit_terms *t, int c, int32_t j, int count,
+                         struct term_columns *columns)
+{
+    const int row = span->a->first + c;
+    if (t->bias || t->bias_first) load_across(pass->p->bias_type, pass->bias + row, j, MUTANT(cpu_prefill_bias_padded) ? VW : count, columns->bias);
+    columns->masked = t->mask && !vload_shown(pass->mask + row, j, count, pass->p->flags & HEED_MASK_BITS, &columns->shown);
+}
+
+/* Logits of `count` keys from key n of the columns on, key x of the span, and of rows c ... c + VW - 1, from scores at p, times `by` with tiles:
+ *     s += bias;   s = cap tanh(s / cap);   s -= slope distance;   s += bias;   -infinity where hidden
+ * A bias of -infinity hides, whatever was added. Returns the largest, or top. */
+INLINE vf logits_of(const struct prefill_pass *pass, const struct prefill_span *span, const struct logit_terms *t, const struct term_columns *columns, int c, int x,
+                    int n, const int count, float by, float *p, vf top)
+{
+    const ptrdiff_t width = span->a->width;
+    const vf nothing = vset1(-INFINITY), cap = vset1(pass->p->softcap), inverse = vset1(softcap_inverse(pass->p->softcap)), first = vset1((float)x);
+    vf key[4], s[4];
+    UNROLL for (int i = 0; i < count; i++) key[i] = vadd(first, vset1((float)i));
+    UNROLL for (int i = 0; i < count; i++) s[i] = CELL_TILES ? vmul(vload(p + i * width), vset1(by)) : vload(p + i * width);
+    if (t->bias_first) UNROLL for (int i = 0; i < count; i++) s[i] = vadd(s[i], columns->bias[n + i]);
+    if (t->cap) {
+        if (count == 4)
+            vsoftcap_4(s, cap, inverse);
+        else
+            s[0] = vsoftcap(s[0], cap, inverse);
+    }
+    if (t->alibi)
+        UNROLL for (int i = 0; i < count; i++) {
+            const vf distance = t->near ? vabs(vsub(vload(t->own + c), key[i])) : far_distance(pass, span->a, c, span->j0 + x + i);
+            s[i] = vfma(distance, vload(t->slope + c), s[i]);
         }
+    if (t->bias)
+        UNROLL for (int i = 0; i < count; i++) {
+            const vf bias = columns->bias[n + i];
+            if (t->bias_adds) s[i] = vadd(s[i], bias);
+            if (!MUTANT(cpu_prefill_bias_shows)) s[i] = vselect(veq(bias, nothing), nothing, s[i]);
+        }
+    if (columns->masked) UNROLL for (int i = 0; i < count; i++) s[i] = vselect(vkey_shown(&columns->shown, n + i), s[i], nothing);
+    if (t->partial)
+        UNROLL for (int i = 0; i < count; i++)
+            s[i] = vselect(vand(vge(key[i], vload(t->low + c)), vlt(key[i], vload(t->high + c))), s[i], nothing);
+    if (MUTANT(cpu_prefill_softcap_after_mask) && t->cap) UNROLL for (int i = 0; i < count; i++) s[i] = vsoftcap(s[i], cap, inverse);
+    UNROLL for (int i = 0; i < count; i++) vstore(p + i * width, s[i]);
+    return count == 4 ? vmax(vmax(vmax(top, s[0]), s[1]), vmax(s[2], s[3])) : vmax(top, s[0]);
+}
+
+/* Scores of a span, times `by` with tiles, become logits; work.top becomes their maximum where that is larger. */
+static void apply_rules(const struct prefill_pass *pass, const struct prefill_span *span, enum logit_rules rules, float by)
+{
+    const struct panel *a = span->a;
+    struct logit_terms t;
+    struct term_columns columns;
+    find_terms(pass, span, rules, &t);
+    columns.bias[0] = vset1(0); /* where VW is 1 compilers doubt that it is set */
+    for (int c = 0; c < a->width; c += VW) {
+        vf top = vload(pass->work.top + c);
+        float *p = pass->work.p + c;
+        for (int32_t j = span->j0; j < span->j1; j += VW) {
+            const int count = min_int(VW, span->j1 - j), x = j - span->j0;
+            int n = 0;
+            load_columns(pass, span, &t, c, j, count, &columns);
+            for (; n + 4 <= count; n += 4, p += 4 * a->width) top = logits_of(pass, span, &t, &columns, c, x + n, n, 4, by, p, top);
+            for (; n < count; n++, p += a->width) top = logits_of(pass, span, &t, &columns, c, x + n, n, 1, by, p, top);
+        }
+        vstore(pass->work.top + c, top);
     }
 }
 
@@ -158,22 +191,12 @@ static bool has_terms(const struct prefill_pass *pass, const struct prefill_span
     return is_partial(span) || pass->p->flags & any || pass->p->softcap > 0;
 }
 
-/* Rules 2 to 5 of doc/semantics.md, section 1, and the maximum. Does nothing where all rows see all keys and nothing is added. */
+/* Does nothing where all rows see all keys and nothing is added; else the maximum, too, is taken anew. */
 static void apply_terms(const struct prefill_pass *pass, const struct prefill_span *span)
 {
-    const struct panel *a = span->a;
-    const uint64_t flags = pass->p->flags;
-    const bool mask = flags & (HEED_MASK_BOOL | HEED_MASK_BITS), bias = flags & HEED_BIAS, first = flags & HEED_BIAS_FIRST;
     if (!has_terms(pass, span)) return;
-    if (bias && first) add_bias(pass, span);
-    if (pass->p->softcap > 0) cap_scores(pass, span);
-    if (flags & HEED_ALIBI) add_alibi(pass, span);
-    if (bias && !first) add_bias(pass, span);
-    if (bias && !MUTANT(cpu_prefill_bias_shows)) hide_columns(pass, span, true);
-    if (mask && !MUTANT(cpu_prefill_no_mask)) hide_columns(pass, span, false);
-    if (is_partial(span)) hide_by_position(pass, span);
-    if (MUTANT(cpu_prefill_softcap_after_mask) && pass->p->softcap > 0) cap_scores(pass, span);
-    panel_top(a, &pass->work, span->j1 - span->j0);
+    memcpy(pass->work.top, span->a->m, sizeof(float) * (size_t)span->a->width);
+    apply_rules(pass, span, RULES_ALL, 1);
 }
 
 #endif

@@ -175,19 +175,12 @@ static void sum_rows(const float *p, int count, int keys, float *to)
 static void staged_terms(const struct scores_pass *w, const struct prefill_span *span, int32_t block, int32_t end)
 {
     const struct prefill_pass *pass = &w->pass;
-    const uint64_t flags = pass->p->flags;
     const int stage = pass->p->scores_stage, keys = span->j1 - span->j0;
-    const bool first = flags & HEED_BIAS_FIRST, bias = flags & HEED_BIAS;
     if (stage == 0) turn_block(w, span->a, keys), write_block(w, span->a, block, end, span->j0, span->j1, 0);
     if (stage == 1) {
-        if (bias && first) add_bias(pass, span);
-        if (pass->p->softcap > 0) cap_scores(pass, span);
+        apply_rules(pass, span, RULES_TO_CAP, 1);
         turn_block(w, span->a, keys), write_block(w, span->a, block, end, span->j0, span->j1, 0);
-        if (flags & HEED_ALIBI) add_alibi(pass, span);
-        if (bias && !first) add_bias(pass, span);
-        if (bias) hide_columns(pass, span, true);
-        if (flags & (HEED_MASK_BOOL | HEED_MASK_BITS)) hide_columns(pass, span, false);
-        if (is_partial(span)) hide_by_position(pass, span);
+        apply_rules(pass, span, RULES_BEHIND_CAP, 1);
     } else {
         apply_terms(pass, span);
     }

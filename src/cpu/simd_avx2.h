@@ -167,6 +167,31 @@ INLINE vm vm_of_bits(uint32_t bits)
     return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), place), place));
 }
 INLINE uint32_t bits_of_vm(vm a) { return (uint32_t)_mm256_movemask_ps(a); }
+/* A row's eight keys as a byte, and a key is one bit of each. */
+#define VEC_SHOWN 1
+struct shown_keys { __m256i bytes; };
+INLINE int vload_shown(const unsigned char *const *rows, int32_t j, int count, int bits, struct shown_keys *shown)
+{
+    uint64_t all = 0;
+    UNROLL for (int r = 0; r < VW; r++) {
+        uint64_t byte;
+        if (bits)
+            byte = rows[r][j / 8];
+        else {
+            const __m128i keys = count == VW ? _mm_loadl_epi64((const __m128i *)(rows[r] + j)) : vbytes_n(rows[r] + j, count, 1);
+            byte = ~(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(keys, _mm_setzero_si128())) & 0xff;
+        }
+        all |= byte << 8 * r;
+    }
+    shown->bytes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)all));
+    return all == ~UINT64_C(0);
+}
+INLINE vm vkey_shown(const struct shown_keys *shown, int n)
+{
+    const __m256i bit = _mm256_set1_epi32(1 << n);
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(shown->bytes, bit), bit));
+}
+
 INLINE void vprefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 
 /* Eight of vtree16's sums. Pairs within fours, fours by halves of both registers. */

@@ -194,6 +194,33 @@ INLINE void vload_halves_across(const unsigned char *const *rows, ptrdiff_t d, c
     }
 }
 
+/* A row's sixteen keys as a word, and a key is one bit of each. */
+#define VEC_SHOWN 1
+struct shown_keys { __m256i words; };
+INLINE uint64_t shown_word(const unsigned char *row, int32_t j, int count, int bits)
+{
+    uint16_t word = 0;
+    if (!bits) {
+        const __m128i bytes = count == VW ? _mm_loadu_si128((const __m128i *)(row + j)) : _mm_maskz_loadu_epi8(vfirst(count), row + j);
+        return _mm_test_epi8_mask(bytes, bytes);
+    }
+    if (count > 8) memcpy(&word, row + j / 8, sizeof word);
+    else word = row[j / 8];
+    return word & vfirst(count);
+}
+INLINE int vload_shown(const unsigned char *const *rows, int32_t j, int count, int bits, struct shown_keys *shown)
+{
+    uint64_t four[4], all = 0xffff;
+    all |= all << 16, all |= all << 32;
+    UNROLL for (int n = 0; n < 4; n++) {
+        four[n] = 0;
+        UNROLL for (int r = 0; r < 4; r++) four[n] |= shown_word(rows[4 * n + r], j, count, bits) << 16 * r;
+    }
+    shown->words = _mm256_setr_epi64x((long long)four[0], (long long)four[1], (long long)four[2], (long long)four[3]);
+    return (four[0] & four[1] & four[2] & four[3]) == all;
+}
+INLINE vm vkey_shown(const struct shown_keys *shown, int n) { return _mm256_test_epi16_mask(shown->words, _mm256_set1_epi16((short)(1 << n))); }
+
 /* f8 by way of f16: e5m2 is its upper half; e4m3 has three more bits of mantissa and a bias of 7, so times 2^8; its NaN, all ones, would be 480: adding one
  * carries into the bit that makes it a NaN of f16. */
 INLINE __m128i vload_codes(const uint8_t *p, int n) { return n == VW ? _mm_loadu_si128((const __m128i *)p) : _mm_maskz_loadu_epi8(vfirst(n), p); }

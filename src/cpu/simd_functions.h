@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * simd_functions.h - exp2, exp and tanh in the words of a simd_*.h, which includes this file at its end: the same bits at every width. No libm.
+ * simd_functions.h - exp2, exp and softcap in the words of a simd_*.h, which includes this file at its end: the same bits at every width. No libm.
  */
 #ifndef HEED_SIMD_FUNCTIONS_H
 #define HEED_SIMD_FUNCTIONS_H
+#include "../mutant.h"
 
-/* Largest errors of vexp and vtanh over every float (tests/test_functions.c): 1.048 and 1.724; with two roundings in vfma 1.341 and 1.812. */
+/* Largest errors of vexp and vsoftcap (c = 1: tanh) over every float (tests/test_functions.c): 1.048 and 1.391; with two roundings in vfma 1.341 and 1.421. */
 #define EXP_ULP (VEC_FUSED ? 1.1f : 1.4f)
 #define TANH_ULP 2
 #define LOG2_E 1.44269504088896340736f
@@ -66,19 +67,69 @@ INLINE vf vexp_near_of(vf x, const int normal)
 }
 INLINE vf vexp_near(vf x) { return vexp_near_of(x, 0); }
 
-/* tanh x:  |x| < 0.625: x + x^3 P(x^2); else with e = exp(-2|x|): sign * (1 - 2e / (1 + e)). Odd, 1 exactly from about 9.1, NaN stays NaN. */
-INLINE vf vtanh(vf x)
+/* c tanh(x / c) with inverse = 1 / c: y = x inverse.   |y| < 0.625: x + x y^2 P(y^2)   else: sign c (1 - e Q(e)), e = e^(-2 |y|), Q(e) = 2 / (1 + e) by a
+ * polynomial on [0, e^-1.25]. No division. Odd, c exactly from |y| = 9.1 on, NaN stays NaN. Logits are seldom as large as 0.625 c, so the second half is left
+ * out where no lane needs it: its cost would be three times that of the first. */
+#define SOFTCAP_FAR 0.390625f /* 0.625^2 */
+
+INLINE float softcap_inverse(float cap) { return cap >= 0x1p-127f ? 1 / cap : 0x1p127f; } /* never infinite: 0 times that would be NaN */
+
+INLINE vf vsoftcap_near(vf x, vf y_squared)
 {
-    vf a = vabs(x), z = vmul(x, x);
+    const vf z = y_squared;
     vf p = vset1(-5.70498872745e-3f);
     p = vfma(p, z, vset1(2.06390887954e-2f));
     p = vfma(p, z, vset1(-5.37397155531e-2f));
     p = vfma(p, z, vset1(1.33314422036e-1f));
     p = vfma(p, z, vset1(-3.33332819422e-1f));
-    vf small = vfma(vmul(p, z), x, x);
-    vf e = vexp2(vmul(a, vset1(-2.0f * LOG2_E)));
-    vf large = vsub(vset1(1.0f), vdiv(vadd(e, e), vadd(vset1(1.0f), e)));
-    return vselect(vlt(a, vset1(0.625f)), small, vcopysign(large, x));
+    return vfma(vmul(p, z), x, x);
 }
+
+INLINE vf vsoftcap_far(vf y, vf cap)
+{
+    const vf e = vexp(vmul(vabs(y), vset1(-2)));
+    vf q = vset1(-7.0736539e-1f); /* -Q */
+    q = vfma(q, e, vset1(1.5185298f));
+    q = vfma(q, e, vset1(-1.8958491f));
+    q = vfma(q, e, vset1(1.9869802f));
+    q = vfma(q, e, vset1(-1.9991049f));
+    q = vfma(q, e, vset1(1.9999703f));
+    q = vfma(q, e, vset1(-1.9999996f));
+    return vcopysign(vmul(cap, vfma(e, q, vset1(1))), y);
+}
+
+INLINE vf vsoftcap(vf x, vf cap, vf inverse)
+{
+    const vf y = vmul(x, inverse), z = vmul(y, y), near = vsoftcap_near(x, z);
+    const vm far = vge(z, vset1(SOFTCAP_FAR)); /* NaN is near */
+    return vany(far) && !MUTANT(cpu_softcap_near) ? vselect(far, vsoftcap_far(y, cap), near) : near;
+}
+
+/* The same of four vectors, which are looked at together. */
+INLINE void vsoftcap_4(vf x[4], vf cap, vf inverse)
+{
+    const vf limit = vset1(SOFTCAP_FAR);
+    vf y[4], z[4];
+    UNROLL for (int n = 0; n < 4; n++) {
+        y[n] = vmul(x[n], inverse);
+        z[n] = vmul(y[n], y[n]);
+        x[n] = vsoftcap_near(x[n], z[n]);
+    }
+    if (!MUTANT(cpu_softcap_near) && vany(vor(vor(vge(z[0], limit), vge(z[1], limit)), vor(vge(z[2], limit), vge(z[3], limit)))))
+        UNROLL for (int n = 0; n < 4; n++) x[n] = vselect(vge(z[n], limit), vsoftcap_far(y[n], cap), x[n]);
+}
+
+/* Which of VW keys are seen by each of VW rows of a mask: lane r of vkey_shown(n) tells of row r and key j + n, n < count. A key is a byte or (bits) a bit;
+ * j is a multiple of VW. vload_shown returns 1 where all VW by VW are seen, if that is easy to tell. */
+#ifndef VEC_SHOWN
+struct shown_keys { vf t[VW]; };
+INLINE int vload_shown(const unsigned char *const *rows, int32_t j, int count, int bits, struct shown_keys *shown)
+{
+    for (int r = 0; r < VW; r++) shown->t[r] = bits ? vload_bits_n(rows[r], j, count) : vload_u8_n(rows[r] + j, count);
+    vtranspose(shown->t);
+    return 0;
+}
+INLINE vm vkey_shown(const struct shown_keys *shown, int n) { return vne(shown->t[n], vset1(0)); }
+#endif
 
 #endif
