@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * common.cl - first part of every OpenCL program: nouns, addresses, loads and stores of all storage types, visibility, logits, exp.
  *
- * The same arithmetic in the same order on every device: no contraction (each fma is written), no native_ functions, own exp, tanh and log.
+ * The same arithmetic in the same order on every device: no contraction (each fma is written), no native_ functions, own exp, softcap and log.
  * OpenCL C 1.2, no extension. This file has no kernel. Sizes, types and features are constants (numbers of heed.h): by -D, so that the
  * compiler sees them, or at run time; lengths, strides and offsets (all in bytes) are arguments.
  */
@@ -345,40 +345,42 @@ static inline void store1_any(int type, global uchar *row, int d, float x)
  * e^x for x <= 0: n = rint(x / ln 2) by adding 1.5 * 2^23 (the integer is left in the low bits), r = x - n ln 2 in two steps, the first exact, a
  * polynomial of degree 6 with constant term 1, n into the exponent. 1.03 ulp; exactly 1 at 0; exactly 0 below ln 2^-126; NaN stays NaN, whatever
  * its payload (a select: fmax would swallow it).
- * tanh: below 0.625 a polynomial, beyond it 1 - 2e / (1 + e) with e = e^(-2 |x|). */
+ * softcap, c tanh(x / c): below 0.625 c a polynomial, beyond it c (1 - e Q(e)), e = e^(-2 |x / c|), left out where no lane of a vector needs it (N = 1: both,
+ * work-items would part). 1 / c in two steps: where denormals are flushed a large c has none. */
+#define SOFTCAP_FAR 0.390625f
+#define SOFTCAP_FIRST(cap) ((cap) > 0x1p125f ? 0.0625f : 1.0f)
+#define SOFTCAP_THEN(cap) ((cap) > 0x1p125f ? 16.0f / (cap) : fmin(1.0f / (cap), 0x1p127f))
 #define ROUNDER 12582912.0f
 #define LOWEST -87.33654f
-#define MATH(F, I, N)                                                                                                            \
-    static inline F exp_##N(F x)                                                                                                 \
-    {                                                                                                                            \
-        F z = fma(x, (F)LOG2E, (F)ROUNDER), n = z - (F)ROUNDER;                                                                  \
-        F r = fma(n, (F)-1.42860677e-6f, fma(n, (F)-0.693145752f, x));                                                           \
-        F y = fma((F)1.38436537e-3f, r, (F)8.3741555e-3f);                                                                       \
-        y = fma(y, r, (F)4.16680016e-2f);                                                                                        \
-        y = fma(y, r, (F)1.66664317e-1f);                                                                                        \
-        y = fma(y, r, (F)4.9999994e-1f);                                                                                         \
-        y = fma(y, r, (F)1.0f);                                                                                                  \
-        y = fma(y, r, (F)1.0f);                                                                                                  \
-        I step = x >= (F)LOWEST ? GLUE(as_, I)(z) << 23 : (I)0;                                                                  \
-        y = GLUE(as_, F)(GLUE(as_, I)(y) + step);                                                                                \
-        return x < (F)LOWEST ? (F)0.0f : y;                                                                                      \
-    }                                                                                                                            \
-    static inline F tanh_##N(F x)                                                                                                \
-    {                                                                                                                            \
-        F a = fabs(x), z = x * x;                                                                                                \
-        F y = fma((F)-5.70498872745e-3f, z, (F)2.06390887954e-2f);                                                               \
-        y = fma(y, z, (F)-5.37397155531e-2f);                                                                                    \
-        y = fma(y, z, (F)1.33314422036e-1f);                                                                                     \
-        y = fma(y, z, (F)-3.33332819422e-1f);                                                                                    \
-        y = fma(y * z, a, a);                                                                                                    \
-        F e = exp_##N(a * (F)-2.0f), big = (F)1.0f - (e + e) / ((F)1.0f + e);                                                    \
-        y = a < (F)0.625f ? y : big;                                                                                             \
-        return copysign(y, x);                                                                                                   \
+#define MATH(F, I, N, NEAR)                                                                                                     \
+    static inline F exp_##N(F x)                                                                                                \
+    {                                                                                                                           \
+        F z = fma(x, (F)LOG2E, (F)ROUNDER), n = z - (F)ROUNDER;                                                                 \
+        F r = fma(n, (F)-1.42860677e-6f, fma(n, (F)-0.693145752f, x));                                                          \
+        F y = fma(fma((F)1.38436537e-3f, r, (F)8.3741555e-3f), r, (F)4.16680016e-2f);                                           \
+        y = fma(fma(y, r, (F)1.66664317e-1f), r, (F)4.9999994e-1f);                                                             \
+        y = fma(fma(y, r, (F)1.0f), r, (F)1.0f);                                                                                \
+        I step = x >= (F)LOWEST ? GLUE(as_, I)(z) << 23 : (I)0;                                                                 \
+        y = GLUE(as_, F)(GLUE(as_, I)(y) + step);                                                                               \
+        return x < (F)LOWEST ? (F)0.0f : y;                                                                                     \
+    }                                                                                                                           \
+    static inline F softcap_##N(F x, float cap)                                                                                 \
+    {                                                                                                                           \
+        F s = x * (F)SOFTCAP_FIRST(cap) * (F)SOFTCAP_THEN(cap), z = s * s;                                                      \
+        F y = fma(fma((F)-5.70498872745e-3f, z, (F)2.06390887954e-2f), z, (F)-5.37397155531e-2f);                               \
+        y = fma(fma(y, z, (F)1.33314422036e-1f), z, (F)-3.33332819422e-1f);                                                     \
+        y = fma(y * z, x, x);                                                                                                   \
+        if (NEAR) return y;                                                                                                     \
+        F e = exp_##N(fabs(s) * (F)-2.0f), q = fma((F)-7.0736539e-1f, e, (F)1.5185298f);                                        \
+        q = fma(fma(q, e, (F)-1.8958491f), e, (F)1.9869802f);                                                                   \
+        q = fma(fma(q, e, (F)-1.9991049f), e, (F)1.9999703f);                                                                   \
+        q = fma(fma(q, e, (F)-1.9999996f), e, (F)1.0f);                                                                         \
+        return z < (F)SOFTCAP_FAR ? y : copysign((F)cap * q, x);                                                                \
     }
-MATH(float, int, 1)
-MATH(float4, int4, 4)
-MATH(float8, int8, 8)
-MATH(float16, int16, 16)
+MATH(float, int, 1, false)
+MATH(float4, int4, 4, !any(z >= (float4)SOFTCAP_FAR))
+MATH(float8, int8, 8, !any(z >= (float8)SOFTCAP_FAR))
+MATH(float16, int16, 16, !any(z >= (float16)SOFTCAP_FAR))
 
 /* ln x for x > 0, at most 2 ulp; 0 gives -infinity, NaN and infinity pass. x = 2^e * (1 + f), 1 + f in [sqrt(1/2), sqrt(2)). */
 static inline float log_1(float x)
@@ -386,8 +388,7 @@ static inline float log_1(float x)
     int bits = as_int(x), up = (bits & 0x007fffff) > 0x3504f3; /* mantissa above sqrt(2) */
     float e = (float)((bits >> 23) - 127 + up), f = as_float((bits & 0x007fffff) | ((127 - up) << 23)) - 1.0f, z = f * f;
     float y = fma(7.0376836292e-2f, f, -1.1514610310e-1f);
-    y = fma(y, f, 1.1676998740e-1f);
-    y = fma(y, f, -1.2420140846e-1f);
+    y = fma(fma(y, f, 1.1676998740e-1f), f, -1.2420140846e-1f);
     y = fma(y, f, 1.4249322787e-1f);
     y = fma(y, f, -1.6668057665e-1f);
     y = fma(y, f, 2.0000714765e-1f);
@@ -496,7 +497,7 @@ static inline float logit1(float x, int j, struct row row, global const uchar *m
     float added = BIAS ? LOAD1(BIAS_TYPE, bias + row.bias, j, 1.0f) : 0;
     visible = visible && added != -INFINITY;
     if (BIAS && BIAS_FIRST) x += added;
-    if (SOFTCAP_BITS) x = SOFTCAP * tanh_1(x / SOFTCAP);
+    if (SOFTCAP_BITS) x = softcap_1(x, SOFTCAP);
     *capped = x;
     if (ALIBI) x = fma(-row.slope, fabs((float)(row.own - j)), x);
     if (BIAS && !BIAS_FIRST) x += added;
@@ -540,7 +541,7 @@ static inline float16 logits16(float16 x, int j, struct row row, global const uc
 #endif
 #endif
 #if SOFTCAP_BITS
-    x = (float16)SOFTCAP * tanh_16(x / (float16)SOFTCAP);
+    x = softcap_16(x, SOFTCAP);
 #endif
 #if ALIBI
     /* own - key fits into an int wherever the key is visible: both lie in the sequence, but for queries without a key of their own */

@@ -306,7 +306,7 @@ static inline void terms(int vectors, private float *p, int j0, int keys, int kv
 #endif
 #endif
 #if SOFTCAP_BITS
-                x = (float16)SOFTCAP * tanh_16(x / (float16)SOFTCAP);
+                x = softcap_16(x, SOFTCAP);
 #endif
 #if ALIBI
                 x = fma((float16)-slope, fabs(GET(own + n * 16) - (float16)(float)key), x);

@@ -22,7 +22,7 @@ enum {
     TYPES_ALL = TYPES_FLOAT | 1u << HEED_I8 | 1u << HEED_Q8_0 | 1u << HEED_Q4_0 | 1u << HEED_F8_E4M3 | 1u << HEED_F8_E5M2
 };
 
-/* exp_1 of common.cl: one rounding of the argument, 1.1 ulp; tanh and log of our own; full-profile division (2.5 ulp and a product). */
+/* exp_1 of common.cl: one rounding of the argument, 1.1 ulp; softcap (1.4 ulp for c = 1, and 1 / c) and log of our own; full-profile division (2.5 ulp and a product). */
 #define OWN_MATHS .exp_ulp = 1.1f, .exp_roundings = 1, .tanh_ulp = 5, .log_ulp = 3, .div_roundings = 6
 
 /* prefill_matrix.cl: a unit adds a group of products at once, each cut to the largest one's last place; NVIDIA's ex2 is off by 2^-22, its argument rounded
