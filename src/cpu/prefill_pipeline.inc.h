@@ -68,10 +68,11 @@ static struct prefill_span step_span(const struct tile_block *block, struct tile
     return (struct prefill_span){.a = span->a, .j0 = span->j0 + at.x, .j1 = min_int(span->j0 + at.x + TILE_SPAN, span->j1)};
 }
 
-/* The scores of a step, and the largest of each row once they are there: looked for soon, while the processor has a product in hand. */
+/* The scores of a step, and the largest of each row: looked for soon, while the processor has a product in hand, unless terms follow that find their own. */
 struct step_scores {
     struct tile_product product;
     int keys;
+    bool found;
     vf top[PANEL_VECTORS];
 };
 
@@ -80,6 +81,7 @@ static void expect_scores(const struct prefill_pass *pass, const struct tile_blo
 {
     const struct prefill_span step = step_span(block, at);
     scores->keys = step.j1 - step.j0;
+    scores->found = false;
     scores->product = (struct tile_product){.left = block->k.data + (step.j0 - block->j0) * block->k.step, .step = block->k.step,
                                             .above = step.a->q, .width = step.a->width, .wide = step.a->vectors,
                                             .sums = sums, .cells = whole_cells(pass->p->head_dim), .high = scores->keys > TILE_ROWS ? 2 : 1};
@@ -89,6 +91,7 @@ static void expect_scores(const struct prefill_pass *pass, const struct tile_blo
 static void find_tops(struct step_scores *scores)
 {
     const struct tile_product *w = &scores->product;
+    scores->found = true;
     for (int n = 0; n < w->wide; n++) scores->top[n] = top_score(w->sums + n * VW, w->width, scores->keys);
 }
 
@@ -143,7 +146,7 @@ static void fetch_ahead(const struct prefill_pass *pass, const struct tile_block
     prefetch_outputs(pass, ahead, block->span[at.n]->a, step, steps);
 }
 
-/* Products and weights side by side: the scores of the next step (NULL: there is none), and so many of those that wait that none is left when others come. */
+/* Products and weights side by side: the scores of the next step (NULL: none, or they are there), and so many of those that wait that none is left when others come. */
 static void weigh_step(struct prefill_pass *pass, struct weighing *w, int vectors, int keys, bool mark, struct step_scores *next, int steps_left)
 {
     struct tile_queue *queue = &pass->queue;
@@ -181,7 +184,10 @@ static void attend_step(struct prefill_pass *pass, const struct tile_block *bloc
     if (first) {
         pass->work.p = s;
         memcpy(pass->work.top, a->m, sizeof(float) * (size_t)a->width);
+        if (next) multiply_tiles(&next->product); /* they go on while the rules begin */
         apply_rules(pass, &step, RULES_ALL, pass->work.scale);
+    } else if (!scores->found) {
+        find_tops(scores);
     }
     vf top[PANEL_VECTORS];
     bool rises = false;
@@ -194,7 +200,7 @@ static void attend_step(struct prefill_pass *pass, const struct tile_block *bloc
         w.m[n] = vmax(vload(a->m + n * VW), vset1(-FLT_MAX)); /* a row that has seen nothing keeps m = -infinity */
         w.l[n] = vload(a->l + n * VW);
     }
-    weigh_step(pass, &w, a->vectors, keys, !block->finite, next, (values_end(block, *at) - at->x + TILE_SPAN - 1) / TILE_SPAN);
+    weigh_step(pass, &w, a->vectors, keys, !block->finite, first ? NULL : next, (values_end(block, *at) - at->x + TILE_SPAN - 1) / TILE_SPAN);
     for (int n = 0; n < a->vectors; n++) vstore(a->l + n * VW, w.l[n]);
 }
 
@@ -211,7 +217,6 @@ static void attend_panels(struct prefill_pass *pass, struct prefill_span *spans,
     struct step_scores scores[2];
     expect_scores(pass, &block, at, block.scores, &scores[0]);
     multiply_tiles(&scores[0].product);
-    find_tops(&scores[0]);
     for (int turn = 0; at.n < block.count; turn++) {
         struct tile_step next = {at.n, at.x + TILE_SPAN, 0};
         const bool last = next.x >= span_keys(&block, at.n);
