@@ -107,7 +107,14 @@ static void find_bias(const struct decode_pass *pass, int32_t r)
 static void find_distances(const struct decode_pass *pass, int32_t r)
 {
     const int64_t own = query_position(pass->call->batch, pass->s, row_query(pass, r)) - pass->s->first - pass->kv_begin;
-    for (int32_t n = pass->lo & ~15; n < whole_lanes(pass->hi); n++) pass->distances[n] = (float)(own > n ? own - n : n - own);
+    const int32_t begin = pass->lo & ~15, end = whole_lanes(pass->hi);
+    if (own > 0xffff00 || own < -0xffff00) { /* not exact in f32: rounded once from integers */
+        for (int32_t n = begin; n < end; n++) pass->distances[n] = (float)(own > n ? own - n : n - own);
+        return;
+    }
+    float from_first[VW];
+    for (int v = 0; v < VW; v++) from_first[v] = (float)(own - v);
+    for (int32_t n = begin; n < end; n += VW) vstore(pass->distances + n, vabs(vsub(vload(from_first), vset1((float)n))));
 }
 
 /* Rules 1 to 4: x of a vector of keys from its dot products. */

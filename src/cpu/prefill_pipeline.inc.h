@@ -117,6 +117,13 @@ static void queue_values(struct prefill_pass *pass, const struct tile_block *blo
     a->begun = true;
 }
 
+/* m = top + ABOVE of rows that have seen nothing so far: what was summed, and waits, is zeros, so nobody has to wait for it. Rows of a panel may begin anywhere. */
+static void begin_maximum(float *m, vf top)
+{
+    const vf old = vload(m), nothing = vset1(-INFINITY);
+    vstore(m, vselect(vand(veq(old, nothing), vlt(old, top)), vadd(top, vset1(ABOVE)), old));
+}
+
 /* m' = top + ABOVE where top exceeds m, fade = e^(m - m'), l' = l fade, o' = o fade, which needs all that was weighed by m. */
 static void raise_maximum(struct prefill_pass *pass, const struct tile_block *block, struct tile_step *at, const vf top[PANEL_VECTORS])
 {
@@ -193,6 +200,7 @@ static void attend_step(struct prefill_pass *pass, const struct tile_block *bloc
     bool rises = false;
     for (int n = 0; n < a->vectors; n++) {
         top[n] = first ? vload(pass->work.top + n * VW) : vmul(scores->top[n], w.by);
+        begin_maximum(a->m + n * VW, top[n]);
         rises |= vany(vlt(vload(a->m + n * VW), top[n])) && !(MUTANT(cpu_tiles_never) && a->begun);
     }
     if (rises) raise_maximum(pass, block, at, top);
