@@ -98,7 +98,7 @@ struct seen {
 };
 
 #if KW == 2 /* common.cl has the widths from 4 on */
-MATH(float2, int2, 2)
+MATH(float2, int2, 2, !any(z >= (float2)SOFTCAP_FAR))
 #endif
 #define NUMBERS_2 (int2)(0, 1)
 #define NUMBERS_4 (int4)(0, 1, 2, 3)
