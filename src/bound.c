@@ -118,10 +118,10 @@ static double capped_error(const struct problem *p, const struct terms *t, const
 {
     double e = score_error(p, t, row, j);
     if (p->flags & HEED_BIAS_FIRST) e += added_error(row->added[j], row->terms, fabs(row->raw[j]) + row->added[j]);
+    if (p->softcap > 0 && p->softcap < 0x1p-126f) return 0x1p-125; /* 1 / c may not be a number of f32, or c itself is flushed: got and wanted are tiny */
     if (p->softcap > 0) {
         e += t->tanh_error * fabs(row->capped[j]);
         if (row->capped[j] != 0) e += t->tiny * (4 * (double)p->softcap + 1);
-        if (p->softcap < 0x1p-126f) e = INFINITY; /* 1 / c is not a number of f32, or c itself is flushed */
         e = min_of(e, 2 * (double)p->softcap);
     }
     return e;
