@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * simd_functions.h - exp2, exp and softcap in the words of a simd_*.h, which includes this file at its end: the same bits at every width. No libm.
+ * Last, masks by words that every set has, where it has no better ones.
  */
 #ifndef HEED_SIMD_FUNCTIONS_H
 #define HEED_SIMD_FUNCTIONS_H
