@@ -30,6 +30,15 @@ enum {
 
 /* ---- scores and weighted sums of a pass ------------------------------------ */
 
+/* The 16 rows that come at key n of the chunk, n % 16 = 0: behind the last key the first values. */
+static const unsigned char *const *rows_ahead(const struct decode_pass *pass, int32_t n)
+{
+    const int32_t first = pass->lo & ~15, end = whole_lanes(pass->hi);
+    if (n < end) return pass->k_rows + n;
+    const int32_t value = first + n - end;
+    return pass->v_rows + (value < end ? value : first);
+}
+
 /* p[r][key] = dot product, for every group of 16 keys that holds a visible one. */
 static void score_rows(struct decode_pass *pass)
 {
@@ -38,8 +47,7 @@ static void score_rows(struct decode_pass *pass)
     for (int32_t n = pass->lo & ~15; n < pass->hi; n += 16) {
         if (!(pass->any[n / 64] >> (n % 64) & 0xffff)) continue;
         const unsigned char *const *rows = pass->k_rows + n, *const *next = NULL;
-        if (pass->ahead) /* the keys to come, and the first values behind the last key */
-            next = n + pass->ahead + 16 <= pass->hi ? rows + pass->ahead : pass->v_rows + (pass->lo & ~15);
+        if (pass->ahead) next = rows_ahead(pass, n + pass->ahead);
         for (int32_t r = 0; r < pass->rows;) {
             const int tile = tile_for(pass->rows - r);
             use->score[tile](pass->q + (int64_t)r * pass->dim16, p->head_dim, rows, r == 0 ? next : NULL, pass->k_bytes,
@@ -49,21 +57,21 @@ static void score_rows(struct decode_pass *pass)
     }
 }
 
-/* One tile of rows against one block of values. While a strip is at work the same columns of the next block are fetched (ahead), or, for one
- * row alone, the rest of the row at its first strip: the hardware then sees whole rows in order. */
+/* One tile of rows against one block of values. While a strip is at work its part of fetch[key], a row of fetch_bytes, is fetched beside each key; with
+ * fetch NULL, for one row alone, the rest of the row at its first strip: the hardware then sees whole rows in order. */
 static void value_strips(const struct decode_pass *pass, const struct decode_tiles *use, int tile, int32_t r, uint64_t bits,
-                         const unsigned char *const *rows, int32_t w, bool ahead)
+                         const unsigned char *const *rows, int32_t w, const unsigned char *const *fetch, int32_t fetch_bytes)
 {
     const int32_t dim = pass->p->v_head_dim, wide = 16 * value_strip[tile];
     const float *p = pass->p_rows + r * DECODE_CHUNK + w * DECODE_BLOCK;
     float *acc = pass->acc + (int64_t)r * pass->v16;
-    struct strip strip = {.fetch_keys = ahead ? DECODE_BLOCK : 0};
+    struct strip strip = {.fetch = fetch ? fetch : rows};
     for (int32_t d = 0; d < dim; d += strip.n) {
         const int word = d + wide <= dim ? STRIP_WIDE : d + 16 <= dim ? STRIP_ONE : STRIP_TAIL;
         strip.d = d;
         strip.n = word == STRIP_WIDE ? wide : word == STRIP_ONE ? 16 : dim - d;
-        strip.fetch_from = ahead ? d : wide;
-        strip.fetch_to = ahead ? d + strip.n : d == 0 && tile == 0 && wide < dim ? dim : 0;
+        strip.fetch_from = fetch ? fetch_bytes * d / dim : pass->v_bytes * wide / dim;
+        strip.fetch_to = fetch ? fetch_bytes * (d + strip.n) / dim : d == 0 && tile == 0 && wide < dim ? pass->v_bytes : 0;
         use->value[tile][word](p, bits, rows, &strip, acc + d, pass->v16);
     }
 }
@@ -75,7 +83,11 @@ static void value_rows(struct decode_pass *pass)
     for (int32_t w = pass->lo / DECODE_BLOCK; w * DECODE_BLOCK < pass->hi; w++) {
         if (!pass->any[w]) continue;
         const unsigned char *const *rows = pass->v_rows + w * DECODE_BLOCK;
-        const bool ahead = pass->ahead && (w + 2) * DECODE_BLOCK <= pass->hi;
+        const unsigned char *const *fetch = NULL;
+        const bool last = (w + 1) * DECODE_BLOCK >= pass->hi;
+        if (last && pass->goes_on) fetch = pass->next_rows;
+        if (pass->ahead && (w + 2) * DECODE_BLOCK <= pass->hi) fetch = rows + DECODE_BLOCK;
+        const int32_t bytes = last ? pass->k_bytes : pass->v_bytes;
         for (int32_t r = 0; r < pass->rows;) {
             const int tile = tile_for(pass->rows - r);
             uint64_t all = ~UINT64_C(0), any = 0;
@@ -84,10 +96,10 @@ static void value_rows(struct decode_pass *pass)
                 any |= pass->visible[n * DECODE_WORDS + w];
             }
             if (all == any || MUTANT(cpu_decode_mixed_tile)) {
-                if (any) value_strips(pass, use, tile, r, any, rows, w, ahead && r == 0);
+                if (any) value_strips(pass, use, tile, r, any, rows, w, r == 0 ? fetch : NULL, bytes);
             } else {
                 for (int32_t n = r; n < r + (1 << tile); n++)
-                    value_strips(pass, use, 0, n, pass->visible[n * DECODE_WORDS + w], rows, w, false);
+                    value_strips(pass, use, 0, n, pass->visible[n * DECODE_WORDS + w], rows, w, NULL, 0);
             }
             r += 1 << tile;
         }
@@ -298,6 +310,7 @@ static void decode_item(const struct call *call, const struct work_item *item, v
                                .dim16 = whole_lanes(cells_of(p->head_dim)),
                                .v16 = whole_lanes(p->v_head_dim),
                                .k_bytes = (int32_t)type_row_bytes(p->k_type, p->head_dim),
+                               .v_bytes = (int32_t)type_row_bytes(p->v_type, p->v_head_dim),
                                /* one row on keys side by side: the hardware fetches better */
                                .ahead = rows == 1 && call->k.token == type_row_bytes(p->k_type, p->head_dim) ? 0
                                         : call->plan->device->far_cache                                    ? 2 * DECODE_AHEAD
@@ -309,6 +322,7 @@ static void decode_item(const struct call *call, const struct work_item *item, v
     for (pass.first = 0; pass.first < rows; pass.first += DECODE_PASS_ROWS) {
         if (MUTANT(cpu_decode_rows_16) && pass.first > 0xffff) break;
         pass.rows = rows - pass.first < DECODE_PASS_ROWS ? rows - pass.first : DECODE_PASS_ROWS;
+        pass.goes_on = pass.ahead && pass.first + pass.rows == rows && find_next_rows(&pass, item);
         run_pass(&pass);
         for (int32_t r = 0; r < pass.rows; r++) leave_row(&pass, item, r);
     }

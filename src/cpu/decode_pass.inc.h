@@ -22,9 +22,10 @@ struct decode_pass {
     int32_t first, rows;                   /* rows first ... of the item */
     int32_t lo, hi;                        /* keys that some row may see by position; 0, 0 = none */
     int32_t dim16, v16;                    /* head_dim and v_head_dim in whole lanes */
-    int32_t k_bytes;                       /* of a row of k */
+    int32_t k_bytes, v_bytes;              /* of a row */
     int32_t ahead;                         /* fetch rows so many keys before their turn, or 0 */
     bool k_scaled, v_scaled, plain;        /* plain: no term but the scale */
+    bool goes_on;                          /* behind this pass with next_rows */
     float *q;                              /* [rows][dim16] in tiles: load_queries(); zeros behind head_dim */
     float *acc;                            /* [rows][v16] */
     float *p_rows;                         /* [rows][DECODE_CHUNK] */
@@ -32,6 +33,7 @@ struct decode_pass {
     uint64_t *visible;                     /* [rows][DECODE_WORDS] */
     uint64_t *any;                         /* [DECODE_WORDS] visible to some row */
     const unsigned char **k_rows, **v_rows; /* [DECODE_CHUNK] */
+    const unsigned char **next_rows;       /* [DECODE_BLOCK] keys that come behind this item, where it goes_on */
     float *k_scales, *v_scales;            /* [DECODE_CHUNK] of i8 and f8; else not used */
     float *terms, *distances;              /* [DECODE_CHUNK] bias as f32, |p_i - r_j| */
     float *o;                              /* [v16] a row on its way out */
@@ -52,6 +54,7 @@ static size_t decode_place(struct decode_pass *pass, void *memory)
     PLACE(any, DECODE_WORDS);
     PLACE(k_rows, DECODE_CHUNK);
     PLACE(v_rows, DECODE_CHUNK);
+    PLACE(next_rows, DECODE_BLOCK);
     PLACE(k_scales, DECODE_CHUNK);
     PLACE(v_scales, DECODE_CHUNK);
     PLACE(terms, DECODE_CHUNK);
@@ -179,6 +182,18 @@ static void find_rows(const struct decode_pass *pass, const struct view *view, c
     }
     for (int32_t j = pass->lo & ~15; j < pass->lo; j++) table[j] = table[pass->lo];
     for (int32_t j = pass->hi; j < whole_lanes(pass->hi); j++) table[j] = table[pass->hi - 1];
+}
+
+/* The first keys of the item behind this one, which most often the same thread takes: next_rows. Other heads lie elsewhere, so the hardware cannot foresee them. */
+static bool find_next_rows(const struct decode_pass *pass, const struct work_item *item)
+{
+    const struct heed_batch *batch = pass->call->batch;
+    const struct work_list *list = &batch->work[KIND_DECODE];
+    const struct work_item *next = item + 1;
+    if (next >= list->items + list->count || next->kv_end <= next->kv_begin) return false;
+    for (int32_t n = 0, j = next->kv_begin; n < DECODE_BLOCK; n++, j += j + 1 < next->kv_end)
+        pass->next_rows[n] = key_row(&pass->call->k, &batch->sequences[next->sequence], batch->page_table, pass->p->page_size, next->sequence, next->head, j);
+    return true;
 }
 
 /* Scales of the keys. */

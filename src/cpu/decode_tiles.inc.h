@@ -55,10 +55,27 @@ INLINE void dots_tail(const heed_type type, const int R, const int KP, const int
     }
 }
 
+/* Elements of a cache line, where rows to come are fetched line by line between the products: a core that asks for more lines at once than it has
+ * buffers waits (4 rows of f32 at once: 11 % of decode on an Emerald Rapids). 0: at once, which short rows and few registers want. */
+INLINE int fetch_step(const heed_type type)
+{
+    if (VEC_REGISTERS < 32) return 0;
+    return type == HEED_F32 ? 16 : type == HEED_F16 || type == HEED_BF16 ? 32 : 0;
+}
+
+/* The line of KP rows that begins with element d, if one does. */
+INLINE void fetch_line(const heed_type type, const int KP, int32_t d, const unsigned char *const *next)
+{
+    if (fetch_step(type) > 0 && d % fetch_step(type) == 0)
+        UNROLL for (int n = 0; n < KP; n++) vprefetch(row_address(type, next[n], d));
+}
+
 /* Dots of R rows with KP keys, VS vectors of the 16 lanes at a time: by so few that sums and operands stay in registers. q: [d / 16][R][16]
- * in cells, so that one address serves all rows. scales: [block][16] of the keys, in types whose blocks have some. */
+ * in cells, so that one address serves all rows. scales: [block][16] of the keys, in types whose blocks have some. lines: rows to fetch line by line
+ * meanwhile, or NULL. */
 INLINE void dots(const heed_type type, const int R, const int KP, const int VS, const float *q, int32_t dim,
-                 const unsigned char *const *rows, const float *scales, vf (*sum)[LANE_VECTORS], const int sum_step)
+                 const unsigned char *const *rows, const float *scales, const unsigned char *const *lines, vf (*sum)[LANE_VECTORS],
+                 const int sum_step)
 {
     const bool at_once = widens_at_once(type) && VS == LANE_VECTORS;
     const int span = has_block_scales(type) ? 32 : at_once ? VEC_E4M3 : 16;
@@ -71,6 +88,7 @@ INLINE void dots(const heed_type type, const int R, const int KP, const int VS, 
             UNROLL for (int v = 0; v < VS; v++) a[n][v] = vset1(0);
         ptrdiff_t at = 0; /* of a block in its row */
         for (int32_t d = 0; d < whole; d += span, at += block_bytes(type)) {
+            if (lines && u == 0) fetch_line(type, KP, d * CELL, lines);
             if (at_once) { /* key by key, each wants its registers */
                 UNROLL for (int n = 0; n < KP; n++) {
                     vf x[VEC_E4M3 / VW];
@@ -102,6 +120,7 @@ INLINE void dots(const heed_type type, const int R, const int KP, const int VS, 
         int32_t tail = whole;
         if (at_once && span > 16)
             for (; tail + 16 <= dim; tail += 16) dots_tail(type, R, KP, VS, q, dim, rows, u, tail, a);
+        if (lines && u == 0 && tail * CELL < dim) fetch_line(type, KP, tail * CELL, lines);
         if (!has_block_scales(type) && tail * CELL < dim) dots_tail(type, R, KP, VS, q, dim, rows, u, tail, a); /* blocks are whole */
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int n = 0; n < KP; n++)
@@ -118,16 +137,17 @@ INLINE void score_tile(const heed_type type, const int R, const int KP, const in
                        const unsigned char *const *rows, const unsigned char *const *next, int32_t next_bytes, float *to)
 {
     const int KB = 16 / R;
+    const bool by_lines = fetch_step(type) > 0;
     float scales[BLOCK_SCALES_MOST] __attribute__((aligned(64)));
     if (has_block_scales(type)) find_block_scales(type, rows, 0xffff, 0, dim / 32, 16, scales);
     for (int first = 0; first < 16; first += KB) {
         vf sum[16][LANE_VECTORS];
         float scores[16] __attribute__((aligned(64)));
         UNROLL_KEYS for (int k = 0; k < KB; k += KP) {
-            if (next)
+            if (next && !by_lines)
                 for (int n = 0; n < KP; n++)
                     for (int32_t z = 0; z < next_bytes; z += 64) vprefetch(next[first + k + n] + z);
-            dots(type, R, KP, VS, q, dim, rows + first + k, scales + first + k, sum + k, KB);
+            dots(type, R, KP, VS, q, dim, rows + first + k, scales + first + k, next && by_lines ? next + first + k : NULL, sum + k, KB);
         }
         vtree16(sum, scores);
         UNROLL for (int r = 0; r < R; r++) memcpy(to + r * DECODE_CHUNK + first, scores + r * KB, (size_t)KB * sizeof(float));
@@ -136,17 +156,16 @@ INLINE void score_tile(const heed_type type, const int R, const int KP, const in
 
 /* ---- weighted sums ----------------------------------------------------- */
 
-/* Columns [d, ...) of the values; n < 16 of them in a tail. fetch_to > 0: columns [fetch_from, fetch_to) of the row `fetch_keys` further on are
- * wanted soon. */
+/* Columns [d, ...) of the values; n < 16 of them in a tail. Beside each key bytes [fetch_from, fetch_to) of fetch[key] are fetched. */
 struct strip {
-    int32_t d, n, fetch_keys, fetch_from, fetch_to;
+    int32_t d, n, fetch_from, fetch_to;
+    const unsigned char *const *fetch;
 };
 
-/* What the strip wants of row `next`. */
-INLINE void fetch_strip(const heed_type type, const struct strip *strip, const unsigned char *next)
+/* What is fetched beside key j. */
+INLINE void fetch_strip(const struct strip *strip, int j)
 {
-    const unsigned char *end = row_address(type, next, strip->fetch_to);
-    for (next = row_address(type, next, strip->fetch_from); next < end; next += 64) vprefetch(next);
+    for (int32_t z = strip->fetch_from; z < strip->fetch_to; z += 64) vprefetch(strip->fetch[j] + z);
 }
 
 #if CELL == 2
@@ -170,6 +189,7 @@ INLINE vcell weights_of(const float *p, int j, int k, bool two)
 INLINE void value_tile(const heed_type type, const int R, const int C, const bool TAIL, const float *p, uint64_t bits,
                        const unsigned char *const *rows, const struct strip *strip, float *acc, int32_t acc_step)
 {
+    (void)type;
     static const uint16_t none[MAX_HEAD_DIM] = {0}; /* beside an odd last key: 0 times its own value might be NaN */
     const struct strip own = *strip;
     enum { MOST = 8 * LANE_VECTORS };
@@ -184,10 +204,8 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
         const int k = two ? __builtin_ctzll(bits) : j;
         bits &= bits - 1; /* 0 & anything is 0 */
         vf x[MOST];
-        if (own.fetch_to > 0) {
-            fetch_strip(type, &own, rows[j + own.fetch_keys]);
-            fetch_strip(type, &own, rows[k + own.fetch_keys]);
-        }
+        fetch_strip(&own, j);
+        fetch_strip(&own, k);
         const uint16_t *row = (const uint16_t *)rows[j] + own.d, *beside = (two ? (const uint16_t *)rows[k] : none) + own.d;
         const vcell first = weights_of(p, j, k, two);
         UNROLL for (int c = 0; c < C; c += AT_ONCE) {
@@ -225,7 +243,7 @@ INLINE void value_tile(const heed_type type, const int R, const int C, const boo
         const unsigned char *row = rows[j];
         vf x[MOST];
         bits &= bits - 1;
-        if (own.fetch_to > 0) fetch_strip(type, &own, rows[j + own.fetch_keys]);
+        fetch_strip(&own, j);
         const vcell first = vcell_of(p[j]);
         UNROLL for (int v = 0; v < C * LANE_VECTORS; v++) {
             const int c = v / LANE_VECTORS;
