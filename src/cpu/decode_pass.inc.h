@@ -184,15 +184,21 @@ static void find_rows(const struct decode_pass *pass, const struct view *view, c
     for (int32_t j = pass->hi; j < whole_lanes(pass->hi); j++) table[j] = table[pass->hi - 1];
 }
 
-/* The first keys of the item behind this one, which most often the same thread takes: next_rows. Other heads lie elsewhere, so the hardware cannot foresee them. */
+/* next_rows: the first keys that the item behind this one may see; most often the same thread takes it. Its head lies elsewhere, which no hardware can foresee. */
 static bool find_next_rows(const struct decode_pass *pass, const struct work_item *item)
 {
     const struct heed_batch *batch = pass->call->batch;
     const struct work_list *list = &batch->work[KIND_DECODE];
     const struct work_item *next = item + 1;
-    if (next >= list->items + list->count || next->kv_end <= next->kv_begin) return false;
-    for (int32_t n = 0, j = next->kv_begin; n < DECODE_BLOCK; n++, j += j + 1 < next->kv_end)
-        pass->next_rows[n] = key_row(&pass->call->k, &batch->sequences[next->sequence], batch->page_table, pass->p->page_size, next->sequence, next->head, j);
+    if (next >= list->items + list->count) return false;
+    const struct sequence *s = &batch->sequences[next->sequence];
+    int32_t begin, end;
+    visible_by_position(pass->p, s, query_position(batch, s, next->q_begin), &begin, &end);
+    if (begin < next->kv_begin) begin = next->kv_begin;
+    if (end > next->kv_end) end = next->kv_end;
+    if (begin >= end) return false;
+    for (int32_t n = 0, j = begin; n < DECODE_BLOCK; n++, j += j + 1 < end)
+        pass->next_rows[n] = key_row(&pass->call->k, s, batch->page_table, pass->p->page_size, next->sequence, next->head, j);
     return true;
 }
 
