@@ -23,12 +23,20 @@
 #include <string.h>
 
 enum {
-    DECODE_AHEAD = 32,                   /* keys between use and prefetch; twice as many where a line takes long */
+    DECODE_AHEAD = 32,                   /* keys between use and fetch; twice as many where a line takes long */
     DECODE_ROWS_MOST = VW == 16 ? 24 : 8, /* a panel of prefill is half idle, and copies keys, for as many rows of 16 lanes */
     DECODE_DIM = 64                       /* of shorter heads fewer: the tree of a dot product costs as much as ever, a panel needs none */
 };
 
 /* ---- scores and weighted sums of a pass ------------------------------------ */
+
+/* Keys between use and fetch, a multiple of 16; 0 for one row on keys side by side, which the hardware fetches better. */
+static int32_t keys_ahead(const struct call *call, int32_t rows)
+{
+    const struct problem *p = &call->plan->problem;
+    if (rows == 1 && call->k.token == type_row_bytes(p->k_type, p->head_dim)) return 0;
+    return call->plan->device->far_cache ? 2 * DECODE_AHEAD : DECODE_AHEAD;
+}
 
 /* The 16 rows that come at key n of the chunk, n % 16 = 0: behind the last key the first values. */
 static const unsigned char *const *rows_ahead(const struct decode_pass *pass, int32_t n)
@@ -311,10 +319,7 @@ static void decode_item(const struct call *call, const struct work_item *item, v
                                .v16 = whole_lanes(p->v_head_dim),
                                .k_bytes = (int32_t)type_row_bytes(p->k_type, p->head_dim),
                                .v_bytes = (int32_t)type_row_bytes(p->v_type, p->v_head_dim),
-                               /* one row on keys side by side: the hardware fetches better */
-                               .ahead = rows == 1 && call->k.token == type_row_bytes(p->k_type, p->head_dim) ? 0
-                                        : call->plan->device->far_cache                                    ? 2 * DECODE_AHEAD
-                                                                                                           : DECODE_AHEAD,
+                               .ahead = keys_ahead(call, rows),
                                .k_scaled = call->k_scale.given,
                                .v_scaled = call->v_scale.given,
                                .plain = !(p->flags & (HEED_BIAS | HEED_ALIBI)) && p->softcap == 0};

@@ -413,8 +413,8 @@ static void sum_step(const struct call *call, const struct work_item *item, void
     struct decode_pass pass = {.call = call, .p = p, .s = &call->batch->sequences[item->sequence], .b = item->sequence, .q_begin = item->q_begin,
                                .kv_begin = item->kv_begin, .keys = keys, .dim16 = whole_lanes(cells_of(p->head_dim)),
                                .k_bytes = (int32_t)type_row_bytes(p->k_type, p->head_dim), .k_scaled = call->k_scale.given,
+                               .ahead = keys_ahead(call, (item->q_end - item->q_begin) * p->group),
                                .plain = !(p->flags & (HEED_BIAS | HEED_ALIBI)) && p->softcap == 0};
-    pass.ahead = p->group > 1 || item->q_end - item->q_begin > 1 || call->k.token != pass.k_bytes;
     decode_place(&pass, total + SCORES_KEYS);
     clear(total, keys);
     for (int32_t h = item->head * p->group; !together && h < (item->head + 1) * p->group; h++) clear(key_sums_row(call, pass.b, h) + item->kv_begin, keys);
