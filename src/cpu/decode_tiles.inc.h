@@ -55,18 +55,17 @@ INLINE void dots_tail(const heed_type type, const int R, const int KP, const int
     }
 }
 
-/* Elements of a cache line, where rows to come are fetched line by line between the products: a core that asks for more lines at once than it has
- * buffers waits (4 rows of f32 at once: 11 % of decode on an Emerald Rapids). 0: at once, which short rows and few registers want. */
-INLINE int fetch_step(const heed_type type)
+/* Are rows to come fetched line by line between the products? A core that asks for more lines at once than it has buffers waits (4 rows of f32 at once:
+ * 11 % of decode on an Emerald Rapids); short rows, and few registers, want them at once. */
+INLINE bool fetches_lines(const heed_type type)
 {
-    if (VEC_REGISTERS < 32) return 0;
-    return type == HEED_F32 ? 16 : type == HEED_F16 || type == HEED_BF16 ? 32 : 0;
+    return VEC_REGISTERS >= 32 && (type == HEED_F32 || type == HEED_F16 || type == HEED_BF16);
 }
 
 /* The line of KP rows that begins with element d, if one does. */
 INLINE void fetch_line(const heed_type type, const int KP, int32_t d, const unsigned char *const *next)
 {
-    if (fetch_step(type) > 0 && d % fetch_step(type) == 0)
+    if (d % line_elements(type) == 0)
         UNROLL for (int n = 0; n < KP; n++) vprefetch(row_address(type, next[n], d));
 }
 
@@ -137,7 +136,7 @@ INLINE void score_tile(const heed_type type, const int R, const int KP, const in
                        const unsigned char *const *rows, const unsigned char *const *next, int32_t next_bytes, float *to)
 {
     const int KB = 16 / R;
-    const bool by_lines = fetch_step(type) > 0;
+    const bool by_lines = fetches_lines(type);
     float scales[BLOCK_SCALES_MOST] __attribute__((aligned(64)));
     if (has_block_scales(type)) find_block_scales(type, rows, 0xffff, 0, dim / 32, 16, scales);
     for (int first = 0; first < 16; first += KB) {

@@ -27,6 +27,9 @@ INLINE const unsigned char *row_address(heed_type type, const unsigned char *row
     }
 }
 
+/* Elements in 64 bytes of a type of 32 or 16 bits: what one fetch brings. */
+INLINE int line_elements(const heed_type type) { return type == HEED_F32 ? 16 : 32; }
+
 /* Elements d, d + 1, ... of a row as f32, exactly: VW of them, or the first n and zeros; nothing else is read. d is a multiple of VW in a
  * type with blocks, whose rows have no tails. i8 and f8 without the scale of their row. */
 INLINE vf vload_row_n(const heed_type type, const unsigned char *row, int64_t d, int n)

@@ -16,10 +16,8 @@ enum { SCORE_FEW_MOST = VW >= 16 || (CELL == 1 && VW >= 8) ? VW / 2 : 0, FEW_MOS
 /* Floats from row to row of O. */
 static inline ptrdiff_t few_step(int v_head_dim) { return (v_head_dim + VW - 1) / VW * VW; }
 
-/* `ahead`, if not 0: rows so many further on in the tables are fetched, one after the other, but evenly over the work: many lines at once would be waited for. */
-INLINE int line_elements(const heed_type type) { return type == HEED_F32 ? 16 : 32; }
-
-/* Scores of `keys` keys for R rows, and the running maximum; what panel.inc.h says of score_tile_of holds. dim in cells; type: F32 where they are pairs. */
+/* Scores of `keys` keys for R rows, and the running maximum; what panel.inc.h says of score_tile_of holds. dim in cells; type: F32 where they are pairs.
+ * `ahead`, if not 0: rows so many further on in the tables are fetched, one after the other, but evenly over the work: many lines at once would be waited for. */
 INLINE void score_few_of(const heed_type type, const int R, const float *q, ptrdiff_t width, const unsigned char *const *k, int ahead, int keys,
                          int dim, float scale, float *p, float *top)
 {
